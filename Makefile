@@ -1,0 +1,41 @@
+# Each target first sets up what it needs in $(VENV): torch, this package built in place, tools.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+BENCH_ARGS ?=
+
+bin = $(VENV)/bin
+cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*.$(suffix) csrc/*/*.$(suffix)))
+built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
+
+.PHONY: test bench lint format clean
+
+test: $(VENV)/test.done
+	$(bin)/python -m pytest -m "not slow"
+
+bench: $(VENV)/bench.done
+	$(bin)/python -m bench $(BENCH_ARGS)
+
+lint: $(VENV)/lint.done
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run -Werror $(cxx)
+
+format: $(VENV)/lint.done
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+	$(bin)/clang-format -i $(cxx)
+
+clean:
+	rm -rf $(VENV) build *.egg-info fused_acts/*.so
+
+# The package with the extra that a target needs. Only changed sources are compiled again.
+$(VENV)/%.done: $(VENV)/torch.done $(built_from)
+	$(bin)/pip install --no-build-isolation --editable '.[$*]'
+	touch $@
+
+$(VENV)/torch.done:
+	$(PYTHON) -m venv $(VENV)
+	$(bin)/pip install '$(TORCH)' setuptools ninja pybind11
+	touch $@

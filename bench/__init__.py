@@ -1,0 +1,1 @@
+"""The benchmarks of fused-acts: `python -m bench --help`."""

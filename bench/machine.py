@@ -1,0 +1,72 @@
+"""What the numbers were measured on."""
+
+import datetime
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import fused_acts
+
+
+def read(path: str) -> str:
+    """A small system file, empty where there is none."""
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def cpu_model() -> str:
+    for line in read("/proc/cpuinfo").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Hardware"):
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def last_level_cache() -> str:
+    levels = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
+    return read(str(levels[-1] / "size")) if levels else ""
+
+
+def free_memories(device: torch.device) -> Iterator[int]:
+    """Bytes free by every account there is: the device, the system, the container."""
+    if device.type == "cuda":
+        yield torch.cuda.mem_get_info(device)[0]
+    for line in read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            yield int(line.split()[1]) * 1024
+    limit, used = read("/sys/fs/cgroup/memory.max"), read("/sys/fs/cgroup/memory.current")
+    if limit.isdigit() and used.isdigit():
+        yield int(limit) - int(used)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that may be allocated on `device`; 4 GB where the system does not say."""
+    return max(0, min(free_memories(device), default=4 * 10**9))
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """The machine, the software and the build, as they are printed and written to the results."""
+    facts = {
+        "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "cpu": cpu_model(),
+        "cores": f"{usable_cpus()} usable, {torch.get_num_threads()} torch threads",
+        "last-level cache": last_level_cache(),
+        "memory": f"{free_memory(torch.device('cpu')) / 1e9:.1f} GB free",
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "torch": torch.__version__,
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+        facts["cuda"] = torch.version.cuda or ""
+    build = fused_acts._C.build_info()
+    facts |= {f"fused-acts {key.replace('_', ' ')}": value for key, value in build.items()}
+    return {key: value for key, value in facts.items() if value}

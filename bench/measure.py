@@ -1,0 +1,169 @@
+"""One case from end to end: inputs, check, interleaved timing, rows of results."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .bandwidth import limit_calls
+from .cases import Case, Inputs, make_inputs
+from .check import Error, Oracle
+from .competitors import EAGER, Competitor
+from .timing import Call, Clock, Label, Sampler, Timings, buffer_sets, interleave, make_sampler
+
+LIMIT = "limit"
+BASE: Label = (EAGER, "fresh")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the results. Times in seconds, 1 GB is 10^9 bytes, ratios are of time."""
+
+    model: str
+    variant: str
+    layout: str
+    dtype: str
+    d_ff: int
+    tokens: int
+    direction: str
+    competitor: str
+    output: str
+    seconds: float
+    gb_per_s: float
+    limit_gb_per_s: float
+    percent_of_limit: float
+    ratio_to_eager: float
+    worst_error_eps: float
+    rms_error: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Measurement:
+    case: Case
+    timings: Timings
+    errors: dict[Label, Error] = field(default_factory=dict)
+    failures: dict[Label, str] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> Label:
+        """The fastest way to read two such tensors and write one."""
+        limits = [label for label in self.timings.samples if label[0] == LIMIT]
+        return min(limits, key=self.timings.seconds)
+
+    def gb_per_s(self, label: Label) -> float:
+        return self.case.traffic_bytes / 1e9 / self.timings.seconds(label)
+
+    def limit_gb_per_s(self) -> float:
+        return 3 * self.case.tensor_bytes / 1e9 / self.timings.seconds(self.limit)
+
+    def rows(self) -> list[Row]:
+        model, limit = self.case.model, self.limit_gb_per_s()
+        return [
+            Row(
+                model=model.name,
+                variant=model.variant,
+                layout=model.layout,
+                dtype=self.case.dtype_name,
+                d_ff=model.d_ff,
+                tokens=self.case.tokens,
+                direction=self.case.direction,
+                competitor=label[0],
+                output=label[1],
+                seconds=self.timings.seconds(label),
+                gb_per_s=self.gb_per_s(label),
+                limit_gb_per_s=limit,
+                percent_of_limit=100 * self.gb_per_s(label) / limit,
+                ratio_to_eager=self.timings.ratio(label, BASE),
+                worst_error_eps=self.errors[label].worst,
+                rms_error=self.errors[label].rms,
+                rounds=self.timings.rounds,
+            )
+            for label in self.timings.samples
+            if label[0] != LIMIT
+        ]
+
+
+def measure(
+    case: Case,
+    competitors: Sequence[Competitor],
+    device: torch.device,
+    *,
+    seconds: float,
+    clock: Clock,
+    max_rounds: int,
+    note: Callable[[str], None] = lambda text: None,
+) -> Measurement:
+    """Checks every competitor, then times those that are right against each other."""
+    inputs = make_inputs(case, device, buffer_sets(3 * case.tensor_bytes, device))
+    oracle = Oracle(case, inputs[0])
+    samplers: dict[Label, Sampler] = {}
+    errors: dict[Label, Error] = {}
+    failures: dict[Label, str] = {}
+    for competitor in competitors:
+        for output in ("fresh",) if case.backward else ("fresh", "given"):
+            label = (competitor.name, output)
+            if (case.backward and not competitor.backward) or (
+                output == "given" and competitor.given is None
+            ):
+                continue
+            note(f"{competitor.name}, {output} output")
+            own = make_inputs(case, device, len(inputs)) if competitor.overwrites_inputs else inputs
+            try:
+                calls = [make_call(competitor, output, each) for each in own]
+                error = oracle.error(run_once(calls[0], output, own[0]))
+                if not error.acceptable:
+                    failures[label] = f"wrong: off by {error.worst:.3g} eps"
+                    continue
+                samplers[label], errors[label] = make_sampler(calls, device), error
+            except Exception as problem:  # a competitor that breaks must not end the run
+                text = str(problem).strip() or type(problem).__name__
+                failures[label] = f"failed: {text.splitlines()[0][:100]}"
+    if BASE not in samplers:
+        raise RuntimeError(f"{case}: eager: {failures.get(BASE, 'missing')}")
+    samplers |= limit_samplers(case, inputs, device)
+    note("timing")
+    return Measurement(case, interleave(samplers, seconds, clock, max_rounds), errors, failures)
+
+
+def make_call(competitor: Competitor, output: str, inputs: Inputs) -> Call:
+    tensors = inputs.tensors
+    if inputs.grad_out is not None:
+        return partial(forward_backward, competitor.fresh, tensors, inputs.grad_out)
+    if output == "given":
+        assert competitor.given is not None
+        return partial(competitor.given, *tensors, out=inputs.out)
+    return partial(competitor.fresh, *tensors)
+
+
+def forward_backward(
+    function: Callable[..., Tensor], tensors: tuple[Tensor, ...], grad_out: Tensor
+) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(function(*tensors), tensors, grad_out)
+
+
+def run_once(call: Call, output: str, inputs: Inputs) -> Sequence[Tensor]:
+    """What the competitor computed. A given output is poisoned first, so that it must be written."""
+    if output == "given":
+        assert inputs.out is not None
+        inputs.out.fill_(float("nan"))
+        call()
+        return [inputs.out]
+    result = call()
+    return [result] if isinstance(result, Tensor) else result
+
+
+def limit_samplers(
+    case: Case, inputs: Sequence[Inputs], device: torch.device
+) -> dict[Label, Sampler]:
+    """The machine's own 2-read-1-write bandwidth, on the same memory as the competitors."""
+    by_name: dict[str, list[Call]] = {}
+    for each in inputs:
+        a = each.tensors[0].detach().view(-1)
+        b = each.tensors[1].detach().view(-1) if len(each.tensors) == 2 else a[case.elements :]
+        out = torch.empty_like(each.grad_out).view(-1) if each.out is None else each.out.view(-1)
+        for name, call in limit_calls(a[: case.elements], b, out).items():
+            by_name.setdefault(name, []).append(call)
+    return {(LIMIT, name): make_sampler(calls, device) for name, calls in by_name.items()}

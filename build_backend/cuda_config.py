@@ -1,0 +1,79 @@
+"""Whether the CUDA kernels are built, with which toolkit and for which architectures.
+
+Nothing here needs torch or a compiler. A SystemExit carries the message for who runs the build.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+DEFAULT_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0")
+SETTINGS = ("auto", "0", "1")
+
+
+def find_cuda_home(
+    environ: Mapping[str, str], nvcc: str | None, default: Path = Path("/usr/local/cuda")
+) -> Path | None:
+    """The first toolkit that has both compiler and headers; `nvcc` is the one found on PATH.
+
+    An nvcc on PATH can be a wrapper that lies far from its toolkit, hence the look at the files.
+    """
+    candidates = [Path(environ["CUDA_HOME"])] if environ.get("CUDA_HOME") else []
+    if nvcc:
+        candidates += [Path(nvcc).parent.parent, Path(nvcc).resolve().parent.parent]
+    for home in [*candidates, default]:
+        if (home / "include/cuda_runtime.h").is_file() and (home / "bin/nvcc").is_file():
+            return home
+    return None
+
+
+def wants_cuda(
+    setting: str, torch_version: str, torch_cuda: str | None, cuda_home: Path | None, has_gpu: bool
+) -> bool:
+    """Decide by FUSED_ACTS_CUDA (`setting`); `torch_cuda` is the CUDA version of torch, if any.
+
+    A visible GPU never switches CUDA on (builders often have none). It only turns what would be a
+    CPU build by oversight into an error.
+    """
+    if setting not in SETTINGS:
+        raise SystemExit(f"FUSED_ACTS_CUDA must be auto, 0 or 1, not {setting!r}")
+    if setting == "0":
+        return False
+
+    missing = []
+    if not torch_cuda:
+        missing.append(
+            f"a CUDA build of torch (torch {torch_version} is not one): choose a CUDA version at "
+            "https://pytorch.org/get-started/locally and install torch as it says there"
+        )
+    if not cuda_home:
+        missing.append(
+            f"the CUDA toolkit{' ' + torch_cuda if torch_cuda else ''} (bin/nvcc and "
+            "include/cuda_runtime.h), which is neither in $CUDA_HOME nor around the nvcc on PATH "
+            "nor in /usr/local/cuda: install it from https://developer.nvidia.com/cuda-downloads "
+            "or set CUDA_HOME to where it is"
+        )
+    if missing and setting == "1":
+        raise SystemExit("FUSED_ACTS_CUDA=1 needs " + ", and ".join(missing))
+    if missing and torch_cuda and has_gpu:
+        raise SystemExit(
+            "There is a GPU and a CUDA build of torch, but the CUDA kernels also need "
+            f"{missing[0]}. For a build without them set FUSED_ACTS_CUDA=0"
+        )
+    return not missing
+
+
+def architectures(requested: str | None, supported: Collection[str]) -> str:
+    """The value for TORCH_CUDA_ARCH_LIST: the one set, or the defaults that nvcc supports.
+
+    `supported` holds the words of `nvcc --list-gpu-arch`, such as "compute_90". The last default
+    also gets PTX, for GPUs that came later.
+    """
+    if requested:
+        return requested.replace(" ", ";")
+    chosen = [a for a in DEFAULT_ARCHITECTURES if f"compute_{a.replace('.', '')}" in supported]
+    if not chosen:
+        raise SystemExit(
+            f"nvcc supports none of the architectures {', '.join(DEFAULT_ARCHITECTURES)}: "
+            "install a newer CUDA toolkit or set TORCH_CUDA_ARCH_LIST"
+        )
+    return ";".join(chosen) + "+PTX"

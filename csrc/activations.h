@@ -1,0 +1,94 @@
+// The mathematics: unary activations. Torch-free, host and device.
+//
+// Each activation is a functor over a math M (real_math.h) with
+//   value(x)     f(x)
+//   dual(x)      {f(x), f'(x)}, sharing what the two have in common
+// written without branches, so that one source serves a CUDA thread and a CPU vector lane.
+#pragma once
+
+#include "real_math.h"
+
+namespace fused_acts {
+
+template <class Real>
+struct Dual {
+  Real value, derivative;
+};
+
+// identity(x) = x
+template <class M>
+struct Identity {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "identity";
+  FUSED_ACTS_INLINE Real value(Real x) const { return x; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return {x, Real(1.0f)}; }
+};
+
+// relu(x) = max(x, 0), derivative 0 at 0
+template <class M>
+struct Relu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "relu";
+  FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x); }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {positive_part(x), select(x > Real(0.0f), Real(1.0f), Real(0.0f))};
+  }
+};
+
+// sigmoid(x) = 1 / (1 + exp(-x)), derivative s*(1 - s)
+template <class M>
+struct Sigmoid {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "sigmoid";
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::sigmoid(M::sigmoid_exponent(x, 1.0)); }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const Real s = value(x);
+    return {s, fma(-s, s, s)};
+  }
+};
+
+// swish(x) = x * sigmoid(x), derivative s + swish*(1 - s)
+template <class M>
+struct Swish {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "swish";
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    return {swish, fma(swish, Real(1.0f) - s, s)};
+  }
+};
+
+// gelu(x) = x * P(Z < x) = x * (1 + erf(x/sqrt(2))) / 2 for a standard normal Z, derivative P(Z < x) + x*density(x)
+template <class M>
+struct Gelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "gelu";
+  FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x) - M::normal_tail(x).product; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto normal = M::normal_tail(x);
+    const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
+    return {positive_part(x) - normal.product, fma(x, normal.density, below)};
+  }
+};
+
+// gelu_tanh(x) = x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3); the sigmoid keeps the
+// negative tail, which 1 + tanh(u) cancels away. Derivative s + gelu_tanh*(1 - s)*(2u)'
+template <class M>
+struct GeluTanh {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "gelu_tanh";
+  static constexpr double kLinear = 1.5957691216057308;  // 2*sqrt(2/pi)
+  static constexpr double kCubic = kLinear * 0.044715;
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).product;
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
+    // past x^2 = 1000 gelu*(1 - s) is 0, and 0*inf must not arise
+    const Real slope = fma(clamp_above(x * x, Real(1000.0f)), Real(3 * kCubic), Real(kLinear));
+    return {gelu, fma(gelu * (Real(1.0f) - s), slope, s)};
+  }
+};
+
+}  // namespace fused_acts

@@ -1,0 +1,8 @@
+// One copy of a loop per instruction set, chosen by the loader for the processor it finds.
+#pragma once
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define FUSED_ACTS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define FUSED_ACTS_CLONES
+#endif

@@ -1,0 +1,275 @@
+// Elementary functions per arithmetic type, for host and device. Torch-free.
+//
+// An activation is written against a "math" M, which names its arithmetic type M::Real and supplies the few
+// transcendental building blocks below. There is one math per storage precision:
+//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 1e-5 (Real: float, or a packed pair)
+//   Math32        float32 storage: a few ulp everywhere, the far tails included
+//   Math64        float64 storage: libm
+// Each supplies
+//   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
+//   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
+//   Real     sigmoid(exponent)
+//   {product, sigmoid} times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and sigmoid
+//   {product, tail, density} normal_tail(x)         |x|*P(Z > |x|), P(Z > |x|), density(x) for a standard normal Z
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define FUSED_ACTS_INLINE __host__ __device__ __forceinline__
+#else
+#define FUSED_ACTS_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace fused_acts {
+
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kSqrt1_2 = 0.7071067811865476;
+constexpr double kRsqrt2Pi = 0.3989422804014327;
+
+template <class Real>
+struct SigmoidProduct {
+  Real product, sigmoid;
+};
+
+template <class Real>
+struct NormalTail {
+  Real product, tail, density;
+};
+
+// ---- Primitives, overloaded per arithmetic type --------------------------------------------------------------
+
+template <class Real>
+FUSED_ACTS_INLINE Real select(bool condition, Real a, Real b) {
+  return condition ? a : b;
+}
+
+// a*b + c; the compiler fuses it where the processor can.
+FUSED_ACTS_INLINE float fma(float a, float b, float c) { return a * b + c; }
+FUSED_ACTS_INLINE double fma(double a, double b, double c) { return a * b + c; }
+
+FUSED_ACTS_INLINE float abs(float x) { return __builtin_fabsf(x); }
+FUSED_ACTS_INLINE double abs(double x) { return __builtin_fabs(x); }
+
+// min(x, bound), bound when x is NaN.
+FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
+#ifdef __CUDA_ARCH__
+  return fminf(x, bound);
+#else
+  return x < bound ? x : bound;
+#endif
+}
+
+FUSED_ACTS_INLINE double clamp_above(double x, double bound) { return x < bound ? x : bound; }
+
+// max(x, 0) that keeps NaN.
+FUSED_ACTS_INLINE float positive_part(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float y;
+  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return x < 0 ? 0.0f : x;
+#endif
+}
+FUSED_ACTS_INLINE double positive_part(double x) { return x < 0 ? 0.0 : x; }
+
+// 1/x: exactly rounded on the host, within 1 ulp on the device.
+FUSED_ACTS_INLINE float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+// c[0] + c[1]*x + c[2]*x^2 + ...
+template <class Real>
+FUSED_ACTS_INLINE Real polynomial(Real x, float last) {
+  return Real(last);
+}
+template <class Real, class... Rest>
+FUSED_ACTS_INLINE Real polynomial(Real x, float first, Rest... rest) {
+  return fma(polynomial(x, rest...), x, Real(first));
+}
+
+#ifndef __CUDA_ARCH__
+// p * 2^n for integral -127 <= n <= 128, as a float holds it in its exponent: 0 for n = -127, +inf for n = 128.
+FUSED_ACTS_INLINE float scale_by_power_of_two(float p, float n) {
+  const int32_t bits = static_cast<int32_t>(n + 127.0f) << 23;
+  float scale;
+  std::memcpy(&scale, &bits, sizeof scale);
+  return p * scale;
+}
+
+// The nearest integer of x, |x| < 2^22.
+FUSED_ACTS_INLINE float round_to_integer(float x) {
+  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it drops the fraction bits
+  return (x + kShift) - kShift;
+}
+
+FUSED_ACTS_INLINE float clamp_exponent(float t) {
+  t = t < -127.0f ? -127.0f : t;  // comparisons in this order keep NaN
+  return t > 128.0f ? 128.0f : t;
+}
+#endif
+
+// 2^t to about 3e-6; 0 below t = -126.5, +inf from t = 128.
+FUSED_ACTS_INLINE float exp2_fast(float t) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
+  return y;
+#else
+  t = clamp_exponent(t);
+  const float n = round_to_integer(t);
+  const float p = polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
+  return scale_by_power_of_two(p, n);
+#endif
+}
+
+// 2^(high + low) to about 1 ulp, |low| far below 1; flushed as exp2_fast is.
+FUSED_ACTS_INLINE float exp2_accurate(float high, float low) {
+#ifdef __CUDA_ARCH__
+  const float e = exp2_fast(high);
+  return fma(e, low * 0.6931471806f, e);
+#else
+  high = clamp_exponent(high);
+  const float n = round_to_integer(high);
+  const float f = (high - n) + low;
+  const float p = polynomial(f, 1.0f, 0.693147203f, 0.240226479f, 0.0555033247f, 0.00961843736f, 0.00133988744f,
+                             0.000153533619f);
+  return scale_by_power_of_two(p, n);
+#endif
+}
+
+// ---- float16 and bfloat16 storage ----------------------------------------------------------------------------
+
+template <class RealType>
+struct Math16 {
+  using Real = RealType;
+  using Exponent = Real;  // -log2(e) * argument + log2(kScale)
+
+  // The sigmoid is formed as kScale^-1 * sigmoid, which stays a normal float down to x = -92: x*sigmoid(x) is a
+  // normal bfloat16 there, when sigmoid(x) itself is not. x*kScale is exact, 16-bit storage leaves the bits.
+  static constexpr float kScale = 1.0f / 256;
+  static constexpr float kLog2Scale = -8.0f;
+
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
+    return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
+    const Real slope = fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
+    return fma(x, slope, Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Real sigmoid(Exponent t) { return scaled_sigmoid(t) * Real(kScale); }
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
+    const Real s = scaled_sigmoid(t);
+    return {(x * Real(kScale)) * s, s * Real(kScale)};
+  }
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
+    const Real a = clamp_above(abs(x), Real(15.0f));  // the tail is 0 from there, and inf*0 must not arise
+    const Real gaussian = exp2_fast((a * a) * Real(static_cast<float>(-0.5 * kLog2E)));
+    // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
+    const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
+    const Real ratio = polynomial(t, -7.9777968e-05f, 0.12127457f, 0.10670517f, 0.16476294f, -0.048642423f,
+                                  0.24057146f, -0.084592873f);
+    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+  }
+
+ private:
+  static FUSED_ACTS_INLINE Real scaled_sigmoid(Exponent t) {
+    return reciprocal(exp2_fast(t) + Real(kScale));
+  }
+};
+
+// ---- float32 storage -----------------------------------------------------------------------------------------
+
+struct Math32 {
+  using Real = float;
+  struct Exponent {  // log2(e) * argument as an unevaluated sum: a rounded one costs up to 100 ulp of the exponential
+    float high, low;
+  };
+
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(float x, double c) {
+    return multiply(clamp_far(x), 0.0f, c * kLog2E);
+  }
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(float x, double a, double b) {
+    x = clamp_far(x);
+    const float square = x * x;
+    const Exponent cubic = multiply(square, exact_fma(x, x, -square), b * kLog2E);
+    const float linear = static_cast<float>(a * kLog2E);
+    const float slope = linear + cubic.high;  // a two-sum: the rounding error goes to slope_low
+    const float part = slope - linear;
+    const float error = (linear - (slope - part)) + (cubic.high - part);
+    const float slope_low = error + (cubic.low + static_cast<float>(a * kLog2E - linear));
+    const float high = x * slope;
+    return {high, exact_fma(x, slope, -high) + x * slope_low};
+  }
+  static FUSED_ACTS_INLINE float sigmoid(Exponent t) { return times_sigmoid(1.0f, t).product; }
+  static FUSED_ACTS_INLINE SigmoidProduct<float> times_sigmoid(float x, Exponent t) {
+    // e = 2^-|t|, raised by 2^32 in the far negative tail, where the product is normal but e is not
+    const bool negative = t.high < 0, far = t.high < -80;
+    const float sign = negative ? 1.0f : -1.0f;
+    const float raised = exp2_accurate(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
+    const float scale = far ? 0x1p-32f : 1.0f;
+    const float weight = reciprocal(1.0f + raised * scale);
+    const float factor = negative ? raised : 1.0f;
+    return {((x * weight) * factor) * scale, (weight * factor) * scale};
+  }
+  static FUSED_ACTS_INLINE NormalTail<float> normal_tail(float x) {
+    const float a = clamp_above(abs(x), 15.0f);
+    const float square = a * a;
+    const Exponent t = multiply(square, exact_fma(a, a, -square), -0.5 * kLog2E);
+    const float gaussian = exp2_accurate(t.high, t.low);
+    // as in Math16, relative error 7e-9
+    const float ratio = polynomial(reciprocal(fma(a, 0.35f, 1.0f)), 4.289572460506503e-06f, 0.13950445339665765f,
+                                   0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f,
+                                   -0.12018352001886105f, 0.33074524821417595f, -0.45485114227186485f,
+                                   0.2897012556320375f, -0.09005686489598798f, 0.011075468923568437f);
+    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * static_cast<float>(kRsqrt2Pi)};
+  }
+
+ private:
+  // The sigmoid is 0 or 1 from there, and no product may overflow. Keeps NaN.
+  static FUSED_ACTS_INLINE float clamp_far(float x) {
+    constexpr float kFar = 200.0f;
+    return x < -kFar ? -kFar : (x > kFar ? kFar : x);
+  }
+
+  // Never split into two roundings, unlike fma(): the error terms depend on it.
+  static FUSED_ACTS_INLINE float exact_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
+  // (x + x_low) * c
+  static FUSED_ACTS_INLINE Exponent multiply(float x, float x_low, double c) {
+    const float c_high = static_cast<float>(c), c_low = static_cast<float>(c - c_high);
+    const float high = x * c_high;
+    return {high, exact_fma(x, c_high, -high) + (x * c_low + x_low * c_high)};
+  }
+};
+
+// ---- float64 storage -----------------------------------------------------------------------------------------
+
+struct Math64 {
+  using Real = double;
+  using Exponent = double;  // the argument
+
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double c) { return c * x; }
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) { return x * fma(x * x, b, a); }
+  static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
+  static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
+    const double s = sigmoid(t);
+    return {x * s, s};
+  }
+  static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
+    const double a = clamp_above(abs(x), 40.0);
+    const double tail = 0.5 * ::erfc(a * kSqrt1_2);
+    return {a * tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
+  }
+};
+
+}  // namespace fused_acts

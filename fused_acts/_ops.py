@@ -1,0 +1,93 @@
+"""Loads the extension, which registers torch.ops.fused_acts.*, and adds fake implementations."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fused_acts.reference import VARIANTS
+
+try:
+    from fused_acts import _C
+except ImportError as error:
+    raise ImportError(
+        f"fused_acts._C, the compiled extension, is missing or does not load with torch "
+        f"{torch.__version__}: {error}\nBuild it with `pip install .` in the source folder, "
+        f"or with `pip install -e .` to import fused_acts from there. It needs torch 2.10 or later."
+    ) from error
+
+if _C.variants() != [(name, row.f.__name__, row.g.__name__) for name, row in VARIANTS.items()]:
+    raise ImportError(
+        f"fused_acts._C was built from other sources, for the variants {_C.variants()}. "
+        f"Build it again with `pip install .` in the source folder."
+    )
+
+glu_forward = torch.ops.fused_acts.glu_forward.default
+glu_forward_out = torch.ops.fused_acts.glu_forward_out.default
+glu_backward = torch.ops.fused_acts.glu_backward.default
+glu_backward_packed = torch.ops.fused_acts.glu_backward_packed.default
+
+# The operators take variants and layouts as indices into these.
+NAMES = tuple(VARIANTS)
+LAYOUTS = ("gate_up", "up_gate", "interleaved")
+
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def _check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {tensor.device}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def _out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
+    """Checks the inputs of a gated unit and returns the shape of its output."""
+    name = "x" if up is None else "gate"
+    if gate.dtype not in _DTYPES:
+        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {gate.dtype}")
+    if gate.dim() == 0:
+        raise ValueError(f"{name}: expected at least one dimension, got a 0-d tensor")
+    if up is not None:
+        _check_matches("up", up, gate.shape, gate)
+        return gate.shape
+    *rows, width = gate.shape
+    if width % 2:
+        raise ValueError(f"x: expected an even last dimension, got shape {tuple(gate.shape)}")
+    return torch.Size((*rows, width // 2))
+
+
+def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
+    return gate.new_empty(_out_shape(gate, up))
+
+
+def _glu_forward_out(
+    gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
+) -> None:
+    _check_matches("out", out, _out_shape(gate, up), gate)
+
+
+def _glu_backward(
+    grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
+) -> tuple[Tensor, Tensor]:
+    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
+    return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
+
+
+def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
+    _check_matches("grad_out", grad_out, _out_shape(x, None), x)
+    return x.new_empty(x.shape)
+
+
+_FAKES: dict[Any, Callable[..., Any]] = {
+    glu_forward: _glu_forward,
+    glu_forward_out: _glu_forward_out,
+    glu_backward: _glu_backward,
+    glu_backward_packed: _glu_backward_packed,
+}
+for _op, _fake in _FAKES.items():
+    torch.library.register_fake(_op, _fake)

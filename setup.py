@@ -1,0 +1,109 @@
+"""Builds the extension fused_acts._C; everything else about the package is in pyproject.toml.
+
+FUSED_ACTS_CUDA=auto|0|1 and TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of
+compilers that run at once.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from glob import glob
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "build_backend"))
+import cuda_config  # noqa: E402
+
+CXX_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-g0",
+    "-fvisibility=hidden",
+    # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp-simd",
+]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fvisibility=hidden"]
+
+
+def cuda_home(torch):
+    """The toolkit to build the CUDA kernels with, or None for a build without them."""
+    home = cuda_config.find_cuda_home(os.environ, shutil.which("nvcc"))
+    wanted = cuda_config.wants_cuda(
+        setting=os.environ.get("FUSED_ACTS_CUDA", "auto"),
+        torch_version=torch.__version__,
+        torch_cuda=torch.version.cuda,
+        cuda_home=home,
+        has_gpu=torch.cuda.is_available(),
+    )
+    return home if wanted else None
+
+
+def nvcc_architectures(home):
+    supported = subprocess.check_output([home / "bin/nvcc", "--list-gpu-arch"], text=True)
+    return cuda_config.architectures(os.environ.get("TORCH_CUDA_ARCH_LIST"), supported.split())
+
+
+def extension(torch, home):
+    from pybind11 import get_include
+    from torch.utils.cpp_extension import include_paths, library_paths
+
+    device = "cuda" if home else "cpu"
+    sources = glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")
+    libraries = ["torch_cpu"]
+    macros = {
+        "TORCH_TARGET_VERSION": "0x020a000000000000",  # the stable ABI as of torch 2.10
+        "FUSED_ACTS_TORCH_VERSION": f'"{torch.__version__}"',
+    }
+    if home:
+        sources += glob("csrc/cuda/*.cu")
+        libraries += ["torch_cuda", "cudart"]
+        macros |= {
+            "USE_CUDA": None,
+            "FUSED_ACTS_WITH_CUDA": None,
+            "FUSED_ACTS_CUDA_ARCHITECTURES": f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"',
+        }
+    return Extension(
+        "fused_acts._C",
+        sources=sorted(sources),
+        include_dirs=[str(ROOT / "csrc"), get_include(), *include_paths(device)],
+        library_dirs=library_paths(device),
+        libraries=libraries,
+        define_macros=list(macros.items()),
+        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
+        language="c++",
+    )
+
+
+def build_arguments():
+    import ninja
+    import torch
+
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
+        sys.exit(f"fused-acts needs torch 2.10 or later, and this is {torch.__version__}")
+    os.environ["PATH"] = ninja.BIN_DIR + os.pathsep + os.environ["PATH"]
+    home = cuda_home(torch)
+    if home:
+        # Read by torch.utils.cpp_extension, which guesses both where they are not set.
+        os.environ["CUDA_HOME"] = str(home)
+        os.environ["TORCH_CUDA_ARCH_LIST"] = nvcc_architectures(home)
+    print(f"fused_acts: torch {torch.__version__}, CUDA from {home}", flush=True)
+
+    from torch.utils.cpp_extension import BuildExtension
+
+    class Build(BuildExtension):
+        def finalize_options(self):
+            super().finalize_options()
+            # A folder of its own for each torch, which outlives editable builds, so that only what
+            # changed is compiled again.
+            self.build_temp = f"build/torch-{torch.__version__}"
+
+    return {"ext_modules": [extension(torch, home)], "cmdclass": {"build_ext": Build}}
+
+
+# A source distribution is made without torch.
+setup(**({} if "sdist" in sys.argv else build_arguments()))

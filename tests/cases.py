@@ -1,0 +1,148 @@
+"""What the tests iterate over, and the two ways to compute it: the library and the oracle."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+import fused_acts
+
+VARIANTS = fused_acts.variants()
+FUNCTIONS = {name: (f, g) for name, f, g in fused_acts._C.variants()}
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DTYPES_16 = (torch.bfloat16, torch.float16)
+PACKED = ("gate_up", "up_gate", "interleaved")
+LAYOUTS = ("separate", *PACKED)  # separate: two tensors
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+DEVICES = ("cpu", CUDA)
+
+
+def variants_on(device: str) -> tuple[str, ...]:
+    """All on the CPU. One on CUDA, for tests of indexing, which all variants share there."""
+    return VARIANTS if device == "cpu" else VARIANTS[-1:]
+
+
+class Result(NamedTuple):
+    out: Tensor  # [..., cols]
+    grad_gate: Tensor  # [..., cols]
+    grad_up: Tensor  # [..., cols]
+
+
+class Exact(NamedTuple):
+    """The oracle's result in float64, and what each gradient is multiplied by in it."""
+
+    out: Tensor
+    grad_gate: Tensor
+    grad_up: Tensor
+    gate_scale: Tensor  # grad_out * g(up)
+    up_scale: Tensor  # grad_out * f(gate)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Equal to the last bit, the sign of zero and NaNs included."""
+    assert one.dtype == other.dtype and one.shape == other.shape
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[one.element_size()]
+    return torch.equal(one.contiguous().view(integer), other.contiguous().view(integer))
+
+
+def random(*shape: int, dtype: torch.dtype, seed: int, scale: float = 1.0) -> Tensor:
+    values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return (values * scale).to(dtype)
+
+
+def every_finite(dtype: torch.dtype) -> Tensor:
+    """Every finite number of a 16-bit dtype: 65,280 in bfloat16, 63,488 in float16."""
+    values = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    return values[values.isfinite()]
+
+
+def operands(*shape: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """gate, up, grad_out; the gate is spread wide enough to reach the tails."""
+    return (
+        random(*shape, dtype=dtype, seed=1, scale=4.0),
+        random(*shape, dtype=dtype, seed=2),
+        random(*shape, dtype=dtype, seed=3),
+    )
+
+
+def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
+    """[..., cols] twice -> [..., 2 * cols]"""
+    if layout == "interleaved":
+        return torch.stack((gate, up), -1).flatten(-2)
+    return torch.cat((gate, up) if layout == "gate_up" else (up, gate), -1)
+
+
+def unpack(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """[..., 2 * cols] -> gate, up: views [..., cols]"""
+    if layout == "interleaved":
+        return x[..., 0::2], x[..., 1::2]
+    first, second = x.tensor_split(2, -1)
+    return (first, second) if layout == "gate_up" else (second, first)
+
+
+def to_device(tensor: Tensor, device: str) -> Tensor:
+    """The same view (strides, offset) of a copy of the whole storage: one contiguous copy."""
+    elements = tensor.untyped_storage().nbytes() // tensor.element_size()
+    whole = tensor.detach().as_strided((elements,), (1,), 0).to(device, copy=True)
+    return whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+
+
+def gated(variant: str, inputs: Sequence[Tensor], layout: str = "separate") -> Tensor:
+    """inputs: (gate, up) for the layout "separate", (x,) for the others."""
+    if layout == "separate":
+        return fused_acts.gated(*inputs, variant=variant)
+    return fused_acts.gated(*inputs, variant=variant, layout=layout)
+
+
+def as_inputs(gate: Tensor, up: Tensor, layout: str) -> tuple[Tensor, ...]:
+    return (gate, up) if layout == "separate" else (pack(gate, up, layout),)
+
+
+def run(
+    variant: str,
+    inputs: Sequence[Tensor],
+    grad_out: Tensor | None = None,
+    layout: str = "separate",
+    device: str = "cpu",
+) -> list[Tensor]:
+    """[out, gradient of each input], with the inputs' views moved to the device as they are."""
+    inputs = [to_device(tensor, device) for tensor in inputs]
+    if grad_out is None:
+        return [gated(variant, inputs, layout).cpu()]
+    out = gated(variant, [tensor.requires_grad_() for tensor in inputs], layout)
+    grads = torch.autograd.grad(out, inputs, to_device(grad_out, device))
+    return [out.detach().cpu(), *(grad.cpu() for grad in grads)]
+
+
+def forward(
+    variant: str, gate: Tensor, up: Tensor, layout: str = "separate", device: str = "cpu"
+) -> Tensor:
+    return run(variant, as_inputs(gate, up, layout), None, layout, device)[0]
+
+
+def forward_backward(
+    variant: str,
+    gate: Tensor,
+    up: Tensor,
+    grad_out: Tensor,
+    layout: str = "separate",
+    device: str = "cpu",
+) -> Result:
+    out, *grads = run(variant, as_inputs(gate, up, layout), grad_out, layout, device)
+    return Result(out, *(grads if layout == "separate" else unpack(grads[0], layout)))
+
+
+def exact_forward(variant: str, gate: Tensor, up: Tensor) -> Tensor:
+    return fused_acts.reference.gated(gate.double(), up.double(), variant=variant)
+
+
+def exact(variant: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
+    f, g, *_ = fused_acts.reference.VARIANTS[variant]
+    gate, up = gate.detach().double().requires_grad_(), up.detach().double().requires_grad_()
+    grad_out = grad_out.double()
+    out = exact_forward(variant, gate, up)
+    grad_gate, grad_up = torch.autograd.grad(out, (gate, up), grad_out)
+    with torch.no_grad():
+        return Exact(out.detach(), grad_gate, grad_up, grad_out * g(up), grad_out * f(gate))

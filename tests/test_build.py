@@ -1,0 +1,209 @@
+"""What decides about CUDA, what the distributions contain, and that one build fits every torch."""
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from cuda_config import DEFAULT_ARCHITECTURES, architectures, find_cuda_home, wants_cuda
+
+import fused_acts
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLKIT = Path("/usr/local/cuda")
+OTHER_TORCH = "2.14.1"
+NVCC_13 = [f"compute_{number}" for number in (75, 80, 86, 90, 100, 103, 120, 121)]
+
+
+def decide(setting: str, torch_cuda: str | None, home: Path | None, has_gpu: bool) -> bool:
+    torch_version = "2.13.0+cu130" if torch_cuda else "2.13.0+cpu"
+    return wants_cuda(setting, torch_version, torch_cuda, home, has_gpu)
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+@pytest.mark.parametrize("torch_cuda", [None, "13.0"])
+@pytest.mark.parametrize("home", [None, TOOLKIT])
+def test_zero_never_builds_cuda(torch_cuda, home, has_gpu):
+    assert decide("0", torch_cuda, home, has_gpu) is False
+
+
+@pytest.mark.parametrize("setting", ["auto", "1"])
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_cuda_torch_and_toolkit_build_cuda_with_or_without_gpu(setting, has_gpu):
+    assert decide(setting, "13.0", TOOLKIT, has_gpu) is True
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+@pytest.mark.parametrize("home", [None, TOOLKIT])
+def test_auto_with_a_cpu_torch_builds_for_the_cpu(home, has_gpu):
+    assert decide("auto", None, home, has_gpu) is False
+
+
+def test_auto_without_toolkit_and_gpu_builds_for_the_cpu():
+    assert decide("auto", "13.0", None, has_gpu=False) is False
+
+
+def test_auto_with_gpu_but_no_toolkit_names_both_ways_out():
+    with pytest.raises(SystemExit, match=r"toolkit 13\.0 .*nvcc.*CUDA_HOME.*FUSED_ACTS_CUDA=0"):
+        decide("auto", "13.0", None, has_gpu=True)
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+def test_one_names_everything_that_is_missing(has_gpu):
+    with pytest.raises(SystemExit, match=r"CUDA build of torch \(torch 2\.13\.0\+cpu is not one\)"):
+        decide("1", None, TOOLKIT, has_gpu)
+    with pytest.raises(SystemExit, match=r"the CUDA toolkit 13\.0 \(bin/nvcc"):
+        decide("1", "13.0", None, has_gpu)
+    with pytest.raises(SystemExit, match=r"CUDA build of torch .*, and the CUDA toolkit"):
+        decide("1", None, None, has_gpu)
+
+
+@pytest.mark.parametrize("setting", ["", "yes", "AUTO", "2"])
+def test_other_settings_are_refused(setting):
+    with pytest.raises(SystemExit, match=f"auto, 0 or 1, not {setting!r}"):
+        decide(setting, "13.0", TOOLKIT, has_gpu=True)
+
+
+def make_toolkit(home: Path, files=("bin/nvcc", "include/cuda_runtime.h")) -> Path:
+    for file in files:
+        (home / file).parent.mkdir(parents=True, exist_ok=True)
+        (home / file).touch()
+    return home
+
+
+def test_cuda_home_is_searched_in_order(tmp_path):
+    named, on_path, default = (make_toolkit(tmp_path / name) for name in ("named", "path", "usual"))
+    nvcc = str(on_path / "bin/nvcc")
+    assert find_cuda_home({"CUDA_HOME": str(named)}, nvcc, default) == named
+    assert find_cuda_home({"CUDA_HOME": ""}, nvcc, default) == on_path
+    assert find_cuda_home({}, nvcc, default) == on_path
+    assert find_cuda_home({}, None, default) == default
+    assert find_cuda_home({}, None, tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("files", [["bin/nvcc"], ["include/cuda_runtime.h"]])
+def test_cuda_home_needs_compiler_and_headers(tmp_path, files):
+    wrapper = make_toolkit(tmp_path / "wrapper", files)
+    default = make_toolkit(tmp_path / "usual")
+    nvcc = str(wrapper / "bin/nvcc")
+    assert find_cuda_home({}, nvcc, default) == default
+    assert find_cuda_home({"CUDA_HOME": str(wrapper)}, nvcc, default) == default
+    assert find_cuda_home({}, nvcc, wrapper) is None
+
+
+def test_cuda_home_follows_a_link_to_nvcc(tmp_path):
+    toolkit = make_toolkit(tmp_path / "toolkit")
+    link = tmp_path / "usr/bin/nvcc"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(toolkit / "bin/nvcc")
+    assert find_cuda_home({}, str(link), tmp_path / "nowhere") == toolkit
+
+
+def test_architectures_are_cut_to_what_nvcc_supports():
+    assert architectures(None, NVCC_13) == ";".join(DEFAULT_ARCHITECTURES) + "+PTX"
+    assert architectures("", ["compute_80", "compute_90"]) == "8.0;9.0+PTX"
+    with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST"):
+        architectures(None, ["compute_70"])
+
+
+def test_architectures_asked_for_are_taken_as_they_are():
+    assert architectures("9.0+PTX 10.0", NVCC_13) == "9.0+PTX;10.0"
+    assert architectures("7.5", NVCC_13) == "7.5"
+
+
+def run(*command: object, **options) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **options,
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-5000:]}"
+    return done.stdout
+
+
+def test_imports_only_what_the_stable_abi_has():
+    imported = run("nm", "--dynamic", "--undefined-only", fused_acts._C.__file__)
+    assert "aoti_torch_" in imported
+    assert not re.findall(r" U (_ZN?K?\w*(?:2at|3c10|5torch)\w*)", imported)
+
+
+def in_tree(*patterns: str) -> set[str]:
+    files = (path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file())
+    return {str(path.relative_to(ROOT)) for path in files if path.suffix not in (".pyc", ".so")}
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    build = f"import backend; backend.build_sdist({str(folder)!r})"
+    run(sys.executable, "-c", build, cwd=ROOT, env=os.environ | {"PYTHONPATH": "build_backend"})
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """Built from the sdist, as pip does by default: isolated, against the torch of this process."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
+    run(*pip, folder, sdist, env=os.environ | {"FUSED_ACTS_CUDA": "0"})
+    (path,) = folder.iterdir()
+    return path
+
+
+@pytest.mark.slow
+def test_sdist_has_all_that_a_build_and_its_tests_need(sdist):
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    folders = ("fused_acts", "csrc", "build_backend", "tests", "bench")
+    expected = in_tree(*(f"{folder}/**/*" for folder in folders), "*.py", "*.toml", "*.md")
+    assert expected | {"LICENSE", "Makefile"} <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
+
+
+@pytest.mark.slow
+def test_wheel_has_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
+    extension = {name for name in names if name.startswith("fused_acts/_C.") and ".so" in name}
+    assert len(extension) == 1
+    assert names - extension == in_tree("fused_acts/**/*")
+
+
+@pytest.fixture(scope="module")
+def other_python(wheel):
+    """An interpreter with OTHER_TORCH and what the tests need, kept in $FUSED_ACTS_TEST_VENVS."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(os.environ.get("FUSED_ACTS_TEST_VENVS", temporary)) / f"torch-{OTHER_TORCH}"
+        if not folder.exists():
+            venv.create(folder, with_pip=True)
+        python = folder / "bin/python"
+        run(python, "-m", "pip", "install", f"torch=={OTHER_TORCH}", f"{wheel}[test]")
+        yield python
+
+
+@pytest.mark.slow
+def test_one_build_runs_with_another_torch(wheel, other_python, tmp_path):
+    site = tmp_path / "site"  # before the venv's own packages, which may hold another build
+    run(other_python, "-m", "pip", "install", "--no-deps", "--target", site, wheel)
+    elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(site)}}
+
+    script = (
+        "import fused_acts as f, torch as t; print(f.__file__, f._C.build_info(), t.__version__)"
+    )
+    loaded = run(other_python, "-c", script, **elsewhere)
+    assert str(site) in loaded and torch.__version__ in loaded and OTHER_TORCH in loaded
+
+    tests = [ROOT / "tests" / name for name in ("test_values.py", "test_gradients.py")]
+    report = run(other_python, "-m", "pytest", "-m", "not cuda and not slow", *tests, **elsewhere)
+    print(report[-200:])

@@ -1,0 +1,155 @@
+"""Gradients: values, what autograd asks for, and what is kept for it."""
+
+import pytest
+import torch
+from cases import (
+    DEVICES,
+    DTYPES,
+    LAYOUTS,
+    PACKED,
+    VARIANTS,
+    as_inputs,
+    exact,
+    forward,
+    forward_backward,
+    gated,
+    operands,
+    pack,
+    same_bits,
+    to_device,
+)
+from tolerances import check_result
+
+import fused_acts
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_against_the_oracle(variant, dtype, layout, device):
+    gate, up, grad_out = operands(5, 3, 134, dtype=dtype)
+    result = forward_backward(variant, gate, up, grad_out, layout, device)
+    assert {tensor.dtype for tensor in result} == {dtype}
+    check_result(variant, result, exact(variant, gate, up, grad_out))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_over_the_whole_range(variant, dtype, device):
+    magnitude = torch.logspace(-45, 38.5, 20_000, dtype=torch.float64)
+    dense = torch.linspace(-120, 120, 200_001, dtype=torch.float64)
+    gate = torch.cat((magnitude, -magnitude, dense)).to(dtype)
+    up, grad_out = torch.full_like(gate, -1.7), torch.full_like(gate, 0.3)
+    result = forward_backward(variant, gate, up, grad_out, device=device)
+    check_result(variant, result, exact(variant, gate, up, grad_out))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradcheck(variant, layout):
+    gate, up, _ = operands(3, 5, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: gated(variant, inputs, layout),
+        [tensor.requires_grad_() for tensor in as_inputs(gate, up, layout)],
+        check_forward_ad=True,
+        check_batched_grad=True,
+        check_batched_forward_grad=True,
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("wanted", ["gate", "up"])
+def test_one_gradient_of_two(wanted, dtype, device):
+    """The one that is asked for is the same to the last bit; the other is not given."""
+    gate, up, grad_out = operands(7, 133, dtype=dtype)
+    for variant in VARIANTS:
+        both = forward_backward(variant, gate, up, grad_out, device=device)
+        inputs = {"gate": to_device(gate, device), "up": to_device(up, device)}
+        inputs[wanted].requires_grad_()
+        out = fused_acts.gated(**inputs, variant=variant)
+        (grad,) = torch.autograd.grad(out, inputs[wanted], to_device(grad_out, device))
+        assert same_bits(grad.cpu(), getattr(both, f"grad_{wanted}"))
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+@pytest.mark.parametrize("variant", range(len(VARIANTS)))
+def test_a_gradient_not_needed_is_not_computed(variant, needs):
+    gate, up, grad_out = operands(4, 6, dtype=torch.float32)
+    grads = torch.ops.fused_acts.glu_backward(grad_out, gate, up, variant, *needs)
+    assert [grad.shape for grad in grads] == [gate.shape if need else (0,) for need in needs]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_saves_its_operands_and_nothing_else(variant, layout):
+    gate, up, _ = operands(8, 32, dtype=torch.float32)
+    inputs = [tensor.requires_grad_() for tensor in as_inputs(gate, up, layout)]
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        gated(variant, inputs, layout)
+    storages = {tensor.untyped_storage().data_ptr() for tensor in saved}
+    assert storages == {operand.untyped_storage().data_ptr() for operand in inputs}
+
+
+def test_saves_nothing_without_grad():
+    gate, up, _ = operands(8, 32, dtype=torch.float32)
+    for out in (fused_acts.gated(gate, up), fused_acts.gated(pack(gate, up, "gate_up"))):
+        assert not out.requires_grad and out.grad_fn is None
+    with torch.no_grad():
+        assert fused_acts.gated(gate.requires_grad_(), up).grad_fn is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_operands_stay_as_they_were(variant, layout):
+    gate, up, grad_out = operands(9, 65, dtype=torch.float32)
+    inputs = as_inputs(gate, up, layout)
+    before = [tensor.clone() for tensor in (*inputs, grad_out)]
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    out = gated(variant, leaves, layout)
+    kept = out.detach().clone()
+    for _ in range(2):  # a second pass over the same graph finds the same saved tensors
+        torch.autograd.grad(out, leaves, grad_out, retain_graph=True)
+    after = [tensor.detach() for tensor in (*leaves, grad_out)]
+    assert all(map(same_bits, before, after)) and same_bits(out.detach(), kept)
+    assert all(tensor._version == 0 for tensor in leaves)
+
+
+@pytest.mark.parametrize("layout", PACKED)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_packed_gradient_is_one_tensor(dtype, layout):
+    gate, up, grad_out = operands(6, 34, dtype=dtype)
+    x = pack(gate, up, layout).requires_grad_()
+    (grad,) = torch.autograd.grad(fused_acts.gated(x, layout=layout), x, grad_out)
+    assert grad.shape == x.shape and grad.is_contiguous()
+    assert grad.untyped_storage().nbytes() == grad.nbytes
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_tensor_twice(variant):
+    x, _, grad_out = operands(5, 40, dtype=torch.float64)
+    x.requires_grad_()
+    (grad,) = torch.autograd.grad(fused_acts.gated(x, x, variant=variant), x, grad_out)
+    single = forward_backward(variant, x, x, grad_out)
+    assert same_bits(grad, single.grad_gate + single.grad_up)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_writing_over_a_saved_operand_is_noticed(variant):
+    gate, up, _ = operands(5, 40, dtype=torch.float32)
+    gate.requires_grad_()
+    out = fused_acts.gated(gate, up, variant=variant)
+    up.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_forward_value_does_not_depend_on_grad(dtype):
+    gate, up, grad_out = operands(11, 77, dtype=dtype)
+    for variant in VARIANTS:
+        with_grad = forward_backward(variant, gate, up, grad_out).out
+        assert same_bits(with_grad, forward(variant, gate, up))

@@ -1,0 +1,118 @@
+"""Any rank, any width, nothing at all, and a lot."""
+
+import pytest
+import torch
+from cases import (
+    DEVICES,
+    DTYPES,
+    LAYOUTS,
+    VARIANTS,
+    as_inputs,
+    exact,
+    forward,
+    forward_backward,
+    gated,
+    operands,
+    run,
+    same_bits,
+    variants_on,
+)
+from tolerances import check_result
+
+WIDTHS = (*range(1, 68), 1408, 2730, 2816, 3420)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_width(dtype, layout, device):
+    """Tails and vectors of every length: a column's result doesn't depend on the width."""
+    gate, up, grad_out = operands(3, max(WIDTHS), dtype=dtype)
+    for variant in variants_on(device):
+        full = forward_backward(variant, gate, up, grad_out)
+        check_result(variant, full, exact(variant, gate, up, grad_out))
+        for width in WIDTHS:
+            narrow = (tensor[:, :width].contiguous() for tensor in (gate, up, grad_out))
+            result = forward_backward(variant, *narrow, layout, device)
+            for one, other in zip(result, full, strict=True):
+                assert same_bits(one, other[:, :width]), f"{variant} of width {width}"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "shape", [(24,), (1,), (1, 24), (24, 1), (4, 6), (2, 3, 4), (1, 2, 1, 3, 4), (2,) * 3 + (3, 1)]
+)
+def test_every_rank(shape, layout, device):
+    gate, up, grad_out = operands(24, dtype=torch.float32)
+    for variant in variants_on(device):
+        flat = forward_backward(variant, gate, up, grad_out)
+        count = torch.Size(shape).numel()
+        shaped = (tensor[:count].view(shape) for tensor in (gate, up, grad_out))
+        result = forward_backward(variant, *shaped, layout, device)
+        for one, other in zip(result, flat, strict=True):
+            assert same_bits(one, other[:count].view(shape))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(0,), (0, 8), (8, 0), (2, 0, 4), (3, 2, 0)])
+def test_empty(shape, dtype, layout, device):
+    gate, up, grad_out = operands(*shape, dtype=dtype)
+    for variant in VARIANTS:
+        result = forward_backward(variant, gate, up, grad_out, layout, device)
+        assert {(tensor.shape, tensor.dtype) for tensor in result} == {(shape, dtype)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_long_row(dtype, layout):
+    """The work is split within a row: a token alone gives what it gives among others."""
+    gate, up, grad_out = operands(1, 2**17 + 1, dtype=dtype)
+    for variant in VARIANTS:
+        row = forward_backward(variant, gate, up, grad_out, layout)
+        check_result(variant, row, exact(variant, gate, up, grad_out))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [1, 3, 257])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_tensors_and_every_packing_agree(dtype, rows, device):
+    for cols in (130, 177):
+        gate, up, grad_out = operands(rows, cols, dtype=dtype)
+        for variant in variants_on(device):
+            expected = forward_backward(variant, gate, up, grad_out)
+            for layout in LAYOUTS:
+                result = forward_backward(variant, gate, up, grad_out, layout, device)
+                assert all(map(same_bits, result, expected)), f"{variant} {layout} {cols}"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_halves_are_not_swapped(layout):
+    """With gate and up told apart by their size, whatever the variant."""
+    gate, up = torch.full((4, 9), 2.0), torch.full((4, 9), 1000.0)
+    for variant in VARIANTS:
+        assert (forward(variant, gate, up, layout) > 500).all()
+        result = forward_backward(variant, gate, up, torch.ones(4, 9), layout)
+        assert (result.grad_gate > 50).all() and (result.grad_up < 3).all()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_call_is_deterministic(layout):
+    gate, up, grad_out = operands(129, 257, dtype=torch.bfloat16)
+    inputs = as_inputs(gate, up, layout)
+    for variant in VARIANTS:
+        first, second = (run(variant, inputs, grad_out, layout) for _ in range(2))
+        assert all(map(same_bits, first, second))
+
+
+@pytest.mark.slow
+def test_more_than_2_31_elements():
+    """4 GB of output from one row, repeated; the last rows lie past 32-bit offsets."""
+    gate, up, _ = operands(1, 2**15, dtype=torch.bfloat16)
+    rows = 2**16 + 3
+    out = gated("swiglu", (gate.expand(rows, -1), up.expand(rows, -1)))
+    expected = forward("swiglu", gate, up)[0]
+    for row in (0, 1, 2**15, 2**16 - 1, 2**16, rows - 1):
+        assert same_bits(out[row], expected)

@@ -1,0 +1,142 @@
+"""NaN, infinities, zeros and subnormals: as torch's own composition, or closer to the limit."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from cases import (
+    DEVICES,
+    DTYPES,
+    VARIANTS,
+    Result,
+    exact,
+    exact_forward,
+    forward,
+    forward_backward,
+    same_bits,
+)
+from tolerances import check_result
+
+NAN, INF = math.nan, math.inf
+FINITE = (0.0, -0.0, 0.7, -0.7, 3.0, -3.0)
+SPECIAL = (*FINITE, INF, -INF, NAN)
+
+
+def pairs(gates, ups, dtype):
+    grid = torch.tensor(list(itertools.product(gates, ups)), dtype=torch.float64)
+    return (column.contiguous() for column in grid.to(dtype).unbind(1))
+
+
+def limits(tensor):
+    """The operand as it is, and with a number beyond every dtype for infinity: torch makes
+    x * sigmoid(x) NaN at -inf (-inf * 0), while its limit is -0."""
+    yield tensor.double()
+    yield torch.where(tensor.isinf(), tensor.double().sign() * 1e100, tensor.double())
+
+
+def agrees(actual, expected):
+    """The same class of number, and close where finite; zeros of the same sign."""
+    expected = expected.to(actual.dtype)
+    close = torch.isclose(actual, expected, rtol=0.02, atol=0.0, equal_nan=True)
+    return close & (expected.isnan() | (actual.signbit() == expected.signbit()))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_as_torch_or_the_limit(variant, dtype, device):
+    gate, up = pairs(SPECIAL, SPECIAL, dtype)
+    grad_out = torch.full_like(gate, -1.5)
+    result = forward_backward(variant, gate, up, grad_out, device=device)
+    accepted = [
+        exact(variant, some_gate, some_up, grad_out)
+        for some_gate, some_up in itertools.product(limits(gate), limits(up))
+    ]
+    for name in Result._fields:
+        actual = getattr(result, name)
+        fits = torch.stack([agrees(actual, getattr(one, name)) for one in accepted]).any(0)
+        wrong = [
+            (g.item(), u.item(), a.item(), [getattr(one, name)[i].item() for one in accepted])
+            for i, (g, u, a, fit) in enumerate(zip(gate, up, actual, fits, strict=True))
+            if not fit
+        ]
+        assert not wrong, f"{name}: (gate, up, got, accepted) {wrong}"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nan_is_never_swallowed(variant, dtype, device):
+    """NaNs of both signs, quiet, with any payload, at every place of a vector."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    quiet = torch.tensor([NAN], dtype=dtype).view(integer).abs()
+    patterns = torch.cat((quiet, quiet | 1, quiet | torch.iinfo(integer).min)).view(dtype)
+    numbers = torch.tensor([1.0, -90.0, 1e4, 0.0, -0.0], dtype=dtype)
+    for nan, number in itertools.product(patterns, numbers):
+        for place in range(19):
+            row = torch.full((19,), number.item(), dtype=dtype)
+            with_nan = row.clone()
+            with_nan[place] = nan
+            hit = torch.arange(19) == place
+            for gate, up in ((with_nan, row), (row, with_nan)):
+                out = forward(variant, gate, up, device=device)
+                assert torch.equal(out.isnan(), hit)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_nan(variant, dtype):
+    gate, up = pairs(SPECIAL, SPECIAL, dtype)
+    grad_out = torch.full_like(gate, NAN)
+    result = forward_backward(variant, gate, up, grad_out)
+    expected = exact(variant, gate, up, grad_out)
+    for name in ("grad_gate", "grad_up"):
+        torch_is_nan = getattr(expected, name).isnan()
+        assert getattr(result, name).isnan()[torch_is_nan].all(), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_sign_of_an_underflow(variant, dtype):
+    """A tail too small for the dtype is a zero of the sign that it had."""
+    gate, up = pairs((-300.0, -2000.0, -3e4), (1.0, -1.0), dtype)
+    expected = exact_forward(variant, gate, up)
+    out = forward(variant, gate, up)
+    assert torch.equal(out.signbit(), expected.signbit())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_subnormal_operands(variant, dtype, device):
+    """They are read as they are: brought back to size by the other operand, they count in full."""
+    info = torch.finfo(dtype)
+    fractions = torch.tensor([0.99, 0.5, 0.01, -0.01, -0.5, -0.99], dtype=torch.float64)
+    small = (fractions * info.smallest_normal).to(dtype)
+    assert (small != 0).all()
+    large = torch.full_like(small, 1.0 / info.eps**2 if dtype != torch.float16 else 3e4)
+    for gate, up in ((small, large), (large, small)):
+        for grad_out in (torch.ones_like(small), large):
+            result = forward_backward(variant, gate, up, grad_out, device=device)
+            check_result(variant, result, exact(variant, gate, up, grad_out))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_largest_numbers(variant, dtype):
+    """No infinity or NaN from an intermediate step where the result itself is finite."""
+    largest = torch.finfo(dtype).max
+    gate, up = pairs((largest, -largest, largest / 2, -largest / 2), (1.0, -0.5, 0.25), dtype)
+    grad_out = torch.full_like(gate, 0.5)
+    result = forward_backward(variant, gate, up, grad_out)
+    check_result(variant, result, exact(variant, gate, up, grad_out))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_flushing_mode_of_the_process_stays(variant):
+    """The kernels may flush; they must not leave the processor in that mode."""
+    tiny = torch.full((1000,), 1e-40)
+    before = tiny * 1.0
+    forward(variant, torch.full((1000,), -95.0), tiny)
+    assert same_bits(tiny * 1.0, before) and (before != 0).all()

@@ -1,0 +1,97 @@
+"""How far a result may be from the exact value: the budgets, and the ulp they are counted in."""
+
+import math
+
+import torch
+from cases import FUNCTIONS, Exact, Result
+from torch import Tensor
+
+# Products of these are rounded once and nowhere else: half an ulp in every dtype and direction.
+EXACT = {"identity", "relu"}
+EXACT_ULPS = 0.5
+# One rounding costs half an ulp; the rest is the error of the float32 arithmetic before it.
+FORWARD_ULPS = {torch.bfloat16: 0.51, torch.float16: 0.55}
+GRADIENT_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0}
+# In float32 a function's own error shows. The GELUs have more of it: their exponent is a square.
+FLOAT32_ULPS = 6.0
+FLOAT32_ULPS_OF = {"gelu": 16.0, "gelu_tanh": 16.0}
+# In float64 the oracle rounds as the kernels do, so this is no claim in ulps: 1e-12 relative, far
+# below what gradcheck sees (differences over a step of 1e-6, compared to one part in 1000).
+FLOAT64_ULPS = 1e-12 * 2.0**52
+# A gradient below this part of |grad_out * (the other factor)| is near a root of the derivative,
+# where relative error has no meaning: there the budget is counted in ulps of this floor.
+GRADIENT_FLOOR = 2.0**-8
+# Where results below the smallest normal number may be flushed to zero.
+MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}
+
+
+def budget(variant: str, dtype: torch.dtype, *, gradient: bool = False) -> float:
+    """Ulps that a result may be off, its own rounding included."""
+    functions = set(FUNCTIONS[variant])
+    if functions <= EXACT:
+        return EXACT_ULPS
+    if dtype == torch.float64:
+        return FLOAT64_ULPS
+    if dtype == torch.float32:
+        return max(FLOAT32_ULPS_OF.get(function, FLOAT32_ULPS) for function in functions)
+    return (GRADIENT_ULPS if gradient else FORWARD_ULPS)[dtype]
+
+
+def ulp(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """The distance between neighbouring numbers of dtype at value (float64)."""
+    info = torch.finfo(dtype)
+    lowest, highest = math.frexp(info.smallest_normal)[1], math.frexp(info.max)[1]
+    exponent = torch.where(value == 0, lowest, value.frexp().exponent).clamp(lowest, highest)
+    exponent += math.frexp(info.eps)[1] - 2
+    # The bits of 2.0**exponent: torch.ldexp would go through float32.
+    return (exponent.long().clamp(min=-1022) + 1023).bitwise_left_shift(52).view(torch.float64)
+
+
+def ulp_distance(actual: Tensor, exact: Tensor, floor: Tensor | None = None) -> Tensor:
+    """|actual - exact| in ulps of actual's dtype, taken at exact or at floor if that is larger.
+
+    Infinity stands where the next number after the largest would be, so that overflow counts as
+    rounding does it. NaN is at no distance from NaN, and infinitely far from everything else.
+    """
+    assert exact.dtype == torch.float64 and actual.shape == exact.shape
+    dtype, actual = actual.dtype, actual.double()
+    if dtype != torch.float64:
+        end = 2.0 ** math.frexp(torch.finfo(dtype).max)[1]
+        actual, exact = actual.clamp(-end, end), exact.clamp(-end, end)
+    unit = ulp(exact.abs() if floor is None else exact.abs().maximum(floor), dtype)
+    distance = (actual - exact).abs() / unit
+    same = (actual == exact) | (actual.isnan() & exact.isnan())
+    return torch.where(same, 0.0, distance).nan_to_num(nan=math.inf)
+
+
+def check(actual: Tensor, exact: Tensor, ulps: float, floor: Tensor | None = None) -> None:
+    """Fails, showing the worst element, if actual is more than ulps away from exact."""
+    distance = ulp_distance(actual, exact, floor)
+    if actual.dtype in MAY_FLUSH:
+        flushed = (actual == 0) & (exact.abs() < torch.finfo(actual.dtype).smallest_normal)
+        distance = torch.where(flushed, 0.0, distance)
+    if distance.numel() == 0 or distance.max() <= ulps:
+        return
+    worst = int(distance.argmax())
+    raise AssertionError(
+        f"{int((distance > ulps).sum())} of {distance.numel()} elements are off by more than "
+        f"{ulps} ulp of {actual.dtype}; the worst, element {worst}, by "
+        f"{distance.flatten()[worst].item():.4g}: {actual.flatten()[worst].item()!r}, "
+        f"exactly {exact.flatten()[worst].item()!r}"
+    )
+
+
+def check_forward(variant: str, out: Tensor, exact: Tensor) -> None:
+    check(out, exact, budget(variant, out.dtype))
+
+
+def check_gradient(variant: str, grad: Tensor, exact: Tensor, scale: Tensor) -> None:
+    """scale: grad_out times the factor that is not differentiated, g(up) or f(gate)."""
+    ulps = budget(variant, grad.dtype, gradient=True)
+    check(grad, exact, ulps, scale.abs() * GRADIENT_FLOOR)
+
+
+def check_result(variant: str, result: Result, exact: Exact) -> None:
+    check_forward(variant, result.out, exact.out)
+    check_gradient(variant, result.grad_gate, exact.grad_gate, exact.gate_scale)
+    check_gradient(variant, result.grad_up, exact.grad_up, exact.up_scale)
