@@ -26,6 +26,8 @@ CXX_FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp-simd",
+    "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
+    "-Wno-psabi",
 ]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fvisibility=hidden"]
 

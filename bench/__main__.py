@@ -8,19 +8,13 @@ from pathlib import Path
 COMMANDS = ("run", "targets", "digits")
 
 
-def device_argument(name: str):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.device(name)
-
-
 def make_parser(command: str) -> argparse.ArgumentParser:
     """The options shared by all commands; a command's module adds its own."""
     parser = argparse.ArgumentParser(
         prog="python -m bench" if command == "run" else f"python -m bench {command}",
         epilog=f"Commands: {', '.join(COMMANDS)} (default: run). `python -m bench COMMAND --help`.",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where it can be used)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder")
     parser.add_argument("--seed", type=int, default=0)
@@ -43,11 +37,15 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(options)
     import torch
 
-    args.device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    from .machine import default_device
+
+    args.device = torch.device(args.device) if args.device else default_device()
     if args.threads:
         torch.set_num_threads(args.threads)
-    args.output.mkdir(parents=True, exist_ok=True)
-    return module.main(args)
+    if not args.output.exists():
+        args.output.mkdir(parents=True)
+        (args.output / ".gitignore").write_text("*\n")
+    return int(module.main(args))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from .machine import cpu_model
-from .timing import Call, Clock, interleave, make_sampler
+from .timing import Call, Clock, Label, Sampler, buffer_sets, interleave, make_sampler
 
+LIMIT = "limit"
 SOURCE = Path(__file__).with_name("stream.cpp")
 SIZES = (256 * 2**10, 4 * 2**20, 128 * 2**20)  # bytes of one tensor: near cache, cache, memory
 
@@ -65,8 +66,8 @@ def limit_source(device: torch.device) -> str:
     return "the better of plain and non-temporal stores, on torch's threads"
 
 
-def limit_calls(a: Tensor, b: Tensor, out: Tensor, reads: int = 2) -> dict[str, Call]:
-    """The best known ways to read a (and b, with 2 reads) once and write out once, by name."""
+def limit_calls(a: Tensor, b: Tensor, out: Tensor, reads: int) -> dict[str, Call]:
+    """Ways to read a (and b, with 2 reads) once and to write out once, by name."""
     size = out.numel() * out.element_size()
     stream = stream_library() if out.device.type == "cpu" else None
     if stream is None or size % 64 or out.data_ptr() % 64:
@@ -88,6 +89,18 @@ def stream_call(stream: Stream, a: Tensor, b: Tensor, out: Tensor, *numbers: int
     return call
 
 
+def limit_samplers(
+    sets: Sequence[tuple[Tensor, Tensor, Tensor]], reads: int = 2
+) -> dict[Label, Sampler]:
+    """sets: (a, b, out) each, contiguous and of one size; the labels are (LIMIT, name)."""
+    by_name: dict[str, list[Call]] = {}
+    for a, b, out in sets:
+        for name, call in limit_calls(a, b, out, reads).items():
+            by_name.setdefault(name, []).append(call)
+    device = sets[0][2].device
+    return {(LIMIT, name): make_sampler(calls, device) for name, calls in by_name.items()}
+
+
 @dataclass(frozen=True)
 class Bandwidth:
     """Measured at one size of tensor. 1 GB is 10^9 bytes."""
@@ -102,13 +115,13 @@ def measure_bandwidth(device: torch.device, memory: float) -> list[Bandwidth]:
 
 
 def measure_size(size: int, device: torch.device) -> Bandwidth:
-    a = torch.randn(size // 4, device=device)
-    b, out = torch.randn_like(a), torch.zeros_like(a)
-    # On CUDA one set of buffers is enough here only when it is larger than the L2 cache by itself.
+    def operand() -> Tensor:
+        return torch.ones(size // 4, device=device)
+
+    sets = [(operand(), operand(), operand()) for _ in range(buffer_sets(3 * size, device))]
     best = {}
     for reads in (1, 2):
-        calls = limit_calls(a, b, out, reads)
-        samplers = {(name, ""): make_sampler([call], device) for name, call in calls.items()}
+        samplers = limit_samplers(sets, reads)
         timings = interleave(samplers, seconds=0.3, clock=Clock(10), max_rounds=15)
         best[reads] = (reads + 1) * size / 1e9 / min(map(timings.seconds, samplers))
     return Bandwidth(size, best[1], best[2])

@@ -11,7 +11,8 @@ import fused_acts
 from .cases import Case, Inputs
 
 ROWS = 32  # the oracle is slow: rows spread over each output, the first and the last among them
-LIMIT = 4.0  # in eps of the dtype: eager rounds two or three times on its way, 1 eps each at most
+ROUNDINGS = 4.0  # eps of the dtype: eager rounds several times on its way
+ARITHMETIC = 1e-5  # torch's own float32 GELU is off by 2e-6; its two forms differ by 5e-4
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,7 @@ class Error:
 
     worst: float  # the largest |x - exact| / (1 + |exact|), in eps of the dtype
     rms: float  # |x - exact| / |exact| in the Euclidean norm
-
-    @property
-    def acceptable(self) -> bool:
-        return self.worst <= LIMIT  # also false for NaN
+    acceptable: bool
 
 
 class Oracle:
@@ -36,8 +34,8 @@ class Oracle:
         self.eps = torch.finfo(case.dtype).eps
         tensors = [t.detach()[self.rows].double().requires_grad_() for t in inputs.tensors]
         model = case.model
-        options = {} if model.layout == "separate" else {"layout": model.layout}
-        out = fused_acts.reference.gated(*tensors, variant=model.variant, **options)
+        layout = "gate_up" if len(tensors) == 2 else model.layout
+        out = fused_acts.reference.gated(*tensors, variant=model.variant, layout=layout)
         self.exact: Sequence[Tensor] = [out.detach()]
         if inputs.grad_out is not None:
             self.exact = torch.autograd.grad(out, tensors, inputs.grad_out[self.rows].double())
@@ -50,7 +48,7 @@ class Oracle:
             scaled = difference.abs() / (1 + exact.abs()) / self.eps
             worst = nan_max(worst, scaled.max().item())
             rms = nan_max(rms, (difference.norm() / exact.norm()).item())
-        return Error(worst, rms)
+        return Error(worst, rms, worst <= ROUNDINGS + ARITHMETIC / self.eps)  # false for NaN too
 
 
 def nan_max(a: float, b: float) -> float:

@@ -88,11 +88,16 @@ def eager(form: Form) -> Competitor:
     if form.layout == "separate":
         return Competitor(EAGER, product, product_into)
     split = SPLITS[form.layout]
-    return Competitor(
-        EAGER,
-        fresh=lambda x: product(*split(x)),
-        given=lambda x, out: product_into(*split(x), out=out),
-    )
+
+    def fresh(x: Tensor) -> Tensor:
+        gate, up = split(x)
+        return product(gate, up)
+
+    def given(x: Tensor, out: Tensor) -> Tensor:
+        gate, up = split(x)
+        return product_into(gate, up, out)
+
+    return Competitor(EAGER, fresh, given)
 
 
 def compiled(form: Form, dynamic: bool) -> Competitor:

@@ -1,5 +1,5 @@
-"""Trains a small gated feed-forward classifier on scikit-learn's bundled handwritten digits, with the
-fused op and with the eager one from the same seed, and compares losses, accuracies and times."""
+"""Trains a small gated feed-forward classifier on scikit-learn's bundled handwritten digits, with
+the fused op and with the eager one from the same seed; compares losses, accuracies and times."""
 
 import argparse
 import statistics
@@ -21,6 +21,7 @@ import fused_acts
 from .competitors import EAGER, OURS, Form, eager
 from .plots import plot_losses
 from .report import format_time, make_console, plain_table, styled_ratio
+from .timing import Clock
 
 PIXELS = 64
 CLASSES = 10
@@ -41,7 +42,8 @@ class GatedBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [rows, PIXELS] -> [rows, PIXELS]"""
-        return x + self.down(self.gate(self.up(self.norm(x))))
+        out: Tensor = x + self.down(self.gate(self.up(self.norm(x))))
+        return out
 
 
 @dataclass
@@ -56,7 +58,10 @@ class Contender:
 
 def make_contenders(variant: str, seed: int, device: torch.device) -> list[Contender]:
     form = Form(variant, "gate_up", torch.float32, device)
-    gates = {OURS: partial(fused_acts.gated, variant=variant), EAGER: eager(form).fresh}
+    gates: dict[str, Gate] = {
+        OURS: partial(fused_acts.gated, variant=variant),
+        EAGER: eager(form).fresh,
+    }
     contenders = []
     for name, gate in gates.items():
         torch.manual_seed(seed)
@@ -88,8 +93,13 @@ def train_epoch(contender: Contender, x: Tensor, y: Tensor, order: Tensor) -> No
     contender.seconds.append(time.perf_counter() - start)
 
 
-def train(variant: str, epochs: int, seed: int, device: torch.device) -> list[Contender]:
-    """All contenders epoch by epoch in turn, so that noise on the machine hits them alike."""
+def train(
+    variant: str, epochs: int, seed: int, device: torch.device, clock: Clock
+) -> list[Contender]:
+    """All contenders epoch by epoch in turn, so that noise on the machine hits them alike.
+
+    Stops early when the clock runs out, but not before the first epoch is done.
+    """
     train_x, train_y, test_x, test_y = load(seed, device)
     generator = torch.Generator().manual_seed(seed)
 
@@ -103,6 +113,8 @@ def train(variant: str, epochs: int, seed: int, device: torch.device) -> list[Co
         order = shuffled()
         for contender in contenders if epoch % 2 else reversed(contenders):
             train_epoch(contender, train_x, train_y, order)
+        if not clock.left():
+            break
     with torch.no_grad():
         for contender in contenders:
             right = contender.model(test_x).argmax(-1) == test_y
@@ -111,11 +123,20 @@ def train(variant: str, epochs: int, seed: int, device: torch.device) -> list[Co
 
 
 def run_digits(
-    console: Console, output: Path, device: torch.device, variant: str, epochs: int, seed: int
+    console: Console,
+    output: Path,
+    device: torch.device,
+    variant: str,
+    epochs: int,
+    seed: int,
+    clock: Clock,
 ) -> None:
     with console.status("training on the handwritten digits"):
-        contenders = train(variant, epochs, seed, device)
+        contenders = train(variant, epochs, seed, device, clock)
     baseline = next(each for each in contenders if each.name == EAGER)
+    if len(baseline.losses) < epochs:
+        epochs = len(baseline.losses)
+        console.print(f"  time was up: stopped after {epochs} epochs", style="yellow")
     shown = sorted({1, 2, 5, *range(10, epochs, 10), epochs} & set(range(1, epochs + 1)))
     table = plain_table(
         f"Handwritten digits: a classifier with two gated blocks ({variant}, d_ff {D_FF}, fp32)",
@@ -140,9 +161,12 @@ def run_digits(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--budget", type=float, default=120, metavar="S", help="seconds (120)")
     parser.add_argument("--variant", choices=fused_acts.variants(), default="swiglu")
 
 
 def main(args: argparse.Namespace) -> int:
-    run_digits(make_console(), args.output, args.device, args.variant, args.epochs, args.seed)
+    clock = Clock(args.budget)
+    console = make_console()
+    run_digits(console, args.output, args.device, args.variant, args.epochs, args.seed, clock)
     return 0

@@ -31,9 +31,20 @@ def usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def busy() -> bool:
+    """Whether other work takes a good part of the processor."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.4 * usable_cpus()
+
+
 def last_level_cache() -> str:
     levels = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
     return read(str(levels[-1] / "size")) if levels else ""
+
+
+def default_device() -> torch.device:
+    """CUDA where there is a GPU and this build of fused-acts has kernels for it."""
+    cuda = torch.cuda.is_available() and bool(fused_acts._C.build_info()["cuda_version"])
+    return torch.device("cuda" if cuda else "cpu")
 
 
 def free_memories(device: torch.device) -> Iterator[int]:

@@ -3,17 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .bandwidth import limit_calls
+from .bandwidth import LIMIT, limit_samplers
 from .cases import Case, Inputs, make_inputs
 from .check import Error, Oracle
 from .competitors import EAGER, Competitor
 from .timing import Call, Clock, Label, Sampler, Timings, buffer_sets, interleave, make_sampler
 
-LIMIT = "limit"
 BASE: Label = (EAGER, "fresh")
 
 
@@ -35,6 +36,8 @@ class Row:
     limit_gb_per_s: float
     percent_of_limit: float
     ratio_to_eager: float
+    ratio_low: float  # the quartiles over the rounds
+    ratio_high: float
     worst_error_eps: float
     rms_error: float
     rounds: int
@@ -60,30 +63,33 @@ class Measurement:
         return 3 * self.case.tensor_bytes / 1e9 / self.timings.seconds(self.limit)
 
     def rows(self) -> list[Row]:
+        return [self.row(label) for label in self.timings.samples if label[0] != LIMIT]
+
+    def row(self, label: Label) -> Row:
         model, limit = self.case.model, self.limit_gb_per_s()
-        return [
-            Row(
-                model=model.name,
-                variant=model.variant,
-                layout=model.layout,
-                dtype=self.case.dtype_name,
-                d_ff=model.d_ff,
-                tokens=self.case.tokens,
-                direction=self.case.direction,
-                competitor=label[0],
-                output=label[1],
-                seconds=self.timings.seconds(label),
-                gb_per_s=self.gb_per_s(label),
-                limit_gb_per_s=limit,
-                percent_of_limit=100 * self.gb_per_s(label) / limit,
-                ratio_to_eager=self.timings.ratio(label, BASE),
-                worst_error_eps=self.errors[label].worst,
-                rms_error=self.errors[label].rms,
-                rounds=self.timings.rounds,
-            )
-            for label in self.timings.samples
-            if label[0] != LIMIT
-        ]
+        ratios = self.timings.ratios(label, BASE)
+        low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
+        return Row(
+            model=model.name,
+            variant=model.variant,
+            layout=model.layout,
+            dtype=self.case.dtype_name,
+            d_ff=model.d_ff,
+            tokens=self.case.tokens,
+            direction=self.case.direction,
+            competitor=label[0],
+            output=label[1],
+            seconds=self.timings.seconds(label),
+            gb_per_s=self.gb_per_s(label),
+            limit_gb_per_s=limit,
+            percent_of_limit=100 * self.gb_per_s(label) / limit,
+            ratio_to_eager=median,
+            ratio_low=low,
+            ratio_high=high,
+            worst_error_eps=self.errors[label].worst,
+            rms_error=self.errors[label].rms,
+            rounds=len(ratios),
+        )
 
 
 def measure(
@@ -122,8 +128,8 @@ def measure(
                 text = str(problem).strip() or type(problem).__name__
                 failures[label] = f"failed: {text.splitlines()[0][:100]}"
     if BASE not in samplers:
-        raise RuntimeError(f"{case}: eager: {failures.get(BASE, 'missing')}")
-    samplers |= limit_samplers(case, inputs, device)
+        raise RuntimeError(f"eager {failures[BASE]}")
+    samplers |= limit_samplers([limit_operands(case, each) for each in inputs])
     note("timing")
     return Measurement(case, interleave(samplers, seconds, clock, max_rounds), errors, failures)
 
@@ -145,25 +151,18 @@ def forward_backward(
 
 
 def run_once(call: Call, output: str, inputs: Inputs) -> Sequence[Tensor]:
-    """What the competitor computed. A given output is poisoned first, so that it must be written."""
+    """What the competitor computed. A given output is poisoned first: all of it must be written."""
     if output == "given":
         assert inputs.out is not None
         inputs.out.fill_(float("nan"))
         call()
         return [inputs.out]
     result = call()
-    return [result] if isinstance(result, Tensor) else result
+    return [result] if isinstance(result, Tensor) else cast(Sequence[Tensor], result)
 
 
-def limit_samplers(
-    case: Case, inputs: Sequence[Inputs], device: torch.device
-) -> dict[Label, Sampler]:
-    """The machine's own 2-read-1-write bandwidth, on the same memory as the competitors."""
-    by_name: dict[str, list[Call]] = {}
-    for each in inputs:
-        a = each.tensors[0].detach().view(-1)
-        b = each.tensors[1].detach().view(-1) if len(each.tensors) == 2 else a[case.elements :]
-        out = torch.empty_like(each.grad_out).view(-1) if each.out is None else each.out.view(-1)
-        for name, call in limit_calls(a[: case.elements], b, out).items():
-            by_name.setdefault(name, []).append(call)
-    return {(LIMIT, name): make_sampler(calls, device) for name, calls in by_name.items()}
+def limit_operands(case: Case, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """The competitors' own memory as (a, b, out), each [tokens * d_ff]."""
+    flat = [tensor.detach().view(-1) for tensor in inputs.tensors]
+    a, b = flat if len(flat) == 2 else flat[0].split(case.elements)
+    return a, b, torch.empty_like(a) if inputs.out is None else inputs.out.view(-1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -16,7 +17,7 @@ from .measure import Row  # noqa: E402
 
 COLOURS = {OURS: "#d1495b", EAGER: "#8d99ae", COMPILED: "#2e6f95"}
 MORE_COLOURS = ("#66a182", "#edae49", "#7d5ba6", "#8c5e3c", "#1b998b")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -48,7 +49,8 @@ def plot_results(path: Path, rows: Sequence[Row], title: str) -> None:
         figure, axes = plt.subplots(
             len(panels),
             len(tokens),
-            figsize=(2.2 + 3.2 * len(tokens), 1.4 + (0.9 + 0.27 * len(models)) * len(panels)),
+            figsize=(max(11, 2.2 + 3.4 * len(tokens)), 1 + (1.1 + 0.3 * len(models)) * len(panels)),
+            sharex="row",
             sharey=True,
             squeeze=False,
             layout="constrained",
@@ -59,7 +61,7 @@ def plot_results(path: Path, rows: Sequence[Row], title: str) -> None:
                 draw_panel(axis, chosen, models, palette, metric)
                 axis.set_title(f"{direction}, {count} token{'s' * (count > 1)}")
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        figure.legend(handles=legend(palette), loc="outside lower center", ncols=len(palette) + 4)
+        figure.legend(handles=legend(palette), loc="outside lower center", ncols=len(palette) + 3)
         figure.savefig(path, dpi=150)
         plt.close(figure)
 
@@ -93,11 +95,9 @@ def draw_panel(
         axis.axvline(1, color=COLOURS[EAGER], lw=1)
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-        axis.xaxis.set_minor_formatter(lambda value, _: "")
-        axis.set_xlabel("time / eager, fresh output (left is faster)")
+        axis.set_xlabel("time relative to eager (left is faster)")
     axis.set_yticks(range(len(models)), models)
     axis.set_ylim(len(models) - 0.5, -0.5)
-    axis.grid(axis="x", visible=metric == "gb_per_s" or None)
 
 
 def legend(palette: Mapping[str, str]) -> list[Line2D]:

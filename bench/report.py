@@ -3,9 +3,10 @@
 import csv
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -16,7 +17,8 @@ from .bandwidth import Bandwidth
 from .competitors import OURS
 from .measure import Row
 
-MIN_WIDTH = 112
+Key = TypeVar("Key", bound=Any)
+MIN_WIDTH = 120
 
 
 def make_console() -> Console:
@@ -44,10 +46,16 @@ def styled_ratio(ratio: float) -> Text:
     return Text(f"{ratio:.2f}x", style=style)
 
 
-def plain_table(title: str, columns: Iterable[str], left: int = 1, **options: object) -> Table:
-    """`left` columns of text, then columns of numbers."""
+def plain_table(title: str, columns: Sequence[str], left: int = 1, caption: str = "") -> Table:
+    """`left` columns of text, then columns of numbers. Columns without names get no header."""
     table = Table(
-        title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, **options
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption=caption or None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_header=any(columns),
     )
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right", no_wrap=True)
@@ -55,7 +63,7 @@ def plain_table(title: str, columns: Iterable[str], left: int = 1, **options: ob
 
 
 def machine_table(facts: Mapping[str, str]) -> Table:
-    table = plain_table("Machine and build", ("", ""), left=2, show_header=False)
+    table = plain_table("Machine and build", ("", ""), left=2)
     for key, value in facts.items():
         table.add_row(key, value)
     return table
@@ -66,7 +74,6 @@ def bandwidth_table(bandwidths: Sequence[Bandwidth], source: str) -> Table:
         "The machine's own bandwidth, GB/s",
         ("bytes a tensor", "copy (1 read, 1 write)", "2 reads, 1 write"),
         caption=source,
-        caption_justify="left",
     )
     for each in bandwidths:
         copy, mix = f"{each.copy_gb_per_s:.1f}", f"{each.mix_gb_per_s:.1f}"
@@ -90,12 +97,12 @@ def result_tables(rows: Sequence[Row]) -> list[Table]:
         table = plain_table(
             f"{model}: {variant}, {inputs}, d_ff {d_ff}, {dtype}",
             ["tokens", "pass", ""]
-            + [f"fresh output\n{metrics[0]}", *(f"\n{metric}" for metric in metrics[1:])]
-            + [f"output given\n{metrics[0]}", *(f"\n{metric}" for metric in metrics[1:])],
+            + [f"fresh\n{metrics[0]}", *(f"\n{metric}" for metric in metrics[1:])]
+            + [f"given\n{metrics[0]}", *(f"\n{metric}" for metric in metrics[1:])],
             left=3,
         )
         for (tokens, direction), lines in grouped(group, line_key, ordered=True):
-            heading = [str(tokens), direction]
+            heading = [str(tokens), direction.replace("forward+backward", "fwd + bwd")]
             for competitor, outputs in grouped(lines, lambda row: row.competitor):
                 by_output = {row.output: row for row in outputs}
                 cells: list[str | Text] = [*heading, Text(competitor, style=ours_style(competitor))]
@@ -123,9 +130,11 @@ def ours_style(competitor: str) -> str:
     return "bold" if competitor == OURS else ""
 
 
-def grouped(rows: Iterable[Row], key, ordered: bool = False) -> list:  # type: ignore[no-untyped-def]
+def grouped(
+    rows: Iterable[Row], key: Callable[[Row], Key], ordered: bool = False
+) -> list[tuple[Key, list[Row]]]:
     """(key, rows) in order of first appearance, or sorted by key."""
-    seen: dict = {}
+    seen: dict[Key, list[Row]] = {}
     for row in rows:
         seen.setdefault(key(row), []).append(row)
     return sorted(seen.items()) if ordered else list(seen.items())

@@ -86,7 +86,7 @@ struct GeluTanh {
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
     // past x^2 = 1000 gelu*(1 - s) is 0, and 0*inf must not arise
-    const Real slope = fma(clamp_above(x * x, Real(1000.0f)), Real(3 * kCubic), Real(kLinear));
+    const Real slope = fma(clamp_above(x * x, 1000.0f), Real(3 * kCubic), Real(kLinear));
     return {gelu, fma(gelu * (Real(1.0f) - s), slope, s)};
   }
 };

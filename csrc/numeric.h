@@ -23,7 +23,7 @@ struct MathFor<double> {
 };
 template <>
 struct MathFor<float> {
-  using type = Math32;
+  using type = Math32<float>;
 };
 template <>
 struct MathFor<Float16> {

@@ -3,7 +3,7 @@
 // An activation is written against a "math" M, which names its arithmetic type M::Real and supplies the few
 // transcendental building blocks below. There is one math per storage precision:
 //   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 1e-5 (Real: float, or a packed pair)
-//   Math32        float32 storage: a few ulp everywhere, the far tails included
+//   Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
 //   Math64        float64 storage: libm
 // Each supplies
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
@@ -41,19 +41,20 @@ struct NormalTail {
 
 // ---- Primitives, overloaded per arithmetic type --------------------------------------------------------------
 
-template <class Real>
-FUSED_ACTS_INLINE Real select(bool condition, Real a, Real b) {
-  return condition ? a : b;
-}
+FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
+FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
 
 // a*b + c; the compiler fuses it where the processor can.
 FUSED_ACTS_INLINE float fma(float a, float b, float c) { return a * b + c; }
 FUSED_ACTS_INLINE double fma(double a, double b, double c) { return a * b + c; }
 
+// a*b + c rounded once, for error terms.
+FUSED_ACTS_INLINE float exact_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+
 FUSED_ACTS_INLINE float abs(float x) { return __builtin_fabsf(x); }
 FUSED_ACTS_INLINE double abs(double x) { return __builtin_fabs(x); }
 
-// min(x, bound), bound when x is NaN.
+// min(x, bound); the bound when x is NaN.
 FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
 #ifdef __CUDA_ARCH__
   return fminf(x, bound);
@@ -61,10 +62,15 @@ FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
   return x < bound ? x : bound;
 #endif
 }
+FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
 
-FUSED_ACTS_INLINE double clamp_above(double x, double bound) { return x < bound ? x : bound; }
+// x between low and high; NaN stays.
+FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
 
-// max(x, 0) that keeps NaN.
+// max(x, 0); NaN stays.
 FUSED_ACTS_INLINE float positive_part(float x) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float y;
@@ -98,52 +104,40 @@ FUSED_ACTS_INLINE Real polynomial(Real x, float first, Rest... rest) {
 }
 
 #ifndef __CUDA_ARCH__
-// p * 2^n for integral -127 <= n <= 128, as a float holds it in its exponent: 0 for n = -127, +inf for n = 128.
-FUSED_ACTS_INLINE float scale_by_power_of_two(float p, float n) {
-  const int32_t bits = static_cast<int32_t>(n + 127.0f) << 23;
-  float scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return p * scale;
+// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126, +inf for n = 128.
+FUSED_ACTS_INLINE float power_of_two(float n) {
+  const int32_t bits = static_cast<int32_t>((n < -127.0f ? -127.0f : n) + 127.0f) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return power;
 }
+
+// p * 2^n for integral n <= 0, subnormal results included.
+FUSED_ACTS_INLINE float scale_down(float p, float n) {
+  const float first = n < -125.0f ? -125.0f : n;
+  return p * power_of_two(first) * power_of_two(n - first);
+}
+
+// p * 2^n for integral n <= 0, 0 below n = -126.
+FUSED_ACTS_INLINE float scale_down_or_flush(float p, float n) { return p * power_of_two(n); }
 
 // The nearest integer of x, |x| < 2^22.
 FUSED_ACTS_INLINE float round_to_integer(float x) {
   constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it drops the fraction bits
   return (x + kShift) - kShift;
 }
-
-FUSED_ACTS_INLINE float clamp_exponent(float t) {
-  t = t < -127.0f ? -127.0f : t;  // comparisons in this order keep NaN
-  return t > 128.0f ? 128.0f : t;
-}
 #endif
 
-// 2^t to about 3e-6; 0 below t = -126.5, +inf from t = 128.
+// 2^t to about 3e-6; 0 below t = -127, +inf from t = 128.
 FUSED_ACTS_INLINE float exp2_fast(float t) {
 #ifdef __CUDA_ARCH__
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
   return y;
 #else
-  t = clamp_exponent(t);
+  t = clamp(t, -127.0f, 128.0f);
   const float n = round_to_integer(t);
-  const float p = polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
-  return scale_by_power_of_two(p, n);
-#endif
-}
-
-// 2^(high + low) to about 1 ulp, |low| far below 1; flushed as exp2_fast is.
-FUSED_ACTS_INLINE float exp2_accurate(float high, float low) {
-#ifdef __CUDA_ARCH__
-  const float e = exp2_fast(high);
-  return fma(e, low * 0.6931471806f, e);
-#else
-  high = clamp_exponent(high);
-  const float n = round_to_integer(high);
-  const float f = (high - n) + low;
-  const float p = polynomial(f, 1.0f, 0.693147203f, 0.240226479f, 0.0555033247f, 0.00961843736f, 0.00133988744f,
-                             0.000153533619f);
-  return scale_by_power_of_two(p, n);
+  return power_of_two(n) * polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
 #endif
 }
 
@@ -172,7 +166,7 @@ struct Math16 {
     return {(x * Real(kScale)) * s, s * Real(kScale)};
   }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
-    const Real a = clamp_above(abs(x), Real(15.0f));  // the tail is 0 from there, and inf*0 must not arise
+    const Real a = clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
     const Real gaussian = exp2_fast((a * a) * Real(static_cast<float>(-0.5 * kLog2E)));
     // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
     const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
@@ -189,67 +183,111 @@ struct Math16 {
 
 // ---- float32 storage -----------------------------------------------------------------------------------------
 
-struct Math32 {
-  using Real = float;
-  struct Exponent {  // log2(e) * argument as an unevaluated sum: a rounded one costs up to 100 ulp of the exponential
-    float high, low;
-  };
+// A sum of two floats, the second far below the first: an exponent rounded to one costs up to 100 ulp.
+template <class Real>
+struct Sum {
+  Real high, low;
+};
 
-  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(float x, double c) {
-    return multiply(clamp_far(x), 0.0f, c * kLog2E);
+// e^-z = power * 2^-k with power near 1
+template <class Real>
+struct NegativeExp {
+  Real power, k;
+};
+
+template <class RealType>
+struct Math32 {
+  using Real = RealType;
+  using Exponent = Sum<Real>;  // the argument
+
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
+    return c == 1.0 ? Exponent{x, Real(0.0f)} : multiply({clamp(x, -kFar, kFar), Real(0.0f)}, c);
   }
-  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(float x, double a, double b) {
-    x = clamp_far(x);
-    const float square = x * x;
-    const Exponent cubic = multiply(square, exact_fma(x, x, -square), b * kLog2E);
-    const float linear = static_cast<float>(a * kLog2E);
-    const float slope = linear + cubic.high;  // a two-sum: the rounding error goes to slope_low
-    const float part = slope - linear;
-    const float error = (linear - (slope - part)) + (cubic.high - part);
-    const float slope_low = error + (cubic.low + static_cast<float>(a * kLog2E - linear));
-    const float high = x * slope;
-    return {high, exact_fma(x, slope, -high) + x * slope_low};
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
+    x = clamp(x, -kFar, kFar);
+    const Exponent cubic = multiply(square(x), b);
+    const Real linear = Real(static_cast<float>(a));
+    const Real slope = linear + cubic.high;  // the rounding error of this sum goes to slope_low
+    const Real part = slope - linear;
+    const Real error = (linear - (slope - part)) + (cubic.high - part);
+    const Real slope_low = error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
+    const Real high = x * slope;
+    return {high, fma(x, slope_low, exact_fma(x, slope, -high))};
   }
-  static FUSED_ACTS_INLINE float sigmoid(Exponent t) { return times_sigmoid(1.0f, t).product; }
-  static FUSED_ACTS_INLINE SigmoidProduct<float> times_sigmoid(float x, Exponent t) {
-    // e = 2^-|t|, raised by 2^32 in the far negative tail, where the product is normal but e is not
+  static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
+
+#ifdef __CUDA_ARCH__
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
+    // e = e^-|z|, raised by 2^32 in the far negative tail, where the product is normal but e is not
+    const Exponent t = multiply({clamp(z.high, -kFar, kFar), z.low}, kLog2E);
     const bool negative = t.high < 0, far = t.high < -80;
-    const float sign = negative ? 1.0f : -1.0f;
-    const float raised = exp2_accurate(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
-    const float scale = far ? 0x1p-32f : 1.0f;
-    const float weight = reciprocal(1.0f + raised * scale);
-    const float factor = negative ? raised : 1.0f;
+    const Real sign = negative ? 1.0f : -1.0f;
+    const Real raised = exp2(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
+    const Real scale = far ? 0x1p-32f : 1.0f;
+    const Real weight = reciprocal(1.0f + raised * scale);
+    const Real factor = negative ? raised : 1.0f;
     return {((x * weight) * factor) * scale, (weight * factor) * scale};
   }
-  static FUSED_ACTS_INLINE NormalTail<float> normal_tail(float x) {
-    const float a = clamp_above(abs(x), 15.0f);
-    const float square = a * a;
-    const Exponent t = multiply(square, exact_fma(a, a, -square), -0.5 * kLog2E);
-    const float gaussian = exp2_accurate(t.high, t.low);
+  static FUSED_ACTS_INLINE Real exp(Exponent z) {
+    const Exponent t = multiply(z, kLog2E);
+    return exp2(t.high, t.low);
+  }
+#else
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
+    // sigmoid = 2^a / (2^a + power*2^b) with a = min(k, 0), b = min(-k, 0): no power of two overflows, and 2^a is
+    // multiplied to x first, as the product may be normal where the sigmoid is not
+    const NegativeExp<Real> e = negative_exp({clamp(z.high, -kFar, kFar), z.low});
+    const Real a = clamp_above(e.k, 0.0f);
+    const Real weight = reciprocal(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, a - e.k));
+    return {scale_down(x, a) * weight, scale_down(weight, a)};
+  }
+  static FUSED_ACTS_INLINE Real exp(Exponent z) {
+    const NegativeExp<Real> e = negative_exp({-z.high, -z.low});
+    return scale_down(e.power, -e.k);
+  }
+#endif
+
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
+    const Real a = clamp_above(abs(x), 15.0f);
+    const Exponent a2 = square(a);
+    const Real gaussian = exp({a2.high * Real(-0.5f), a2.low * Real(-0.5f)});
     // as in Math16, relative error 7e-9
-    const float ratio = polynomial(reciprocal(fma(a, 0.35f, 1.0f)), 4.289572460506503e-06f, 0.13950445339665765f,
-                                   0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f,
-                                   -0.12018352001886105f, 0.33074524821417595f, -0.45485114227186485f,
-                                   0.2897012556320375f, -0.09005686489598798f, 0.011075468923568437f);
-    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * static_cast<float>(kRsqrt2Pi)};
+    const Real ratio = polynomial(reciprocal(fma(a, Real(0.35f), Real(1.0f))), 4.289572460506503e-06f,
+                                  0.13950445339665765f, 0.14122367498362595f, 0.11091480709598174f,
+                                  0.1419223259491552f, -0.12018352001886105f, 0.33074524821417595f,
+                                  -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
+                                  0.011075468923568437f);
+    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
   }
 
  private:
-  // The sigmoid is 0 or 1 from there, and no product may overflow. Keeps NaN.
-  static FUSED_ACTS_INLINE float clamp_far(float x) {
-    constexpr float kFar = 200.0f;
-    return x < -kFar ? -kFar : (x > kFar ? kFar : x);
+  static constexpr float kFar = 200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
+
+  static FUSED_ACTS_INLINE Exponent square(Real x) {
+    const Real high = x * x;
+    return {high, exact_fma(x, x, -high)};
+  }
+  static FUSED_ACTS_INLINE Exponent multiply(Exponent x, double c) {
+    const float c_high = static_cast<float>(c);
+    const Real high = x.high * Real(c_high);
+    const Real error = exact_fma(x.high, Real(c_high), -high);
+    return {high, fma(x.high, Real(static_cast<float>(c - c_high)), fma(x.low, Real(c_high), error))};
   }
 
-  // Never split into two roundings, unlike fma(): the error terms depend on it.
-  static FUSED_ACTS_INLINE float exact_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-
-  // (x + x_low) * c
-  static FUSED_ACTS_INLINE Exponent multiply(float x, float x_low, double c) {
-    const float c_high = static_cast<float>(c), c_low = static_cast<float>(c - c_high);
-    const float high = x * c_high;
-    return {high, exact_fma(x, c_high, -high) + (x * c_low + x_low * c_high)};
+#ifdef __CUDA_ARCH__
+  static FUSED_ACTS_INLINE Real exp2(Real high, Real low) {
+    const Real e = exp2_fast(high);
+    return fma(e, low * Real(0.6931471806f), e);
   }
+#else
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+    const Real k = round_to_integer(z.high * Real(static_cast<float>(kLog2E)));
+    // log(2) in two parts, the first so short that k times it is exact
+    const Real reduced = fma(k, Real(-2.12194440e-4f), fma(k, Real(0.693359375f), -z.high)) - z.low;
+    return {polynomial(reduced, 1.0f, 1.0f, 0.49999994f, 0.16666432f, 0.041668f, 0.008374161f,
+                       0.0013843647f), k};
+  }
+#endif
 };
 
 // ---- float64 storage -----------------------------------------------------------------------------------------
@@ -266,7 +304,7 @@ struct Math64 {
     return {x * s, s};
   }
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
-    const double a = clamp_above(abs(x), 40.0);
+    const double a = clamp_above(abs(x), 40.0f);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);
     return {a * tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
   }

@@ -4,23 +4,28 @@ In all of them up is None when gate is a packed x: [..., 2 * cols], and so is th
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fused_acts import _ops, reference
-from fused_acts._ops import LAYOUTS, NAMES
+from fused_acts import _ops, composed, reference
+from fused_acts._ops import LAYOUTS
 
 
 def _dispatcher(
-    function: Any, transformable: Any, bare: Callable[..., Any], requires_grad: Callable[..., bool]
+    function: Any,
+    transformable: Any,
+    plain: Callable[..., Any],
+    bare: Callable[..., Any],
+    requires_grad: Callable[..., bool],
 ) -> Callable[..., Any]:
     """One differentiable call that takes the cheapest path that is right where it is called.
 
-    function has a backward formula, transformable has jvp and vmap formulas too, bare has none.
+    function has a backward formula; transformable has jvp and vmap formulas too; plain is composed
+    of torch operations; bare, without any formula, does for calls that record nothing.
     """
     # Function.apply binds its arguments through `inspect`, which takes longer than the kernel on
     # small tensors; the C++ apply beneath it does all that is needed outside functorch transforms.
@@ -30,10 +35,11 @@ def _dispatcher(
     is_grad_enabled = torch.is_grad_enabled
 
     def call(*args: Any) -> Any:
-        if is_compiling():  # Dynamo traces no Function that has a jvp
-            return function.apply(*args)
         if transforms_active() or forward_ad._current_level >= 0:
-            return transformable.apply(*args)
+            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
+            return plain(*args) if is_compiling() else transformable.apply(*args)
+        if is_compiling():
+            return function.apply(*args)
         if is_grad_enabled() and requires_grad(*args):
             return raw_apply(*args)
         return bare(*args)
@@ -41,30 +47,19 @@ def _dispatcher(
     return call
 
 
-def _double_backward(
-    grad_grads: Sequence[Tensor | None],
-    grad_out: Tensor,
-    gate: Tensor,
-    up: Tensor | None,
-    variant: int,
-    layout: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients by (grad_out, gate, up) of the gradients (grad_gate, grad_up), in plain torch.
+@contextmanager
+def _next_level(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+    """Lets the body of a jvp formula be differentiated forward by the transforms around it.
 
-    grad_grads holds None for a gradient that has no part in it. Differentiable to any order.
+    Functions turn forward mode off in a jvp formula, for the levels around it too, and then their
+    tangents would silently be zero. Yields the tensors without the tangents of the current level.
     """
-    composed = partial(reference.gated, variant=NAMES[variant], layout=LAYOUTS[layout])
-    used = [i for i, grad_grad in enumerate(grad_grads) if grad_grad is not None]
-    if not used:
-        return None, None, None
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in tensors]
 
-    def backward(grad_out: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        grads = torch.func.vjp(composed, *inputs)[1](grad_out)
-        return tuple(grads[i] for i in used)
 
-    _, vjp = torch.func.vjp(backward, grad_out, gate, *(() if up is None else (up,)))
-    grads: tuple[Tensor, ...] = vjp(tuple(grad_grads[i] for i in used))
-    return grads if up is not None else (*grads, None)
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _batch_first(
@@ -77,9 +72,7 @@ def _batch_first(
         elif dim is None:
             yield tensor.expand(info.batch_size, *tensor.shape)
         elif tensor.dim() == 1:
-            raise ValueError(
-                "gate, up: expected at least one dimension under vmap, got a 0-d tensor"
-            )
+            raise ValueError("gate: expected at least one dimension under vmap, got a 0-d tensor")
         else:
             yield tensor.movedim(dim, 0)
 
@@ -95,7 +88,9 @@ class _Glu(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> Any:
+    def backward(ctx: Any, grad_out: Tensor | None) -> Any:
+        if grad_out is None:
+            return None, None, None, None
         gate, up = ctx.saved_tensors
         needs_gate, needs_up, _, _ = ctx.needs_input_grad
         grads = glu_backward(grad_out, gate, up, ctx.variant, ctx.layout, needs_gate, needs_up)
@@ -113,9 +108,11 @@ class _GluTransformable(_Glu):
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         # The backward pass is linear in grad_out, so its transpose is the forward derivative,
         # whatever grad_out is.
-        gate, up = ctx.saved_tensors
-        grad_out = gate if up is not None else reference.halves(gate, LAYOUTS[ctx.layout])[0]
-        return _double_backward(tangents[:2], grad_out, gate, up, ctx.variant, ctx.layout)[0]
+        with _next_level(ctx.saved_tensors) as (gate, up):
+            grad_out = gate if up is not None else reference.halves(gate, LAYOUTS[ctx.layout])[0]
+            return composed.glu_double_backward(
+                tangents[:2], grad_out, gate, up, ctx.variant, ctx.layout
+            )[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -147,8 +144,9 @@ class _GluBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_grads: Tensor | None) -> Any:
+        grad_out, gate, up = ctx.saved_tensors
         variant, layout, _, _ = ctx.options
-        grads = _double_backward(grad_grads, *ctx.saved_tensors, variant, layout)
+        grads = composed.glu_double_backward(grad_grads, grad_out, gate, up, variant, layout)
         return *grads, None, None, None, None
 
 
@@ -162,16 +160,15 @@ class _GluBackwardTransformable(_GluBackward):
     def jvp(ctx: Any, grad_out_tangent: Tensor | None, *tangents: Tensor | None) -> Any:
         # grad_gate and grad_up are derivatives of sum(grad_out * out), whose second derivatives are
         # symmetric: by gate and up, the forward derivative is the backward one.
-        grad_out, gate, up = ctx.saved_tensors
         variant, layout, *needs = ctx.options
-        _, *results = _double_backward(tangents[:2], grad_out, gate, up, variant, layout)
-        if grad_out_tangent is not None:
-            linear = glu_backward(grad_out_tangent, gate, up, *ctx.options)
-            results = [
-                a if b is None else b if a is None else a + b
-                for a, b in zip(linear, results, strict=True)
-            ]
-        return tuple(result if need else None for result, need in zip(results, needs, strict=True))
+        with _next_level(ctx.saved_tensors) as (grad_out, gate, up):
+            _, *results = composed.glu_double_backward(
+                tangents[:2], grad_out, gate, up, variant, layout
+            )
+            if grad_out_tangent is not None:
+                linear = glu_backward(grad_out_tangent, gate, up, *ctx.options)
+                results = [_sum(a, b) for a, b in zip(results, linear, strict=True)]
+        return tuple(r if need else None for r, need in zip(results, needs, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -180,33 +177,38 @@ class _GluBackwardTransformable(_GluBackward):
         return grads, tuple(None if grad is None else 0 for grad in grads)
 
 
-def _requires_grad(*args: Any) -> bool:
-    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
-
-
-def _has_tangent(tensor: Any) -> bool:
-    return isinstance(tensor, Tensor) and forward_ad.unpack_dual(tensor).tangent is not None
+def _inputs_require_grad(gate: Tensor, up: Tensor | None, *_: Any) -> bool:
+    return gate.requires_grad or (up is not None and up.requires_grad)
 
 
 glu_forward: Callable[..., Tensor] = _dispatcher(
-    _Glu,
-    _GluTransformable,
-    _ops.glu_forward._op,
-    lambda gate, up, *_: gate.requires_grad or (up is not None and up.requires_grad),
+    _Glu, _GluTransformable, composed.glu_forward, _ops.glu_forward._op, _inputs_require_grad
 )
 glu_backward: Callable[..., tuple[Tensor | None, Tensor | None]] = _dispatcher(
-    _GluBackward, _GluBackwardTransformable, _GluBackward.forward, _requires_grad
+    _GluBackward,
+    _GluBackwardTransformable,
+    composed.glu_backward,
+    _GluBackward.forward,
+    lambda grad_out, *inputs: grad_out.requires_grad or _inputs_require_grad(*inputs),
 )
+
+
+def _has_tangent(tensor: Tensor | None) -> bool:
+    return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def glu_forward_out(
     gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
 ) -> Tensor:
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
-    if torch.is_grad_enabled() and _requires_grad(gate, up, out):
+    if (torch.is_grad_enabled() and (out.requires_grad or _inputs_require_grad(gate, up))) or (
+        forward_ad._current_level >= 0 and any(map(_has_tangent, (gate, up, out)))
+    ):
         raise RuntimeError(
-            "out: expected no argument that requires grad, because out= is not differentiable; "
-            "call it under torch.no_grad() or without out="
+            "out: expected no argument that requires grad or has a tangent, because out= is not "
+            "differentiable; call it under torch.no_grad() or without out="
         )
     _ops.glu_forward_out(gate, up, variant, layout, out)
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(out)
     return out

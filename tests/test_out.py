@@ -1,5 +1,7 @@
 """out=: written where it lies and nowhere else, or refused before anything is written."""
 
+import re
+
 import pytest
 import torch
 from cases import (
@@ -112,23 +114,24 @@ def test_partial_overlap_is_refused(kind):
 
 RIGHT = torch.full((ROWS, COLS), SENTINEL)
 WRONG = {
-    "shape": (RIGHT[:, 1:], ValueError, r"out.*\b6, 66\b.*\b6, 67\b"),
-    "rank": (RIGHT[0], ValueError, r"out.*\b67\b.*\b6, 67\b"),
-    "broadcast": (RIGHT[None], ValueError, r"out.*\b1, 6, 67\b.*\b6, 67\b"),
-    "dtype": (RIGHT.double(), TypeError, "out.*float64.*float32"),
-    "integer": (RIGHT.int(), TypeError, "out.*int32.*float32"),
-    "device": (RIGHT.to("meta"), ValueError, "out.*meta.*cpu"),
-    "type": (RIGHT.tolist(), TypeError, "out.*list"),
+    "shape": (RIGHT[:, 1:], ValueError, (r"\[6, 66\]", r"\[6, 67\]")),
+    "rank": (RIGHT[0], ValueError, (r"\[67\]", r"\[6, 67\]")),
+    "broadcast": (RIGHT[None], ValueError, (r"\[1, 6, 67\]", r"\[6, 67\]")),
+    "dtype": (RIGHT.double(), TypeError, ("float64|Double", "float32|Float")),
+    "integer": (RIGHT.int(), TypeError, ("int32|Int", "float32|Float")),
+    "device": (RIGHT.to("meta"), ValueError, ("meta", "cpu")),
+    "type": (RIGHT.tolist(), TypeError, ("list", "Tensor")),
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_out(what, layout):
-    out, error, message = WRONG[what]
+    out, error, values = WRONG[what]
     gate, up, _ = operands(ROWS, COLS, dtype=torch.float32)
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match="^out: ") as raised:
         call("swiglu", as_inputs(gate, up, layout), layout, out)
+    assert all(re.search(value, str(raised.value)) for value in values), raised.value
     assert (RIGHT == SENTINEL).all()
 
 

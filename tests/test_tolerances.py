@@ -12,6 +12,7 @@ from tolerances import (
     budget,
     check,
     check_gradient,
+    gradient_budget,
     ulp,
     ulp_distance,
 )
@@ -93,15 +94,21 @@ def test_only_subnormal_results_may_be_flushed():
 
 
 def test_gradient_floor():
-    dtype, variant = torch.bfloat16, VARIANTS[0]
-    scale = torch.ones(1, dtype=F64)
+    dtype = torch.bfloat16
+    variant, by = next(
+        (variant, by)
+        for variant, functions in FUNCTIONS.items()
+        for by, function in enumerate(functions)
+        if function not in EXACT
+    )
+    one = torch.ones(1, dtype=F64)
     floor_ulp = 2.0**-8 * 2.0**-7
-    exact = torch.tensor([2.0**-12], dtype=F64)
-    check_gradient(variant, (exact + floor_ulp).to(dtype), exact, scale)
+    exact = one * 2.0**-12
+    check_gradient(variant, by, (exact + floor_ulp).to(dtype), exact, one)
     with pytest.raises(AssertionError):
-        check_gradient(variant, (exact + 2 * floor_ulp).to(dtype), exact, scale)
+        check_gradient(variant, by, (exact + 2 * floor_ulp).to(dtype), exact, one)
     with pytest.raises(AssertionError):  # above the floor the gradient's own ulp counts
-        check_gradient(variant, torch.tensor([1.0 + 2.0**-6]).to(dtype), scale, scale)
+        check_gradient(variant, by, (one + 2.0**-6).to(dtype), one, one)
 
 
 def test_budgets():
@@ -110,5 +117,6 @@ def test_budgets():
     for variant in VARIANTS:
         for dtype in DTYPES_16:
             assert budget(variant, dtype) in (0.5, FORWARD_ULPS[dtype])
-            assert budget(variant, dtype, gradient=True) in (0.5, 1.0)
+            for by in (0, 1):
+                assert gradient_budget(variant, by, dtype)[0] in (0.5, 1.0)
         assert budget(variant, torch.float32) in (0.5, 6.0, 16.0)

@@ -2,7 +2,7 @@
 #pragma once
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FUSED_ACTS_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define FUSED_ACTS_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
 #else
 #define FUSED_ACTS_CLONES
 #endif

@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "../glu.h"
 #include "clones.h"
+#include "dense.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -64,7 +64,7 @@ FUSED_ACTS_CLONES void store_all(const float* source, T* target, int64_t n) {
 
 #if defined(__x86_64__)
 
-// The conversion instructions, which compilers do not form from the loops above.
+// The half precision conversion instructions of AVX2 processors, which compilers do not form from the loops above.
 
 __attribute__((target("avx,f16c"))) void load_f16c(const Float16* source, float* target, int64_t n) {
   int64_t i = 0;
@@ -84,56 +84,25 @@ __attribute__((target("avx,f16c"))) void store_f16c(const float* source, Float16
   store_all(source + i, target + i, n - i);
 }
 
-__attribute__((target("avx512f,avx512bf16"))) void store_avx512_bf16(const float* source, BFloat16* target,
-                                                                     int64_t n) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m256bh bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(source + i));
-    std::memcpy(target + i, &bits, sizeof bits);
-  }
-  store_all(source + i, target + i, n - i);
-}
-
 #endif
-
-template <class T>
-struct Converter {
-  void (*load)(const T*, float*, int64_t) = load_all<T>;
-  void (*store)(const float*, T*, int64_t) = store_all<T>;
-};
-
-struct Processor {
-  const char* capability = "baseline";
-  Converter<BFloat16> bfloat16;
-  Converter<Float16> float16;
-
-  Processor() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      capability = "AVX2";
-      float16 = {load_f16c, store_f16c};
-    }
-    if (__builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) capability = "AVX-512";
-    if (__builtin_cpu_supports("avx512bf16")) {
-      capability = "AVX-512 with bfloat16 conversion";
-      bfloat16.store = store_avx512_bf16;
-    }
-#endif
-  }
-};
-
-const Processor& processor() {
-  static const Processor instance;
-  return instance;
-}
 
 }  // namespace
 
-void to_float(const BFloat16* source, float* target, int64_t n) { processor().bfloat16.load(source, target, n); }
-void to_float(const Float16* source, float* target, int64_t n) { processor().float16.load(source, target, n); }
-void from_float(const float* source, BFloat16* target, int64_t n) { processor().bfloat16.store(source, target, n); }
-void from_float(const float* source, Float16* target, int64_t n) { processor().float16.store(source, target, n); }
-const char* capability() { return processor().capability; }
+void to_float(const BFloat16* source, float* target, int64_t n) { load_all(source, target, n); }
+void from_float(const float* source, BFloat16* target, int64_t n) { store_all(source, target, n); }
+
+void to_float(const Float16* source, float* target, int64_t n) {
+#if defined(__x86_64__)
+  if (processor_capability() >= Capability::kAvx2) return load_f16c(source, target, n);
+#endif
+  load_all(source, target, n);
+}
+
+void from_float(const float* source, Float16* target, int64_t n) {
+#if defined(__x86_64__)
+  if (processor_capability() >= Capability::kAvx2) return store_f16c(source, target, n);
+#endif
+  store_all(source, target, n);
+}
 
 }  // namespace fused_acts::cpu

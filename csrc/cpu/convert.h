@@ -1,4 +1,4 @@
-// Conversion between 16-bit storage and float, a tile at a time, with the best instructions of this processor.
+// Conversion between 16-bit storage and float for the portable loops.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace fused_acts::cpu {
 
 void to_float(const BFloat16* source, float* target, int64_t n);
 void to_float(const Float16* source, float* target, int64_t n);
-// Round to nearest even. bfloat16 may flush results below the smallest normal number to zero.
+// Round to nearest even.
 void from_float(const float* source, BFloat16* target, int64_t n);
 void from_float(const float* source, Float16* target, int64_t n);
 

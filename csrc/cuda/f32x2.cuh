@@ -74,8 +74,8 @@ FUSED_ACTS_INLINE F32x2 select(Bool2 condition, F32x2 a, F32x2 b) {
   return {condition.lo ? a.lo : b.lo, condition.hi ? a.hi : b.hi};
 }
 FUSED_ACTS_INLINE F32x2 abs(F32x2 x) { return {abs(x.lo), abs(x.hi)}; }
-FUSED_ACTS_INLINE F32x2 clamp_above(F32x2 x, F32x2 bound) {
-  return {clamp_above(x.lo, bound.lo), clamp_above(x.hi, bound.hi)};
+FUSED_ACTS_INLINE F32x2 clamp_above(F32x2 x, float bound) {
+  return {clamp_above(x.lo, bound), clamp_above(x.hi, bound)};
 }
 FUSED_ACTS_INLINE F32x2 positive_part(F32x2 x) {
   return {positive_part(x.lo), positive_part(x.hi)};

@@ -60,4 +60,57 @@ FUSED_ACTS_DEVICE void store(const Vector<T, kCount>& vector, char* address) {
   }
 }
 
+// kColumns neighbouring columns of gate and up, or of their gradients: two vectors, or a single
+// one where the columns of gate and up alternate.
+template <class T, int kColumns, bool kInterleaved>
+struct GateUp {
+  Vector<T, kColumns> gate_vector, up_vector;
+
+  FUSED_ACTS_DEVICE void load_from(const char* gate, const char* up) {
+    load(gate, gate_vector);
+    load(up, up_vector);
+  }
+  template <class Real>
+  FUSED_ACTS_DEVICE Real gate(int i) const {
+    return get<Real>(gate_vector, i);
+  }
+  template <class Real>
+  FUSED_ACTS_DEVICE Real up(int i) const {
+    return get<Real>(up_vector, i);
+  }
+  template <class Real>
+  FUSED_ACTS_DEVICE void set_both(int i, Real gate, Real up) {
+    set(gate_vector, i, gate);
+    set(up_vector, i, up);
+  }
+  FUSED_ACTS_DEVICE void store_to(char* gate, char* up, bool needs_gate, bool needs_up) const {
+    if (needs_gate) store(gate_vector, gate);
+    if (needs_up) store(up_vector, up);
+  }
+};
+
+template <class T, int kColumns>
+struct GateUp<T, kColumns, true> {
+  Vector<T, 2 * kColumns> vector;
+
+  FUSED_ACTS_DEVICE void load_from(const char* gate, const char*) { load(gate, vector); }
+  template <class Real>
+  FUSED_ACTS_DEVICE Real gate(int i) const {
+    return get<Real>(vector, 2 * i, 2);
+  }
+  template <class Real>
+  FUSED_ACTS_DEVICE Real up(int i) const {
+    return get<Real>(vector, 2 * i + 1, 2);
+  }
+  template <class Real>
+  FUSED_ACTS_DEVICE void set_both(int i, Real gate, Real up) {
+    set_pair(vector, 2 * i, gate, up);
+  }
+  FUSED_ACTS_DEVICE void set_both(int i, F32x2 gate, F32x2 up) {
+    set_pair(vector, 2 * i, gate.lo, up.lo);
+    set_pair(vector, 2 * i + 2, gate.hi, up.hi);
+  }
+  FUSED_ACTS_DEVICE void store_to(char* gate, char*, bool, bool) const { store(vector, gate); }
+};
+
 }  // namespace fused_acts::cuda

@@ -1,5 +1,5 @@
-// The launch plan: host arithmetic that decides once how a call's matrices are cut into vectors and blocks.
-// Torch-free and CUDA-free.
+// The launch plan: how a call's matrices are cut into vectors, threads and blocks. Host arithmetic,
+// done once a call. Torch-free and CUDA-free.
 #pragma once
 
 #include <algorithm>
@@ -11,92 +11,99 @@ namespace fused_acts::cuda {
 
 constexpr int kMaxBlock = 256;  // threads
 constexpr int kMinBlock = 64;
-constexpr int64_t kManyBlocks = 256;  // enough to reach every multiprocessor of a large GPU
+// Smaller blocks are used until there are so many, to reach every multiprocessor of a large GPU.
+constexpr int64_t kManyBlocks = 256;
 
-// How elements of one operand follow each other in an access.
+// How the columns that a thread reads or writes at once lie in gate, up and their gradients.
 enum class Access : int {
-  kElement,      // one column an access, columns any distance apart
-  kVector,       // neighbouring columns of one operand
+  kElement,      // a single column
+  kVector,       // neighbouring columns
   kInterleaved,  // neighbouring columns of gate and up, alternating, in one access
 };
 
 struct LaunchPlan {
   Access access;
-  int access_bytes;   // of a widest access; grad_out and out take half of it when interleaved
-  int columns;        // columns an access covers
-  int vectors;        // accesses to each operand a thread makes
-  int block;          // threads a block
-  int64_t blocks;     // of threads that work on vectors
-  int64_t grid;       // blocks, and one more for the columns that fill no vector
+  int access_bytes;         // to gate and up; when interleaved, out and grad_out take half of it
+  int columns;              // of the matrices in one access
+  int vectors;              // accesses of a thread to each matrix
+  int64_t vectors_per_row;  // whole ones
+  int64_t threads_per_row, threads;
+  int block;       // threads in a block
+  int64_t blocks;  // for all threads
+  int64_t grid;    // blocks, and one more if there are columns that fill no vector
 };
 
-// Vectors a thread works on: enough loads in flight to hide the latency, in few enough registers.
+// Enough loads in flight to hide the latency of memory, in few enough registers.
 constexpr int vectors_per_thread(Access access, int access_bytes, bool backward) {
-  const int in_flight = (backward ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
-  return std::clamp(in_flight / access_bytes, 1, 4);
+  const int bytes = (backward ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
+  return std::clamp(bytes / access_bytes, 1, 4);
 }
 
-// Index arithmetic is 32-bit where vectors are so wide that 2^31 of them exceed every GPU's memory.
-constexpr bool has_wide_index(int access_bytes) { return access_bytes < 16; }
+// So many threads side by side access 128 bytes; the next vector of each lies behind them.
+constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
+
+// Wide accesses come with 32-bit arithmetic: fewer than 2^31 threads, and matrices that span less
+// than 2^32 vectors (64 GiB). What is larger takes the narrower ones, which count in 64 bits.
+constexpr bool has_long_index(int access_bytes) { return access_bytes < 16; }
+constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
 
 namespace internal {
 
-inline bool aligned(const Operand& operand, int64_t rows, int64_t size, int64_t bytes) {
-  if (operand.data == nullptr) return true;
-  return reinterpret_cast<uintptr_t>(operand.data) % bytes == 0 &&
-         (rows == 1 || operand.row_stride * size % bytes == 0);
+inline bool is_pair(const Operand& gate, const Operand& up, int64_t size) {
+  return static_cast<char*>(gate.data) + size == up.data && gate.row_stride == up.row_stride;
 }
 
-inline bool is_pair(const Operand& even, const Operand& odd, int64_t size) {
-  if (even.data == nullptr && odd.data == nullptr) return true;
-  return even.data != nullptr && odd.data == static_cast<char*>(even.data) + size &&
-         even.row_stride == odd.row_stride;
-}
-
-// Whether every operand can be read and written `columns` columns at a time.
-inline bool fits(const GluArgs& args, Access access, int columns) {
-  const int64_t size = dtype_size(args.dtype), plain = columns * size;
+// Whether gate and up (step columns apart) can be accessed so many columns at a time, and all other
+// operands too.
+inline bool fits(const GluArgs& args, int columns) {
+  const int64_t size = dtype_size(args.dtype), access_bytes = columns * size * args.step;
+  const bool long_index = has_long_index(static_cast<int>(access_bytes));
+  const auto accessible = [&](const Operand& operand, int64_t distance) {
+    if (operand.data == nullptr) return true;
+    const int64_t stride = args.rows == 1 ? 0 : operand.row_stride;
+    return reinterpret_cast<uintptr_t>(operand.data) % (distance * size) == 0 &&
+           stride % distance == 0 &&
+           (long_index ||
+            static_cast<double>(args.rows) * (stride / distance) < 0.9 * kVectorsEnd);
+  };
   if (args.rows > 1 && args.cols % columns != 0) return false;
-  if (!has_wide_index(plain) && args.rows * (args.cols / columns) >= int64_t{1} << 31) return false;
-  const int64_t packed = access == Access::kInterleaved ? 2 * plain : plain;
-  for (const Operand* operand : {&args.out, &args.grad_out}) {
-    if (!aligned(*operand, args.rows, size, plain)) return false;
+  if (!long_index && args.rows * (args.cols / columns + 64) >= kThreadsEnd) return false;
+  if (args.step == 2) {
+    if (!is_pair(args.gate, args.up, size)) return false;
+    if (args.grad_out.data && !is_pair(args.grad_gate, args.grad_up, size)) return false;
+  } else if (!accessible(args.up, columns) || !accessible(args.grad_up, columns)) {
+    return false;
   }
-  if (access == Access::kInterleaved) {
-    return is_pair(args.gate, args.up, size) && is_pair(args.grad_gate, args.grad_up, size) &&
-           aligned(args.gate, args.rows, size, packed) &&
-           aligned(args.grad_gate, args.rows, size, packed);
-  }
-  for (const Operand* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up}) {
-    if (!aligned(*operand, args.rows, size, plain)) return false;
-  }
-  return true;
+  return accessible(args.gate, columns * args.step) &&
+         accessible(args.grad_gate, columns * args.step) && accessible(args.out, columns) &&
+         accessible(args.grad_out, columns);
 }
 
 }  // namespace internal
 
-// The plan for a call with at least one element, with accesses of at most widest_access bytes.
+// The plan for a call with at least one element, in accesses of at most widest_access bytes.
 inline LaunchPlan make_plan(const GluArgs& args, int widest_access) {
   const bool backward = args.grad_out.data != nullptr;
   const int size = static_cast<int>(dtype_size(args.dtype));
   LaunchPlan plan{Access::kElement, size, 1};
-  const Access access = args.step == 2 ? Access::kInterleaved : Access::kVector;
   for (int bytes = widest_access; bytes > size; bytes /= 2) {
     const int columns = bytes / (size * args.step);
-    if (internal::fits(args, access, columns)) {
-      plan = {access, bytes, columns};
+    if (internal::fits(args, columns)) {
+      plan = {args.step == 2 ? Access::kInterleaved : Access::kVector, bytes, columns};
       break;
     }
   }
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
   plan.vectors = vectors_per_thread(plan.access, plan.access_bytes, backward);
-  const int64_t vectors = args.rows * (args.cols / plan.columns);
-  const auto blocks = [&](int block) {
-    const int64_t step = int64_t{block} * plan.vectors;
-    return (vectors + step - 1) / step;
-  };
+  plan.vectors_per_row = args.cols / plan.columns;
+  const int group = plan.vectors > 1 ? group_size(plan.access_bytes) : 1;
+  plan.threads_per_row = ceil_div(plan.vectors_per_row, plan.vectors * group) * group;
+  plan.threads = args.rows * plan.threads_per_row;
   plan.block = kMaxBlock;
-  while (plan.block > kMinBlock && blocks(plan.block) < kManyBlocks) plan.block /= 2;
-  plan.blocks = blocks(plan.block);
+  while (plan.block > kMinBlock && ceil_div(plan.threads, plan.block) < kManyBlocks) {
+    plan.block /= 2;
+  }
+  plan.blocks = ceil_div(plan.threads, plan.block);
   plan.grid = plan.blocks + (args.cols % plan.columns != 0);
   return plan;
 }

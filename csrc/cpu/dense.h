@@ -1,0 +1,41 @@
+// Dense runs of elements: the innermost loops, one implementation per instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "../glu.h"
+#include "../numeric.h"
+
+namespace fused_acts::cpu {
+
+// All operands hold n elements of one dtype, 1 element apart. An output may be the very same memory as an input.
+struct DenseLoops {
+  void (*forward)(const void* gate, const void* up, void* out, int64_t n);
+  void (*backward)(const void* grad_out, const void* gate, const void* up, void* grad_gate, void* grad_up, int64_t n);
+};
+
+// Auto-vectorised, for any processor.
+DenseLoops portable_loops(Variant variant, DType dtype);
+
+// For processors with AVX-512 (F, BW, DQ, VL); null for float64, whose functions are scalar.
+DenseLoops avx512_loops(Variant variant, DType dtype);
+
+enum class Capability { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
+Capability processor_capability();
+
+// The storage type of a dtype, passed to a visitor as a value.
+template <class Visitor>
+auto visit_dtype(DType dtype, Visitor&& visitor) {
+  switch (dtype) {
+    case DType::kFloat64:
+      return visitor(double{});
+    case DType::kFloat32:
+      return visitor(float{});
+    case DType::kFloat16:
+      return visitor(Float16{});
+    default:
+      return visitor(BFloat16{});
+  }
+}
+
+}  // namespace fused_acts::cpu

@@ -1,0 +1,117 @@
+// From a range of elements to dense runs: rows, interleaved operands, large outputs, gradients nobody needs.
+#include <algorithm>
+
+#include "dense.h"
+#include "stream.h"
+
+namespace fused_acts::cpu {
+namespace {
+
+constexpr int64_t kTile = 512;  // elements; a few tiles fit into the first-level cache
+
+DenseLoops loops_for(const GluArgs& args) {
+  if (processor_capability() >= Capability::kAvx512 && args.dtype != DType::kFloat64)
+    return avx512_loops(args.variant, args.dtype);
+  return portable_loops(args.variant, args.dtype);
+}
+
+// An operand that is read in runs, through a tile where it is interleaved.
+template <class T>
+class Reader {
+ public:
+  Reader(const Operand& operand, int64_t step) : operand_(operand), step_(step) {}
+
+  const T* operator()(int64_t row, int64_t col, int64_t n) {
+    const T* source = static_cast<const T*>(operand_.data) + row * operand_.row_stride + col * step_;
+    if (step_ == 1) return source;
+    for (int64_t i = 0; i < n; ++i) tile_[i] = source[i * step_];
+    return tile_;
+  }
+
+ private:
+  const Operand& operand_;
+  const int64_t step_;
+  alignas(64) T tile_[kTile];
+};
+
+// An operand that is written in runs, through a tile where it is interleaved, streamed, or not wanted at all.
+template <class T>
+class Writer {
+ public:
+  Writer(const Operand& operand, int64_t step, bool streams) : operand_(operand), step_(step), streams_(streams) {}
+
+  bool needs_tile() const { return operand_.data == nullptr || step_ != 1 || streams_; }
+
+  // Where to compute a run, and what then puts it into place.
+  T* begin(int64_t row, int64_t col) {
+    target_ = static_cast<T*>(operand_.data) + row * operand_.row_stride + col * step_;
+    return needs_tile() ? tile_ : target_;
+  }
+  void end(int64_t n) {
+    if (!needs_tile() || operand_.data == nullptr) return;
+    if (step_ == 1) return stream_copy(target_, tile_, n * sizeof(T));
+    for (int64_t i = 0; i < n; ++i) target_[i * step_] = tile_[i];
+  }
+
+ private:
+  const Operand& operand_;
+  const int64_t step_;
+  const bool streams_;
+  T* target_ = nullptr;
+  alignas(64) T tile_[kTile];
+};
+
+// Calls visitor(row, col, n) for the runs, of one row and one tile if so wanted, that make up elements [begin, end).
+template <class Visitor>
+void for_each_run(int64_t cols, bool tiles, int64_t begin, int64_t end, Visitor&& visitor) {
+  int64_t row = begin / cols, col = begin % cols;
+  while (begin < end) {
+    int64_t n = std::min(cols - col, end - begin);
+    if (tiles) n = std::min(n, kTile);
+    visitor(row, col, n);
+    begin += n;
+    col += n;
+    if (col == cols) {
+      col = 0;
+      ++row;
+    }
+  }
+}
+
+}  // namespace
+
+void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
+  const DenseLoops loops = loops_for(args);
+  const bool streams = exceeds_cache(3 * args.rows * args.cols * dtype_size(args.dtype));
+  visit_dtype(args.dtype, [&](auto t) {
+    using T = decltype(t);
+    Reader<T> gate(args.gate, args.step), up(args.up, args.step);
+    Writer<T> out(args.out, 1, streams);
+    const bool tiles = args.step != 1 || out.needs_tile();
+    for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+      loops.forward(gate(row, col, n), up(row, col, n), out.begin(row, col), n);
+      out.end(n);
+    });
+  });
+  if (streams) finish_streaming();
+}
+
+void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
+  const DenseLoops loops = loops_for(args);
+  const bool streams = exceeds_cache(5 * args.rows * args.cols * dtype_size(args.dtype));
+  visit_dtype(args.dtype, [&](auto t) {
+    using T = decltype(t);
+    Reader<T> grad_out(args.grad_out, 1), gate(args.gate, args.step), up(args.up, args.step);
+    Writer<T> grad_gate(args.grad_gate, args.step, streams), grad_up(args.grad_up, args.step, streams);
+    const bool tiles = args.step != 1 || grad_gate.needs_tile() || grad_up.needs_tile();
+    for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+      loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n), grad_gate.begin(row, col),
+                     grad_up.begin(row, col), n);
+      grad_gate.end(n);
+      grad_up.end(n);
+    });
+  });
+  if (streams) finish_streaming();
+}
+
+}  // namespace fused_acts::cpu

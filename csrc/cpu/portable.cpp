@@ -1,0 +1,88 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "clones.h"
+#include "convert.h"
+#include "dense.h"
+
+namespace fused_acts::cpu {
+namespace {
+
+constexpr int64_t kTile = 512;  // elements whose conversions to and from float stay in the first-level cache
+
+template <class F, class G, class Real>
+FUSED_ACTS_CLONES void forward_loop(const Real* gate, const Real* up, Real* out, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) out[i] = F{}.value(gate[i]) * G{}.value(up[i]);
+}
+
+template <class F, class G, class Real>
+FUSED_ACTS_CLONES void backward_loop(const Real* grad_out, const Real* gate, const Real* up, Real* grad_gate,
+                                     Real* grad_up, int64_t n) {
+#pragma omp simd
+  for (int64_t i = 0; i < n; ++i) {
+    const Real grad = grad_out[i];
+    const auto f = F{}.dual(gate[i]);
+    const auto g = G{}.dual(up[i]);
+    grad_gate[i] = grad * (f.derivative * g.value);
+    grad_up[i] = grad * (f.value * g.derivative);
+  }
+}
+
+template <class T, class F, class G>
+struct Loops {
+  static constexpr bool kConverts = !std::is_same_v<T, typename F::Real>;
+
+  static void forward(const void* gate_data, const void* up_data, void* out_data, int64_t n) {
+    const T *gate = static_cast<const T*>(gate_data), *up = static_cast<const T*>(up_data);
+    T* out = static_cast<T*>(out_data);
+    if constexpr (!kConverts) {
+      forward_loop<F, G>(gate, up, out, n);
+    } else {
+      float gate_tile[kTile], up_tile[kTile];
+      for (int64_t i = 0; i < n; i += kTile) {
+        const int64_t count = std::min(kTile, n - i);
+        to_float(gate + i, gate_tile, count);
+        to_float(up + i, up_tile, count);
+        forward_loop<F, G>(gate_tile, up_tile, gate_tile, count);
+        from_float(gate_tile, out + i, count);
+      }
+    }
+  }
+
+  static void backward(const void* grad_out_data, const void* gate_data, const void* up_data, void* grad_gate_data,
+                       void* grad_up_data, int64_t n) {
+    const T *grad_out = static_cast<const T*>(grad_out_data), *gate = static_cast<const T*>(gate_data);
+    const T* up = static_cast<const T*>(up_data);
+    T *grad_gate = static_cast<T*>(grad_gate_data), *grad_up = static_cast<T*>(grad_up_data);
+    if constexpr (!kConverts) {
+      backward_loop<F, G>(grad_out, gate, up, grad_gate, grad_up, n);
+    } else {
+      float grad_tile[kTile], gate_tile[kTile], up_tile[kTile];
+      for (int64_t i = 0; i < n; i += kTile) {
+        const int64_t count = std::min(kTile, n - i);
+        to_float(grad_out + i, grad_tile, count);
+        to_float(gate + i, gate_tile, count);
+        to_float(up + i, up_tile, count);
+        backward_loop<F, G>(grad_tile, gate_tile, up_tile, gate_tile, up_tile, count);
+        from_float(gate_tile, grad_gate + i, count);
+        from_float(up_tile, grad_up + i, count);
+      }
+    }
+  }
+};
+
+}  // namespace
+
+DenseLoops portable_loops(Variant variant, DType dtype) {
+  return visit_variant(variant, [&](auto gate) {
+    return visit_dtype(dtype, [&](auto t) -> DenseLoops {
+      using Gate = decltype(gate);
+      using M = typename MathFor<decltype(t)>::type;
+      using L = Loops<decltype(t), typename Gate::template F<M>, typename Gate::template G<M>>;
+      return {L::forward, L::backward};
+    });
+  });
+}
+
+}  // namespace fused_acts::cpu

@@ -1,0 +1,198 @@
+// The kernels, forward and backward, for any unit, storage type and access.
+//
+// A thread works on kVectors vectors of a row, all of whose loads are in flight before the first
+// use. They lie 128 bytes apart, so that what a warp accesses at once are whole lines of 128 bytes.
+#pragma once
+
+#include "memory.cuh"
+#include "params.h"
+
+namespace fused_acts::cuda {
+
+#ifdef __CUDA_ARCH__
+constexpr int kArchitecture = __CUDA_ARCH__;
+#else
+constexpr int kArchitecture = 0;
+#endif
+
+// What is known of a kernel when it is compiled.
+template <class StorageType, Access access, int access_bytes, bool backward>
+struct Config {
+  using T = StorageType;
+  using Index = std::conditional_t<has_long_index(access_bytes), uint64_t, uint32_t>;
+  static constexpr bool kElement = access == Access::kElement;
+  static constexpr bool kInterleaved = access == Access::kInterleaved;
+  static constexpr int kBytes = access_bytes;
+  static constexpr int kColumns = kBytes / (sizeof(T) * (kInterleaved ? 2 : 1));
+  static constexpr int kPlainBytes = kColumns * sizeof(T);  // to out and grad_out
+  static constexpr int kVectors = vectors_per_thread(access, kBytes, backward);
+  static constexpr int kGroup = group_size(kBytes);
+  // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
+  static constexpr int kMinBlocks = sizeof(T) == 8 ? 3 : backward && kBytes == 32 ? 5 : 6;
+  // 32-byte accesses are planned where the code was compiled for sm_100 or later.
+  static constexpr bool kCompiled = kBytes < 32 || kArchitecture >= 1000;
+};
+
+FUSED_ACTS_DEVICE uint32_t divide(uint32_t n, const Divider<uint32_t>& d) {
+  return static_cast<uint32_t>((static_cast<uint64_t>(n) * d.magic) >> d.shift);
+}
+FUSED_ACTS_DEVICE uint64_t divide(uint64_t n, const Divider<uint64_t>& d) {
+  return __umul64hi(n << 1, d.magic) >> d.shift;
+}
+
+// The first vector of a thread; the others follow in the same row, kGroup vectors apart.
+template <class C>
+struct Place {
+  using Index = typename C::Index;
+  Index row, vector;
+
+  FUSED_ACTS_DEVICE Place(Index n, const Shape<Index>& shape) {
+    row = divide(n, shape.threads_per_row);
+    vector = n + row * shape.threads_per_row.minus_divisor;
+    if (C::kVectors > 1) vector += (vector & ~Index{C::kGroup - 1}) * (C::kVectors - 1);
+  }
+  // bytes: from one vector to the next
+  FUSED_ACTS_DEVICE char* in(const Matrix<Index>& matrix, int bytes) const {
+    return matrix.data + static_cast<uint64_t>(row * matrix.stride + vector) * bytes;
+  }
+};
+
+template <class Unit, class T, int kColumns, bool kInterleaved>
+FUSED_ACTS_DEVICE void forward(const GateUp<T, kColumns, kInterleaved>& x,
+                               Vector<T, kColumns>& out) {
+  using Math = MathOf<T, kColumns>;
+  using Real = typename Math::Real;
+  const typename Unit::template F<Math> f;
+  const typename Unit::template G<Math> g;
+#pragma unroll
+  for (int i = 0; i < kColumns; i += kLanes<Real>) {
+    set(out, i, f.value(x.template gate<Real>(i)) * g.value(x.template up<Real>(i)));
+  }
+}
+
+template <class Unit, class T, int kColumns, bool kInterleaved>
+FUSED_ACTS_DEVICE void backward(const Vector<T, kColumns>& grad_out,
+                                const GateUp<T, kColumns, kInterleaved>& x,
+                                GateUp<T, kColumns, kInterleaved>& grad) {
+  using Math = MathOf<T, kColumns>;
+  using Real = typename Math::Real;
+  using G = typename Unit::template G<Math>;
+  const typename Unit::template F<Math> f;
+  const G g;
+#pragma unroll
+  for (int i = 0; i < kColumns; i += kLanes<Real>) {
+    const auto f_dual = f.dual(x.template gate<Real>(i));
+    const auto g_dual = g.dual(x.template up<Real>(i));
+    const Real seed = get<Real>(grad_out, i);
+    const Real grad_gate = (seed * g_dual.value) * f_dual.derivative;
+    Real grad_up = seed * f_dual.value;
+    // A packed multiplication by 1 would not be folded away.
+    if constexpr (!std::is_same_v<G, Identity<Math>>) grad_up = grad_up * g_dual.derivative;
+    grad.set_both(i, grad_gate, grad_up);
+  }
+}
+
+// One column behind the last vector.
+template <class Unit, class T, class Index>
+FUSED_ACTS_DEVICE void forward_tail(const ForwardParams<Index>& p) {
+  const int64_t column = p.tail.begin + threadIdx.x;
+  if (blockIdx.x != p.tail.block || column >= p.tail.end) return;
+  const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
+  GateUp<T, 1, false> x;
+  Vector<T, 1> out;
+  x.load_from(p.gate.data + strided, p.up.data + strided);
+  forward<Unit>(x, out);
+  store(out, p.out.data + plain);
+}
+
+template <class Unit, class T, class Index>
+FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
+  const int64_t column = p.tail.begin + threadIdx.x;
+  if (blockIdx.x != p.tail.block || column >= p.tail.end) return;
+  const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
+  GateUp<T, 1, false> x, grad;
+  Vector<T, 1> grad_out;
+  load(p.grad_out.data + plain, grad_out);
+  x.load_from(p.gate.data + strided, p.up.data + strided);
+  backward<Unit>(grad_out, x, grad);
+  grad.store_to(p.grad_gate.data + strided, p.grad_up.data + strided, p.grad_gate.data,
+                p.grad_up.data);
+}
+
+template <class Unit, class C>
+__global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
+    forward_kernel(const __grid_constant__ ForwardParams<typename C::Index> p) {
+  if constexpr (!C::kCompiled) {
+    __trap();
+  } else {
+    using T = typename C::T;
+    using Index = typename C::Index;
+    const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const Place<C> place(n, p.shape);
+    if (n >= p.shape.threads || place.vector >= p.shape.vectors_per_row) {
+      return forward_tail<Unit, T>(p);
+    }
+    const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
+    const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
+    const char* gate = place.in(p.gate, bytes);
+    const char* up = place.in(p.up, bytes);
+    char* out = place.in(p.out, C::kPlainBytes);
+    GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
+    bool valid[C::kVectors];
+#pragma unroll
+    for (int v = 0; v < C::kVectors; ++v) {
+      valid[v] = v == 0 || place.vector + v * C::kGroup < p.shape.vectors_per_row;
+      if (valid[v]) x[v].load_from(gate + v * next, up + v * next);
+    }
+#pragma unroll
+    for (int v = 0; v < C::kVectors; ++v) {
+      Vector<T, C::kColumns> result;
+      forward<Unit>(x[v], result);
+      if (valid[v]) store(result, out + v * next_plain);
+    }
+  }
+}
+
+template <class Unit, class C>
+__global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
+    backward_kernel(const __grid_constant__ BackwardParams<typename C::Index> p) {
+  if constexpr (!C::kCompiled) {
+    __trap();
+  } else {
+    using T = typename C::T;
+    using Index = typename C::Index;
+    const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const Place<C> place(n, p.shape);
+    if (n >= p.shape.threads || place.vector >= p.shape.vectors_per_row) {
+      return backward_tail<Unit, T>(p);
+    }
+    const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
+    const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
+    const char* gate = place.in(p.gate, bytes);
+    const char* up = place.in(p.up, bytes);
+    const char* grad_out = place.in(p.grad_out, C::kPlainBytes);
+    char* grad_gate = place.in(p.grad_gate, bytes);
+    char* grad_up = place.in(p.grad_up, bytes);
+    GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
+    Vector<T, C::kColumns> seed[C::kVectors];
+    bool valid[C::kVectors];
+#pragma unroll
+    for (int v = 0; v < C::kVectors; ++v) {
+      valid[v] = v == 0 || place.vector + v * C::kGroup < p.shape.vectors_per_row;
+      if (valid[v]) {
+        x[v].load_from(gate + v * next, up + v * next);
+        load(grad_out + v * next_plain, seed[v]);
+      }
+    }
+#pragma unroll
+    for (int v = 0; v < C::kVectors; ++v) {
+      GateUp<T, C::kColumns, C::kInterleaved> grad;
+      backward<Unit>(seed[v], x[v], grad);
+      if (valid[v]) {
+        grad.store_to(grad_gate + v * next, grad_up + v * next, p.grad_gate.data, p.grad_up.data);
+      }
+    }
+  }
+}
+
+}  // namespace fused_acts::cuda

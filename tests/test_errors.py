@@ -1,0 +1,174 @@
+"""Bad input: the right exception, naming the argument, what it was and what was expected."""
+
+import re
+
+import pytest
+import torch
+from cases import PACKED, VARIANTS, operands, same_bits
+
+import fused_acts
+
+F32 = torch.float32
+GATE = torch.ones(4, 6)
+ON_META = torch.ones(4, 6, device="meta")
+
+# what is wrong: (arguments, options, exception, patterns that its message holds)
+# Dtypes go by their names in Python or in C++: float32, Float.
+WRONG = {
+    "shapes": ((GATE, torch.ones(4, 5)), {}, ValueError, ["up", r"\[4, 5\]", r"\[4, 6\]"]),
+    "rows": ((GATE, torch.ones(3, 6)), {}, ValueError, ["up", r"\[3, 6\]", r"\[4, 6\]"]),
+    "ranks": ((GATE, torch.ones(1, 4, 6)), {}, ValueError, ["up", r"\[1, 4, 6\]", r"\[4, 6\]"]),
+    "broadcast": ((GATE, torch.ones(1, 6)), {}, ValueError, ["up", r"\[1, 6\]", r"\[4, 6\]"]),
+    "one number": ((GATE, torch.ones(())), {}, ValueError, ["up", r"\[\]", r"\[4, 6\]"]),
+    "dtypes": ((GATE, GATE.half()), {}, TypeError, ["up", "float16|Half", "float32|Float"]),
+    "devices": ((GATE, ON_META), {}, ValueError, ["up", "meta", "cpu"]),
+    "integers": ((GATE.int(), GATE.int()), {}, TypeError, ["gate", "int32|Int", "float32|Float"]),
+    "booleans": ((GATE.bool(), GATE.bool()), {}, TypeError, ["gate", "bool|Bool", "float32|Float"]),
+    "complex": (
+        (GATE.cfloat(), GATE.cfloat()),
+        {},
+        TypeError,
+        ["gate", "complex64|ComplexFloat", "float32|Float"],
+    ),
+    "integer up": ((GATE, GATE.long()), {}, TypeError, ["up", "int64|Long", "float32|Float"]),
+    "packed integers": ((GATE.int(),), {}, TypeError, ["int32|Int", "float32|Float"]),
+    "float8": (
+        (GATE.to(torch.float8_e4m3fn),),
+        {},
+        TypeError,
+        ["(?i:float8_e4m3fn)", "float32|Float"],
+    ),
+    "odd width": ((torch.ones(4, 7),), {}, ValueError, ["even", r"\[4, 7\]"]),
+    "0-d": ((torch.ones(()), torch.ones(())), {}, ValueError, ["gate", "0-d"]),
+    "0-d packed": ((torch.ones(()),), {}, ValueError, ["0-d"]),
+    "variant": ((GATE,), {"variant": "swigelu"}, ValueError, ["variant", "'swigelu'", *VARIANTS]),
+    "no variant": ((GATE,), {"variant": None}, ValueError, ["variant", "None", *VARIANTS]),
+    "layout": ((GATE,), {"layout": "up-gate"}, ValueError, ["layout", "'up-gate'", *PACKED]),
+    "layout of two": (
+        (GATE, GATE),
+        {"layout": "interleaved"},
+        ValueError,
+        ["layout", "'interleaved'"],
+    ),
+    "gate: list": (([1.0], GATE), {}, TypeError, ["gate", "list", "Tensor"]),
+    "gate: None": ((None, GATE), {}, TypeError, ["gate", "NoneType", "Tensor"]),
+    "up: float": ((GATE, 1.0), {}, TypeError, ["up", "float", "Tensor"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_message(what):
+    arguments, options, error, patterns = WRONG[what]
+    with pytest.raises(error) as raised:
+        fused_acts.gated(*arguments, **options)
+    missing = [pattern for pattern in patterns if not re.search(pattern, str(raised.value))]
+    assert not missing, f"{missing} not in {raised.value}"
+
+
+@pytest.mark.parametrize("what", [name for name in WRONG if "variant" not in name])
+def test_with_grad_it_is_the_same_error(what):
+    arguments, options, error, patterns = WRONG[what]
+    arguments = [
+        tensor.detach().clone().requires_grad_()
+        if isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+        else tensor
+        for tensor in arguments
+    ]
+    with pytest.raises(error) as raised:
+        getattr(fused_acts, VARIANTS[0])(*arguments, **options)
+    assert all(re.search(pattern, str(raised.value)) for pattern in patterns)
+
+
+@pytest.mark.parametrize("what", [name for name in WRONG if "variant" not in name])
+def test_out_is_left_alone(what):
+    arguments, options, error, _ = WRONG[what]
+    out = torch.full((4, 6), 7.25)
+    with pytest.raises(error):
+        fused_acts.gated(*arguments, **options, out=out)
+    assert (out == 7.25).all()
+
+
+@pytest.mark.parametrize(
+    "what", ["shapes", "ranks", "dtypes", "integers", "packed integers", "odd width", "0-d"]
+)
+def test_under_compile_it_is_an_error_too(what):
+    arguments, options, _, _ = WRONG[what]
+    torch._dynamo.reset()
+    compiled = torch.compile(fused_acts.gated, backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match="expected"):
+        compiled(*arguments, **options)
+
+
+def test_layout_and_variant_are_keywords():
+    for positional in ((GATE, GATE, "swiglu"), (GATE, None, "swiglu", "gate_up")):
+        with pytest.raises(TypeError, match="positional"):
+            fused_acts.gated(*positional)
+    with pytest.raises(TypeError, match="positional"):
+        getattr(fused_acts, VARIANTS[0])(GATE, None, "gate_up")
+    with pytest.raises(TypeError, match="variant"):
+        getattr(fused_acts, VARIANTS[0])(GATE, variant="swiglu")
+
+
+def test_module_checks_its_options_at_once():
+    with pytest.raises(ValueError, match="variant.*'relu'") as raised:
+        fused_acts.nn.GatedActivation("relu")
+    assert all(name in str(raised.value) for name in VARIANTS)
+    with pytest.raises(ValueError, match="layout.*'halves'") as raised:
+        fused_acts.nn.GatedActivation(layout="halves")
+    assert all(name in str(raised.value) for name in PACKED)
+
+
+def ops_called_wrongly():
+    gate, up, grad_out = operands(4, 6, dtype=F32)
+    ops = torch.ops.fused_acts
+    return {
+        "variant": (lambda: ops.glu_forward(gate, up, len(VARIANTS), 0), ValueError, "variant"),
+        "negative variant": (lambda: ops.glu_forward(gate, up, -1, 0), ValueError, "variant"),
+        "layout": (lambda: ops.glu_forward(gate, None, 0, 3), ValueError, "layout"),
+        "negative layout": (lambda: ops.glu_forward(gate, None, 0, -1), ValueError, "layout"),
+        "variant, packed": (
+            lambda: ops.glu_backward_packed(grad_out[:, :3], gate, 99, 0),
+            ValueError,
+            "variant",
+        ),
+        "grad_out shape": (
+            lambda: ops.glu_backward(grad_out[:, 1:], gate, up, 0, True, True),
+            ValueError,
+            "grad_out",
+        ),
+        "grad_out dtype": (
+            lambda: ops.glu_backward(grad_out.double(), gate, up, 0, True, True),
+            TypeError,
+            "grad_out",
+        ),
+        "grad_out shape, packed": (
+            lambda: ops.glu_backward_packed(grad_out, gate, 0, 0),
+            ValueError,
+            "grad_out",
+        ),
+        "up shape": (
+            lambda: ops.glu_backward(grad_out, gate, up[1:], 0, True, True),
+            ValueError,
+            "up",
+        ),
+    }
+
+
+@pytest.mark.parametrize("what", ops_called_wrongly())
+def test_operators_check_for_themselves(what):
+    call, error, argument = ops_called_wrongly()[what]
+    with pytest.raises(error, match=f"^{argument}: "):
+        call()
+
+
+def test_a_tensor_that_requires_grad_must_be_floating_point():
+    with pytest.raises(RuntimeError, match="floating point"):
+        GATE.int().requires_grad_()
+
+
+def test_an_error_leaves_the_next_call_alone():
+    gate, up, _ = operands(4, 6, dtype=F32)
+    before = fused_acts.gated(gate, up)
+    with pytest.raises(ValueError, match="up"):
+        fused_acts.gated(gate, up[:, 1:])
+    assert same_bits(fused_acts.gated(gate, up), before)
