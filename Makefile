@@ -20,12 +20,12 @@ lint: $(VENV)/lint.done
 	$(bin)/ruff check
 	$(bin)/ruff format --check
 	$(bin)/mypy
-	$(bin)/clang-format --dry-run -Werror $(cxx)
+	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp)
 
 format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
-	$(bin)/clang-format -i $(cxx)
+	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp)
 
 clean:
 	rm -rf $(VENV) build *.egg-info fused_acts/*.so

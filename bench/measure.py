@@ -1,9 +1,9 @@
 """One case from end to end: inputs, check, interleaved timing, rows of results."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ BASE: Label = (EAGER, "fresh")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the results. Times in seconds, 1 GB is 10^9 bytes, ratios are of time."""
+class Line:
+    """What a line of the results is about."""
 
     model: str
     variant: str
@@ -31,6 +31,12 @@ class Row:
     direction: str
     competitor: str
     output: str
+
+
+@dataclass(frozen=True)
+class Row(Line):
+    """A result. 1 GB is 10^9 bytes, ratios are of time."""
+
     seconds: float
     gb_per_s: float
     limit_gb_per_s: float
@@ -44,11 +50,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Failure(Line):
+    reason: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     case: Case
     timings: Timings
-    errors: dict[Label, Error] = field(default_factory=dict)
-    failures: dict[Label, str] = field(default_factory=dict)
+    errors: Mapping[Label, Error]
+    reasons: Mapping[Label, str]  # of failures
 
     @property
     def limit(self) -> Label:
@@ -65,20 +76,30 @@ class Measurement:
     def rows(self) -> list[Row]:
         return [self.row(label) for label in self.timings.samples if label[0] != LIMIT]
 
+    def failures(self) -> list[Failure]:
+        return [Failure(**self.about(label), reason=text) for label, text in self.reasons.items()]
+
+    def about(self, label: Label) -> dict[str, Any]:
+        case, (competitor, output) = self.case, label
+        about = Line(
+            model=case.model.name,
+            variant=case.model.variant,
+            layout=case.model.layout,
+            dtype=case.dtype_name,
+            d_ff=case.model.d_ff,
+            tokens=case.tokens,
+            direction=case.direction,
+            competitor=competitor,
+            output=output,
+        )
+        return asdict(about)
+
     def row(self, label: Label) -> Row:
-        model, limit = self.case.model, self.limit_gb_per_s()
+        limit = self.limit_gb_per_s()
         ratios = self.timings.ratios(label, BASE)
         low, median, high = np.quantile(ratios, (0.25, 0.5, 0.75)).tolist()
         return Row(
-            model=model.name,
-            variant=model.variant,
-            layout=model.layout,
-            dtype=self.case.dtype_name,
-            d_ff=model.d_ff,
-            tokens=self.case.tokens,
-            direction=self.case.direction,
-            competitor=label[0],
-            output=label[1],
+            **self.about(label),
             seconds=self.timings.seconds(label),
             gb_per_s=self.gb_per_s(label),
             limit_gb_per_s=limit,
@@ -107,7 +128,7 @@ def measure(
     oracle = Oracle(case, inputs[0])
     samplers: dict[Label, Sampler] = {}
     errors: dict[Label, Error] = {}
-    failures: dict[Label, str] = {}
+    reasons: dict[Label, str] = {}
     for competitor in competitors:
         for output in ("fresh",) if case.backward else ("fresh", "given"):
             label = (competitor.name, output)
@@ -121,17 +142,17 @@ def measure(
                 calls = [make_call(competitor, output, each) for each in own]
                 error = oracle.error(run_once(calls[0], output, own[0]))
                 if not error.acceptable:
-                    failures[label] = f"wrong: off by {error.worst:.3g} eps"
+                    reasons[label] = f"wrong: off by {error.worst:.3g} eps"
                     continue
                 samplers[label], errors[label] = make_sampler(calls, device), error
             except Exception as problem:  # a competitor that breaks must not end the run
                 text = str(problem).strip() or type(problem).__name__
-                failures[label] = f"failed: {text.splitlines()[0][:100]}"
+                reasons[label] = f"failed: {text.splitlines()[0][:100]}"
     if BASE not in samplers:
-        raise RuntimeError(f"eager {failures[BASE]}")
+        raise RuntimeError(f"eager {reasons[BASE]}")
     samplers |= limit_samplers([limit_operands(case, each) for each in inputs])
     note("timing")
-    return Measurement(case, interleave(samplers, seconds, clock, max_rounds), errors, failures)
+    return Measurement(case, interleave(samplers, seconds, clock, max_rounds), errors, reasons)
 
 
 def make_call(competitor: Competitor, output: str, inputs: Inputs) -> Call:

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from .bandwidth import Bandwidth
 from .competitors import OURS
-from .measure import Row
+from .measure import Failure, Line, Row
 
 Key = TypeVar("Key", bound=Any)
+AnyLine = TypeVar("AnyLine", bound=Line)
 MIN_WIDTH = 120
 
 
@@ -81,17 +82,17 @@ def bandwidth_table(bandwidths: Sequence[Bandwidth], source: str) -> Table:
     return table
 
 
-def result_tables(rows: Sequence[Row]) -> list[Table]:
+def result_tables(results: Sequence[Row | Failure]) -> list[Table]:
     """One table a model and dtype; fresh outputs on the left, given ones on the right."""
 
-    def table_key(row: Row) -> tuple[str, ...]:
-        return (row.model, row.variant, row.layout, row.dtype, str(row.d_ff))
+    def table_key(result: Line) -> tuple[str, ...]:
+        return (result.model, result.variant, result.layout, result.dtype, str(result.d_ff))
 
-    def line_key(row: Row) -> tuple[int, str]:
-        return (row.tokens, row.direction)
+    def line_key(result: Line) -> tuple[int, str]:
+        return (result.tokens, result.direction)
 
     tables = []
-    for (model, variant, layout, dtype, d_ff), group in grouped(rows, table_key):
+    for (model, variant, layout, dtype, d_ff), group in grouped(results, table_key):
         inputs = "two tensors" if layout == "separate" else f"packed, {layout}"
         metrics = ("time", "GB/s", "% limit", "vs eager")
         table = plain_table(
@@ -103,8 +104,8 @@ def result_tables(rows: Sequence[Row]) -> list[Table]:
         )
         for (tokens, direction), lines in grouped(group, line_key, ordered=True):
             heading = [str(tokens), direction.replace("forward+backward", "fwd + bwd")]
-            for competitor, outputs in grouped(lines, lambda row: row.competitor):
-                by_output = {row.output: row for row in outputs}
+            for competitor, outputs in grouped(lines, lambda result: result.competitor):
+                by_output = {result.output: result for result in outputs}
                 cells: list[str | Text] = [*heading, Text(competitor, style=ours_style(competitor))]
                 for output in ("fresh", "given"):
                     cells += metric_cells(by_output.get(output))
@@ -115,9 +116,9 @@ def result_tables(rows: Sequence[Row]) -> list[Table]:
     return tables
 
 
-def metric_cells(row: Row | None) -> list[str | Text]:
-    if row is None:
-        return ["-", "", "", ""]
+def metric_cells(row: Row | Failure | None) -> list[str | Text]:
+    if not isinstance(row, Row):
+        return ["failed" if row else "-", "", "", ""]
     return [
         format_time(row.seconds),
         f"{row.gb_per_s:.1f}",
@@ -131,10 +132,10 @@ def ours_style(competitor: str) -> str:
 
 
 def grouped(
-    rows: Iterable[Row], key: Callable[[Row], Key], ordered: bool = False
-) -> list[tuple[Key, list[Row]]]:
+    rows: Iterable[AnyLine], key: Callable[[AnyLine], Key], ordered: bool = False
+) -> list[tuple[Key, list[AnyLine]]]:
     """(key, rows) in order of first appearance, or sorted by key."""
-    seen: dict[Key, list[Row]] = {}
+    seen: dict[Key, list[AnyLine]] = {}
     for row in rows:
         seen.setdefault(key(row), []).append(row)
     return sorted(seen.items()) if ordered else list(seen.items())

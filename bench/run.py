@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     clock = Clock(args.budget or (60 if args.quick else 420))
     console = report.make_console()
     memory = 0.8 * free_memory(args.device)
+    cases = choose_cases(args, memory)
     facts = describe(args.device)
     console.print(report.machine_table(facts))
     if busy():
@@ -73,7 +74,6 @@ def main(args: argparse.Namespace) -> int:
         console.print(f"  not installed: {', '.join(missing)}\n")
 
     epochs = 10 if args.quick else 30
-    cases = choose_cases(args, memory)
     session = run_session(
         cases,
         partial(competitors_for, device=args.device, compile_mode=args.compile),
@@ -106,6 +106,9 @@ def choose_cases(args: argparse.Namespace, memory: float) -> list[Case]:
         if not names or any(name in model.name.lower() for name in names)
         for variant in (fused_acts.variants() if "all" in args.variants else args.variants)
     ]
+    if not models:
+        known = ", ".join(model.name for model in MODELS)
+        raise SystemExit(f"--models: got {' '.join(args.models)}, expected parts of {known}")
     tokens = args.tokens or ((1, 256) if args.quick else TOKENS)
     backward = [direction == "both" for direction in args.passes]
     return build_cases(models, tokens, [DTYPES[name] for name in args.dtypes], backward, memory)
@@ -126,9 +129,9 @@ def print_results(console: Console, session: Session) -> None:
     rows = session.rows
     if rows:
         console.print(READING, style="italic")
-    for table in report.result_tables(rows):
+    for table in report.result_tables([*rows, *session.failures]):
         console.print(table)
-    for note in dict.fromkeys(session.notes):
+    for note in session.all_notes():
         console.print(f"  {note}", style="yellow")
     if rows:
         console.print(report.accuracy_table(rows))
@@ -147,7 +150,7 @@ def write_files(
     content = {
         "machine": facts,
         "bandwidth": [asdict(each) for each in bandwidths],
-        "notes": session.notes,
+        "notes": session.all_notes(),
         "results": [asdict(row) for row in rows],
     }
     report.write_json(output / "results.json", content)

@@ -1,5 +1,6 @@
 """A series of measurements under one time limit, with a progress bar."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .cases import Case
 from .competitors import OURS, Competitor
-from .measure import Measurement, Row, measure
+from .measure import Failure, Measurement, Row, measure
 from .timing import Clock
 
 # Competitors for a case, and why others that are installed cannot take part, by package.
@@ -21,15 +22,24 @@ class Session:
     """What the measurements have come to."""
 
     measurements: list[Measurement] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what failed or was left out, and why
+    notes: list[str] = field(default_factory=list)  # what was left out, and why
 
     @property
     def rows(self) -> list[Row]:
         return [row for measurement in self.measurements for row in measurement.rows()]
 
     @property
+    def failures(self) -> list[Failure]:
+        return [each for measurement in self.measurements for each in measurement.failures()]
+
+    @property
     def ours_failed(self) -> bool:
-        return any(label[0] == OURS for each in self.measurements for label in each.failures)
+        return any(failure.competitor == OURS for failure in self.failures)
+
+    def all_notes(self) -> list[str]:
+        """The notes, and each reason to fail once."""
+        counts = Counter(f"{each.competitor} {each.reason}" for each in self.failures)
+        return [*dict.fromkeys(self.notes), *(f"{text} (x{n})" for text, n in counts.items())]
 
 
 def run_session(
@@ -86,10 +96,6 @@ def run_session(
             pace = max(pace / 2, setup / least_seconds(case))
             session.measurements.append(measurement)
             session.notes += [f"{package}: {reason}" for package, reason in failures.items()]
-            session.notes += [
-                f"{name} ({output} output), {case}: {reason}"
-                for (name, output), reason in measurement.failures.items()
-            ]
     if late:
         names = "; ".join(map(str, late))
         session.notes.append(f"time was up before {len(late)} of {len(cases)} cases: {names}")

@@ -177,7 +177,7 @@ def main(args: argparse.Namespace) -> int:
     for outcome in outcomes:
         table.add_row(*outcome_cells(outcome), style="" if outcome.met else "red")
     console.print(table)
-    for note in dict.fromkeys(session.notes):
+    for note in session.all_notes():
         console.print(f"  {note}", style="yellow")
     console.print(f"  {met} of {len(targets)} targets met, {len(outcomes)} measured")
     if outcomes:

@@ -43,6 +43,9 @@ class Timings:
     def seconds(self, label: Label) -> float:
         return statistics.median(self.samples[label])
 
+    def best_seconds(self, label: Label) -> float:
+        return min(self.samples[label])
+
     def ratios(self, label: Label, base: Label) -> list[float]:
         """time(label) / time(base) of each round."""
         pairs = zip(self.samples[label], self.samples[base], strict=True)

@@ -52,19 +52,24 @@ template <class M>
 struct Swish {
   using Real = typename M::Real;
   static constexpr const char* kName = "swish";
-  FUSED_ACTS_INLINE Real value(Real x) const { return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product; }
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product;
+  }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
     return {swish, fma(swish, Real(1.0f) - s, s)};
   }
 };
 
-// gelu(x) = x * P(Z < x) = x * (1 + erf(x/sqrt(2))) / 2 for a standard normal Z, derivative P(Z < x) + x*density(x)
+// gelu(x) = x * P(Z < x) = x * (1 + erf(x/sqrt(2))) / 2 for a standard normal Z, derivative P(Z <
+// x) + x*density(x)
 template <class M>
 struct Gelu {
   using Real = typename M::Real;
   static constexpr const char* kName = "gelu";
-  FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x) - M::normal_tail(x).product; }
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return positive_part(x) - M::normal_tail(x).product;
+  }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto normal = M::normal_tail(x);
     const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
@@ -72,8 +77,9 @@ struct Gelu {
   }
 };
 
-// gelu_tanh(x) = x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3); the sigmoid keeps the
-// negative tail, which 1 + tanh(u) cancels away. Derivative s + gelu_tanh*(1 - s)*(2u)'
+// gelu_tanh(x) = x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3); the
+// sigmoid keeps the negative tail, which 1 + tanh(u) cancels away. Derivative s + gelu_tanh*(1 -
+// s)*(2u)'
 template <class M>
 struct GeluTanh {
   using Real = typename M::Real;

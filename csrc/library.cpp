@@ -1,4 +1,5 @@
-// The operators torch.ops.fused_acts.*: argument checks, allocation, dispatch to CPU and CUDA. Stable ABI only.
+// The operators torch.ops.fused_acts.*: argument checks, allocation, dispatch to CPU and CUDA.
+// Stable ABI only.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
@@ -28,17 +29,22 @@ void split(const Operand& packed, Layout layout, const GluArgs& args, Operand* g
 }
 
 // up absent: `gate` is the packed tensor x [..., 2 * cols].
-Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64_t variant, int64_t layout) {
+Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64_t variant,
+                      int64_t layout) {
   const char* name = up ? "gate" : "x";
   if (variant < 0 || variant >= static_cast<int64_t>(Variant::kCount))
-    fail<ValueError>("variant: expected an index below ", static_cast<int64_t>(Variant::kCount), ", got ", variant);
+    fail<ValueError>("variant: expected an index below ", static_cast<int64_t>(Variant::kCount),
+                     ", got ", variant);
   if (layout < 0 || layout >= static_cast<int64_t>(Layout::kCount))
-    fail<ValueError>("layout: expected an index below ", static_cast<int64_t>(Layout::kCount), ", got ", layout);
+    fail<ValueError>("layout: expected an index below ", static_cast<int64_t>(Layout::kCount),
+                     ", got ", layout);
   const DType dtype = checked_dtype(gate, name);
-  if (gate.dim() == 0) fail<ValueError>(name, ": expected at least one dimension, got a 0-d tensor");
+  if (gate.dim() == 0)
+    fail<ValueError>(name, ": expected at least one dimension, got a 0-d tensor");
   const int64_t width = gate.size(gate.dim() - 1);
   if (!up && width % 2 != 0)
-    fail<ValueError>("x: expected an even last dimension, gate and up packed, got shape ", shape_of(gate));
+    fail<ValueError>("x: expected an even last dimension, gate and up packed, got shape ",
+                     shape_of(gate));
   check_device(gate, name);
   if (up) check_matches(*up, "up", gate, "gate", width);
 
@@ -96,7 +102,8 @@ Tensor glu_forward(Tensor gate, std::optional<Tensor> up, int64_t variant, int64
   return out;
 }
 
-void glu_forward_out(Tensor gate, std::optional<Tensor> up, int64_t variant, int64_t layout, Tensor out) {
+void glu_forward_out(Tensor gate, std::optional<Tensor> up, int64_t variant, int64_t layout,
+                     Tensor out) {
   Inputs in = checked_inputs(gate, up, variant, layout);
   check_matches(out, "out", gate, up ? "gate" : "x", in.args.cols);
   if (out.numel() == 0) return;
@@ -115,8 +122,8 @@ void glu_forward_out(Tensor gate, std::optional<Tensor> up, int64_t variant, int
 }
 
 // A gradient that is not needed comes back as an empty tensor.
-std::tuple<Tensor, Tensor> glu_backward(Tensor grad_out, Tensor gate, Tensor up, int64_t variant, bool needs_gate,
-                                        bool needs_up) {
+std::tuple<Tensor, Tensor> glu_backward(Tensor grad_out, Tensor gate, Tensor up, int64_t variant,
+                                        bool needs_gate, bool needs_up) {
   Inputs in = checked_inputs(gate, up, variant, 0);
   check_matches(grad_out, "grad_out", gate, "gate", in.args.cols);
   const Tensor grad = with_row_stride(grad_out);
@@ -154,12 +161,15 @@ STABLE_TORCH_LIBRARY(fused_acts, m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
   m.def("glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out) -> ()");
   m.def(
-      "glu_backward(Tensor grad_out, Tensor gate, Tensor up, int variant, bool needs_gate, bool needs_up)"
+      "glu_backward(Tensor grad_out, Tensor gate, Tensor up, int variant, bool needs_gate, bool "
+      "needs_up)"
       " -> (Tensor, Tensor)");
   m.def("glu_backward_packed(Tensor grad_out, Tensor x, int variant, int layout) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }  // in CPU builds too: it says how to rebuild
+STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) {
+  implement(m);
+}  // in CPU builds too: it says how to rebuild
 
 }  // namespace fused_acts

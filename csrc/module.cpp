@@ -1,5 +1,5 @@
-// The Python module fused_acts._C: facts about the build and the table of variants. Importing it registers the
-// operators of library.cpp.
+// The Python module fused_acts._C: facts about the build and the table of variants. Importing it
+// registers the operators of library.cpp.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

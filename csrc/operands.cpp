@@ -36,7 +36,8 @@ std::string device_name(const Tensor& t) {
   return type + ":" + std::to_string(t.get_device_index());
 }
 
-Tensor empty_strided(const Tensor& like, int64_t rank, const int64_t* sizes, const int64_t* strides) {
+Tensor empty_strided(const Tensor& like, int64_t rank, const int64_t* sizes,
+                     const int64_t* strides) {
   int32_t dtype;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
   AtenTensorHandle handle;
@@ -45,7 +46,8 @@ Tensor empty_strided(const Tensor& like, int64_t rank, const int64_t* sizes, con
   return Tensor(handle);
 }
 
-// The first touches of a large new tensor are page faults, and huge pages make them several times cheaper.
+// The first touches of a large new tensor are page faults, and huge pages make them several times
+// cheaper.
 void ask_for_huge_pages(const Tensor& t) {
 #if defined(__linux__)
   constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
@@ -54,11 +56,13 @@ void ask_for_huge_pages(const Tensor& t) {
   const auto begin = reinterpret_cast<uintptr_t>(t.data_ptr());
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t last = (begin + bytes) / kHugePage * kHugePage;
-  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);  // advice: failure changes nothing
+  madvise(reinterpret_cast<void*>(first), last - first,
+          MADV_HUGEPAGE);  // advice: failure changes nothing
 #endif
 }
 
-// Finds the distance between the rows of `t`, in elements; false if they are not dense and evenly spaced.
+// Finds the distance between the rows of `t`, in elements; false if they are not dense and evenly
+// spaced.
 bool find_row_stride(const Tensor& t, int64_t* row_stride) {
   const auto sizes = t.sizes(), strides = t.strides();
   const int64_t last = t.dim() - 1;
@@ -95,27 +99,32 @@ DType checked_dtype(const Tensor& t, const char* name) {
     case ScalarType::BFloat16:
       return DType::kBFloat16;
     default:
-      fail<TypeError>(name, ": expected dtype float64, float32, float16 or bfloat16, got ", dtype_name(t));
+      fail<TypeError>(name, ": expected dtype float64, float32, float16 or bfloat16, got ",
+                      dtype_name(t));
   }
 }
 
 void check_device(const Tensor& t, const char* name) {
   if (t.is_cpu()) return;
-  if (!t.is_cuda()) fail<ValueError>(name, ": expected a CPU or CUDA tensor, got one on ", device_name(t));
+  if (!t.is_cuda())
+    fail<ValueError>(name, ": expected a CPU or CUDA tensor, got one on ", device_name(t));
 #ifndef FUSED_ACTS_WITH_CUDA
-  fail<std::runtime_error>(name, ": is on ", device_name(t),
-                           ", but fused-acts was built without CUDA. With a CUDA build of torch and the CUDA toolkit "
-                           "(nvcc) installed, reinstall from source: FUSED_ACTS_CUDA=1 pip install --force-reinstall "
-                           "--no-deps .");
+  fail<std::runtime_error>(
+      name, ": is on ", device_name(t),
+      ", but fused-acts was built without CUDA. With a CUDA build of torch and the CUDA toolkit "
+      "(nvcc) installed, reinstall from source: FUSED_ACTS_CUDA=1 pip install --force-reinstall "
+      "--no-deps .");
 #endif
 }
 
-void check_matches(const Tensor& t, const char* name, const Tensor& like, const char* like_name, int64_t cols) {
+void check_matches(const Tensor& t, const char* name, const Tensor& like, const char* like_name,
+                   int64_t cols) {
   if (t.scalar_type() != like.scalar_type())
-    fail<TypeError>(name, ": expected the dtype of ", like_name, ", ", dtype_name(like), ", got ", dtype_name(t));
+    fail<TypeError>(name, ": expected the dtype of ", like_name, ", ", dtype_name(like), ", got ",
+                    dtype_name(t));
   if (device_type(t) != device_type(like) || t.get_device_index() != like.get_device_index())
-    fail<ValueError>(name, ": expected the device of ", like_name, ", ", device_name(like), ", got ",
-                     device_name(t));
+    fail<ValueError>(name, ": expected the device of ", like_name, ", ", device_name(like),
+                     ", got ", device_name(t));
   const auto sizes = t.sizes(), like_sizes = like.sizes();
   const int64_t rank = static_cast<int64_t>(like_sizes.size());
   bool same = static_cast<int64_t>(sizes.size()) == rank && sizes[rank - 1] == cols;
@@ -123,31 +132,34 @@ void check_matches(const Tensor& t, const char* name, const Tensor& like, const 
   if (same) return;
   std::ostringstream expected;
   for (int64_t i = 0; i + 1 < rank; ++i) expected << like_sizes[i] << ", ";
-  fail<ValueError>(name, ": expected shape [", expected.str(), cols, "] to go with ", like_name, " of shape ",
-                   shape_of(like), ", got ", shape_of(t));
+  fail<ValueError>(name, ": expected shape [", expected.str(), cols, "] to go with ", like_name,
+                   " of shape ", shape_of(like), ", got ", shape_of(t));
 }
 
 void check_rows_apart(const GluArgs& args, const Operand& out, const char* name) {
   if (args.rows > 1 && out.row_stride < args.cols)
-    fail<ValueError>(name, ": expected rows of ", args.cols, " elements apart from each other, got a row stride of ",
-                     out.row_stride);
+    fail<ValueError>(name, ": expected rows of ", args.cols,
+                     " elements apart from each other, got a row stride of ", out.row_stride);
 }
 
-void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input, const char* name) {
+void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input,
+                              const char* name) {
   const int64_t rows = args.rows, cols = args.cols, size = dtype_size(args.dtype);
   const bool same_rows = rows == 1 || out.row_stride == input.row_stride;
   if (out.data == input.data && same_rows && args.step == 1) return;
   // bytes from the first to one past the last element, and between the two
   const int64_t out_extent = ((rows - 1) * out.row_stride + cols) * size;
   const int64_t input_extent = ((rows - 1) * input.row_stride + (cols - 1) * args.step + 1) * size;
-  const int64_t distance = static_cast<const char*>(out.data) - static_cast<const char*>(input.data);
+  const int64_t distance =
+      static_cast<const char*>(out.data) - static_cast<const char*>(input.data);
   if (distance >= input_extent || -distance >= out_extent) return;
   const int64_t row = out.row_stride * size;
   if (rows > 1 && same_rows && args.step == 1) {  // rows of one may lie between those of the other
     const int64_t phase = (distance % row + row) % row;
     if (phase >= cols * size && phase + cols * size <= row) return;
   }
-  fail<ValueError>("out: expected the memory of ", name, " exactly, or none of it, got a partial overlap");
+  fail<ValueError>("out: expected the memory of ", name,
+                   " exactly, or none of it, got a partial overlap");
 }
 
 bool is_matrix(const Tensor& t) {
@@ -191,10 +203,13 @@ Tensor empty(const Tensor& like) {
 }
 
 void flatten_if_dense(GluArgs& args) {
-  const auto dense = [&](const Operand& m, int64_t width) { return m.data == nullptr || m.row_stride == width; };
+  const auto dense = [&](const Operand& m, int64_t width) {
+    return m.data == nullptr || m.row_stride == width;
+  };
   const int64_t cols = args.cols, packed = args.cols * args.step;
-  if (args.rows == 1 || (dense(args.gate, packed) && dense(args.up, packed) && dense(args.out, cols) &&
-                         dense(args.grad_out, cols) && dense(args.grad_gate, packed) && dense(args.grad_up, packed))) {
+  if (args.rows == 1 || (dense(args.gate, packed) && dense(args.up, packed) &&
+                         dense(args.out, cols) && dense(args.grad_out, cols) &&
+                         dense(args.grad_gate, packed) && dense(args.grad_up, packed))) {
     args.cols *= args.rows;
     args.rows = 1;
   }
@@ -203,8 +218,8 @@ void flatten_if_dense(GluArgs& args) {
 void check_cuda([[maybe_unused]] int error) {
 #ifdef FUSED_ACTS_WITH_CUDA
   char* message = nullptr;
-  TORCH_ERROR_CODE_CHECK(
-      torch_c10_cuda_check_msg(error, __FILE__, __func__, static_cast<uint32_t>(__LINE__), true, &message));
+  TORCH_ERROR_CODE_CHECK(torch_c10_cuda_check_msg(error, __FILE__, __func__,
+                                                  static_cast<uint32_t>(__LINE__), true, &message));
   if (message == nullptr) return;
   const std::string text(message);
   torch_c10_cuda_free_error_msg(message);

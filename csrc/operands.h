@@ -1,4 +1,5 @@
-// Tensors as matrices: argument checks, and the step from any rank and stride to an Operand. Stable ABI only.
+// Tensors as matrices: argument checks, and the step from any rank and stride to an Operand. Stable
+// ABI only.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -31,14 +32,17 @@ DType checked_dtype(const Tensor& t, const char* name);
 // Throws unless kernels of this build run on the device of `t`.
 void check_device(const Tensor& t, const char* name);
 
-// Throws unless `t` has the dtype, the device and, with `cols` as the last dimension, the shape of `like`.
-void check_matches(const Tensor& t, const char* name, const Tensor& like, const char* like_name, int64_t cols);
+// Throws unless `t` has the dtype, the device and, with `cols` as the last dimension, the shape of
+// `like`.
+void check_matches(const Tensor& t, const char* name, const Tensor& like, const char* like_name,
+                   int64_t cols);
 
 // Throws if rows of a matrix that is written share elements.
 void check_rows_apart(const GluArgs& args, const Operand& out, const char* name);
 
 // Throws unless `out` is the very same matrix as `input` or has no element in common with it.
-void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input, const char* name);
+void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input,
+                              const char* name);
 
 // Whether an Operand can describe `t`: dense rows, evenly spaced.
 bool is_matrix(const Tensor& t);
@@ -47,7 +51,8 @@ Operand operand_of(const Tensor& t);
 // `t` itself where it is a matrix, a contiguous copy otherwise.
 Tensor with_row_stride(const Tensor& t);
 
-// New contiguous tensors with the dtype and device of `like`: of its shape with `cols` as the last dimension; [0].
+// New contiguous tensors with the dtype and device of `like`: of its shape with `cols` as the last
+// dimension; [0].
 Tensor empty_like(const Tensor& like, int64_t cols);
 Tensor empty(const Tensor& like);
 

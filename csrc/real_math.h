@@ -1,16 +1,17 @@
 // Elementary functions per arithmetic type, for host and device. Torch-free.
 //
-// An activation is written against a "math" M, which names its arithmetic type M::Real and supplies the few
-// transcendental building blocks below. There is one math per storage precision:
-//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 1e-5 (Real: float, or a packed pair)
-//   Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
+// An activation is written against a "math" M, which names its arithmetic type M::Real and supplies
+// the few transcendental building blocks below. There is one math per storage precision:
+//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 1e-5 (Real: float, or
+//   a packed pair) Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
 //   Math64        float64 storage: libm
 // Each supplies
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Real     sigmoid(exponent)
-//   {product, sigmoid} times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and sigmoid
-//   {product, tail, density} normal_tail(x)         |x|*P(Z > |x|), P(Z > |x|), density(x) for a standard normal Z
+//   {product, sigmoid} times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and
+//   sigmoid {product, tail, density} normal_tail(x)         |x|*P(Z > |x|), P(Z > |x|), density(x)
+//   for a standard normal Z
 #pragma once
 
 #include <cmath>
@@ -39,7 +40,8 @@ struct NormalTail {
   Real product, tail, density;
 };
 
-// ---- Primitives, overloaded per arithmetic type --------------------------------------------------------------
+// ---- Primitives, overloaded per arithmetic type
+// --------------------------------------------------------------
 
 FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
 FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
@@ -104,7 +106,8 @@ FUSED_ACTS_INLINE Real polynomial(Real x, float first, Rest... rest) {
 }
 
 #ifndef __CUDA_ARCH__
-// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126, +inf for n = 128.
+// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126, +inf for n =
+// 128.
 FUSED_ACTS_INLINE float power_of_two(float n) {
   const int32_t bits = static_cast<int32_t>((n < -127.0f ? -127.0f : n) + 127.0f) << 23;
   float power;
@@ -137,19 +140,22 @@ FUSED_ACTS_INLINE float exp2_fast(float t) {
 #else
   t = clamp(t, -127.0f, 128.0f);
   const float n = round_to_integer(t);
-  return power_of_two(n) * polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
+  return power_of_two(n) *
+         polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
 #endif
 }
 
-// ---- float16 and bfloat16 storage ----------------------------------------------------------------------------
+// ---- float16 and bfloat16 storage
+// ----------------------------------------------------------------------------
 
 template <class RealType>
 struct Math16 {
   using Real = RealType;
   using Exponent = Real;  // -log2(e) * argument + log2(kScale)
 
-  // The sigmoid is formed as kScale^-1 * sigmoid, which stays a normal float down to x = -92: x*sigmoid(x) is a
-  // normal bfloat16 there, when sigmoid(x) itself is not. x*kScale is exact, 16-bit storage leaves the bits.
+  // The sigmoid is formed as kScale^-1 * sigmoid, which stays a normal float down to x = -92:
+  // x*sigmoid(x) is a normal bfloat16 there, when sigmoid(x) itself is not. x*kScale is exact,
+  // 16-bit storage leaves the bits.
   static constexpr float kScale = 1.0f / 256;
   static constexpr float kLog2Scale = -8.0f;
 
@@ -157,22 +163,32 @@ struct Math16 {
     return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
   }
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
-    const Real slope = fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
+    const Real slope =
+        fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
     return fma(x, slope, Real(kLog2Scale));
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) { return scaled_sigmoid(t) * Real(kScale); }
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
     const Real s = scaled_sigmoid(t);
+#ifdef __CUDA_ARCH__
+    // Subnormal in the far tail, where it keeps the bits that 16-bit storage needs; one product
+    // less.
+    const Real sigmoid = s * Real(kScale);
+    return {x * sigmoid, sigmoid};
+#else
     return {(x * Real(kScale)) * s, s * Real(kScale)};
+#endif
   }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
-    const Real a = clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
+    const Real a =
+        clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
     const Real gaussian = exp2_fast((a * a) * Real(static_cast<float>(-0.5 * kLog2E)));
     // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
     const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
-    const Real ratio = polynomial(t, -7.9777968e-05f, 0.12127457f, 0.10670517f, 0.16476294f, -0.048642423f,
-                                  0.24057146f, -0.084592873f);
-    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+    const Real ratio = polynomial(t, -7.9777968e-05f, 0.12127457f, 0.10670517f, 0.16476294f,
+                                  -0.048642423f, 0.24057146f, -0.084592873f);
+    return {(a * ratio) * gaussian, ratio * gaussian,
+            gaussian * Real(static_cast<float>(kRsqrt2Pi))};
   }
 
  private:
@@ -181,9 +197,11 @@ struct Math16 {
   }
 };
 
-// ---- float32 storage -----------------------------------------------------------------------------------------
+// ---- float32 storage
+// -----------------------------------------------------------------------------------------
 
-// A sum of two floats, the second far below the first: an exponent rounded to one costs up to 100 ulp.
+// A sum of two floats, the second far below the first: an exponent rounded to one costs up to 100
+// ulp.
 template <class Real>
 struct Sum {
   Real high, low;
@@ -210,7 +228,8 @@ struct Math32 {
     const Real slope = linear + cubic.high;  // the rounding error of this sum goes to slope_low
     const Real part = slope - linear;
     const Real error = (linear - (slope - part)) + (cubic.high - part);
-    const Real slope_low = error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
+    const Real slope_low =
+        error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
     const Real high = x * slope;
     return {high, fma(x, slope_low, exact_fma(x, slope, -high))};
   }
@@ -234,11 +253,13 @@ struct Math32 {
   }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
-    // sigmoid = 2^a / (2^a + power*2^b) with a = min(k, 0), b = min(-k, 0): no power of two overflows, and 2^a is
-    // multiplied to x first, as the product may be normal where the sigmoid is not
+    // sigmoid = 2^a / (2^a + power*2^b) with a = min(k, 0), b = min(-k, 0): no power of two
+    // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
+    // is not
     const NegativeExp<Real> e = negative_exp({clamp(z.high, -kFar, kFar), z.low});
     const Real a = clamp_above(e.k, 0.0f);
-    const Real weight = reciprocal(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, a - e.k));
+    const Real weight =
+        reciprocal(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, a - e.k));
     return {scale_down(x, a) * weight, scale_down(weight, a)};
   }
   static FUSED_ACTS_INLINE Real exp(Exponent z) {
@@ -252,16 +273,18 @@ struct Math32 {
     const Exponent a2 = square(a);
     const Real gaussian = exp({a2.high * Real(-0.5f), a2.low * Real(-0.5f)});
     // as in Math16, relative error 7e-9
-    const Real ratio = polynomial(reciprocal(fma(a, Real(0.35f), Real(1.0f))), 4.289572460506503e-06f,
-                                  0.13950445339665765f, 0.14122367498362595f, 0.11091480709598174f,
-                                  0.1419223259491552f, -0.12018352001886105f, 0.33074524821417595f,
-                                  -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
-                                  0.011075468923568437f);
-    return {(a * ratio) * gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+    const Real ratio = polynomial(
+        reciprocal(fma(a, Real(0.35f), Real(1.0f))), 4.289572460506503e-06f, 0.13950445339665765f,
+        0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f, -0.12018352001886105f,
+        0.33074524821417595f, -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
+        0.011075468923568437f);
+    return {(a * ratio) * gaussian, ratio * gaussian,
+            gaussian * Real(static_cast<float>(kRsqrt2Pi))};
   }
 
  private:
-  static constexpr float kFar = 200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
+  static constexpr float kFar =
+      200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;
@@ -271,7 +294,8 @@ struct Math32 {
     const float c_high = static_cast<float>(c);
     const Real high = x.high * Real(c_high);
     const Real error = exact_fma(x.high, Real(c_high), -high);
-    return {high, fma(x.high, Real(static_cast<float>(c - c_high)), fma(x.low, Real(c_high), error))};
+    return {high,
+            fma(x.high, Real(static_cast<float>(c - c_high)), fma(x.low, Real(c_high), error))};
   }
 
 #ifdef __CUDA_ARCH__
@@ -283,21 +307,25 @@ struct Math32 {
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
     const Real k = round_to_integer(z.high * Real(static_cast<float>(kLog2E)));
     // log(2) in two parts, the first so short that k times it is exact
-    const Real reduced = fma(k, Real(-2.12194440e-4f), fma(k, Real(0.693359375f), -z.high)) - z.low;
-    return {polynomial(reduced, 1.0f, 1.0f, 0.49999994f, 0.16666432f, 0.041668f, 0.008374161f,
-                       0.0013843647f), k};
+    const Real reduced = fma(k, Real(2.12194440e-4f), fma(k, Real(-0.693359375f), z.high)) + z.low;
+    return {polynomial(reduced, 1.0f, -1.0f, 0.49999994f, -0.16666432f, 0.041668f, -0.008374161f,
+                       0.0013843647f),
+            k};
   }
 #endif
 };
 
-// ---- float64 storage -----------------------------------------------------------------------------------------
+// ---- float64 storage
+// -----------------------------------------------------------------------------------------
 
 struct Math64 {
   using Real = double;
   using Exponent = double;  // the argument
 
   static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double c) { return c * x; }
-  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) { return x * fma(x * x, b, a); }
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) {
+    return x * fma(x * x, b, a);
+  }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);

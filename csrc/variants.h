@@ -1,6 +1,7 @@
 // The table of gated units: out = f(gate) * g(up). Torch-free.
 //
-// A variant is one row; kernels, launchers and the Python module iterate over the table and know no names.
+// A variant is one row; kernels, launchers and the Python module iterate over the table and know no
+// names.
 #pragma once
 
 #include "activations.h"

@@ -62,7 +62,7 @@ def gated(
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate.
         ValueError: a shape or device does not match, a packed width is odd, a tensor is 0-d, a name
             is unknown, or a layout is given with two tensors.
-        RuntimeError: out is given and an argument requires grad.
+        RuntimeError: out is given and an argument requires grad or has a tangent.
     """
     index = _VARIANT_INDEX.get(variant)
     if index is None:
@@ -81,7 +81,7 @@ def _call(gate: Tensor, up: Tensor | None, variant: int, layout: str, out: Tenso
             return glu_forward(gate, up, variant, index)
         return glu_forward_out(gate, up, variant, index, out)
     except (AttributeError, RuntimeError):
-        # Looked into only now, because a check costs a fifth of a call on small tensors.
+        # Looked into only after a failure, so that calls on small tensors do not pay for it.
         for argument, value in (("gate", gate), ("up", up), ("out", out)):
             if not isinstance(value, Tensor) and (value is not None or argument == "gate"):
                 got = type(value).__name__

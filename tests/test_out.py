@@ -52,7 +52,7 @@ def test_nothing_around_it_changes(dtype, layout, device):
     gate, up, _ = operands(ROWS, COLS, dtype=dtype)
     inputs = [to_device(tensor, device) for tensor in as_inputs(gate, up, layout)]
     for variant in variants_on(device):
-        result = forward(variant, gate, up)
+        result = forward(variant, gate, up, device=device)
         for buffer, view in out_views(dtype):
             out = to_device(view, device)
             assert call(variant, inputs, layout, out) is out
@@ -61,15 +61,17 @@ def test_nothing_around_it_changes(dtype, layout, device):
             assert same_bits(written, buffer)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("operand", ["gate", "up"])
-def test_in_place_of_an_operand(operand, dtype):
-    for variant in variants_on("cpu"):
-        gate, up, _ = operands(ROWS, COLS, dtype=dtype)
-        expected = forward(variant, gate, up)
-        out = {"gate": gate, "up": up}[operand]
-        fused_acts.gated(gate, up, variant=variant, out=out)
-        assert same_bits(out, expected)
+@pytest.mark.parametrize("which", [0, 1])
+def test_in_place_of_an_operand(which, dtype, device):
+    gate, up, _ = operands(ROWS, COLS, dtype=dtype)
+    for variant in variants_on(device):
+        expected = forward(variant, gate, up, device=device)
+        inputs = [to_device(gate, device), to_device(up, device)]
+        fused_acts.gated(*inputs, variant=variant, out=inputs[which])
+        assert same_bits(inputs[which].cpu(), expected)
+        assert same_bits(inputs[1 - which].cpu(), (up, gate)[which])
 
 
 def overlapping(kind):

@@ -29,7 +29,7 @@ def test_every_width(dtype, layout, device):
     """Tails and vectors of every length: a column's result doesn't depend on the width."""
     gate, up, grad_out = operands(3, max(WIDTHS), dtype=dtype)
     for variant in variants_on(device):
-        full = forward_backward(variant, gate, up, grad_out)
+        full = forward_backward(variant, gate, up, grad_out, device=device)
         check_result(variant, full, exact(variant, gate, up, grad_out))
         for width in WIDTHS:
             narrow = (tensor[:, :width].contiguous() for tensor in (gate, up, grad_out))
@@ -46,7 +46,7 @@ def test_every_width(dtype, layout, device):
 def test_every_rank(shape, layout, device):
     gate, up, grad_out = operands(24, dtype=torch.float32)
     for variant in variants_on(device):
-        flat = forward_backward(variant, gate, up, grad_out)
+        flat = forward_backward(variant, gate, up, grad_out, device=device)
         count = torch.Size(shape).numel()
         shaped = (tensor[:count].view(shape) for tensor in (gate, up, grad_out))
         result = forward_backward(variant, *shaped, layout, device)
@@ -82,7 +82,7 @@ def test_two_tensors_and_every_packing_agree(dtype, rows, device):
     for cols in (130, 177):
         gate, up, grad_out = operands(rows, cols, dtype=dtype)
         for variant in variants_on(device):
-            expected = forward_backward(variant, gate, up, grad_out)
+            expected = forward_backward(variant, gate, up, grad_out, device=device)
             for layout in LAYOUTS:
                 result = forward_backward(variant, gate, up, grad_out, layout, device)
                 assert all(map(same_bits, result, expected)), f"{variant} {layout} {cols}"

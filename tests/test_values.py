@@ -27,7 +27,7 @@ EXACT_VARIANTS = [name for name in VARIANTS if EXACT.issuperset(FUNCTIONS[name])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_against_the_oracle(variant, dtype, layout, device):
-    gate, up, _ = operands(5, 3, 134, dtype=dtype)
+    gate, up, _ = operands(5, 3, 136, dtype=dtype)
     out = forward(variant, gate, up, layout, device)
     assert out.dtype == dtype and out.is_contiguous()
     check_forward(variant, out, exact_forward(variant, gate, up))

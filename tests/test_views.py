@@ -88,7 +88,7 @@ def views_of(tensors, view):
 def check_views(variant, layout, dtype, view, device="cpu"):
     gate, up, grad_out = operands(ROWS, COLS, dtype=dtype)
     inputs = as_inputs(gate, up, layout)
-    expected = run(variant, inputs, grad_out, layout)
+    expected = run(variant, inputs, grad_out, layout, device)
     for *strided, strided_grad in views_of((*inputs, grad_out), view):
         results = run(variant, strided, strided_grad, layout, device)
         for result, tensor in zip(results, expected, strict=True):
@@ -122,7 +122,8 @@ def test_rows_that_share_memory(dtype, stride, device):
         for seed in (1, 2, 3)
     )
     for variant in variants_on(device):
-        expected = run(variant, (gate.contiguous(), up.contiguous()), grad_out.contiguous())
+        dense = [tensor.contiguous() for tensor in (gate, up, grad_out)]
+        expected = run(variant, dense[:2], dense[2], device=device)
         results = run(variant, (gate, up), grad_out, device=device)
         assert all(map(same_bits, results, expected))
 

@@ -15,7 +15,8 @@ Capability detect() {
   const auto avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const auto avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (avx512) return __builtin_cpu_supports("avx512bf16") ? Capability::kAvx512Bf16 : Capability::kAvx512;
+  if (avx512)
+    return __builtin_cpu_supports("avx512bf16") ? Capability::kAvx512Bf16 : Capability::kAvx512;
   if (avx2) return Capability::kAvx2;
 #endif
   return Capability::kBaseline;

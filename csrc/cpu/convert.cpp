@@ -64,9 +64,11 @@ FUSED_ACTS_CLONES void store_all(const float* source, T* target, int64_t n) {
 
 #if defined(__x86_64__)
 
-// The half precision conversion instructions of AVX2 processors, which compilers do not form from the loops above.
+// The half precision conversion instructions of AVX2 processors, which compilers do not form from
+// the loops above.
 
-__attribute__((target("avx,f16c"))) void load_f16c(const Float16* source, float* target, int64_t n) {
+__attribute__((target("avx,f16c"))) void load_f16c(const Float16* source, float* target,
+                                                   int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i));
@@ -75,7 +77,8 @@ __attribute__((target("avx,f16c"))) void load_f16c(const Float16* source, float*
   load_all(source + i, target + i, n - i);
 }
 
-__attribute__((target("avx,f16c"))) void store_f16c(const float* source, Float16* target, int64_t n) {
+__attribute__((target("avx,f16c"))) void store_f16c(const float* source, Float16* target,
+                                                    int64_t n) {
   int64_t i = 0;
   for (; i + 8 <= n; i += 8) {
     const __m128i bits = _mm256_cvtps_ph(_mm256_loadu_ps(source + i), _MM_FROUND_TO_NEAREST_INT);

@@ -1,8 +1,7 @@
-// From a range of elements to dense runs: rows, interleaved operands, large outputs, gradients nobody needs.
+// From a range of elements to dense runs: rows, interleaved operands, gradients nobody needs.
 #include <algorithm>
 
 #include "dense.h"
-#include "stream.h"
 
 namespace fused_acts::cpu {
 namespace {
@@ -15,6 +14,13 @@ DenseLoops loops_for(const GluArgs& args) {
   return portable_loops(args.variant, args.dtype);
 }
 
+// Whether a call that touches so many bytes should write past the caches. From about the size of a
+// last-level cache, or of a few cores' share in that of a server, its outputs would push each other
+// out.
+bool should_stream(const GluArgs& args, int64_t operands) {
+  return operands * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;
+}
+
 // An operand that is read in runs, through a tile where it is interleaved.
 template <class T>
 class Reader {
@@ -22,7 +28,8 @@ class Reader {
   Reader(const Operand& operand, int64_t step) : operand_(operand), step_(step) {}
 
   const T* operator()(int64_t row, int64_t col, int64_t n) {
-    const T* source = static_cast<const T*>(operand_.data) + row * operand_.row_stride + col * step_;
+    const T* source =
+        static_cast<const T*>(operand_.data) + row * operand_.row_stride + col * step_;
     if (step_ == 1) return source;
     for (int64_t i = 0; i < n; ++i) tile_[i] = source[i * step_];
     return tile_;
@@ -34,13 +41,13 @@ class Reader {
   alignas(64) T tile_[kTile];
 };
 
-// An operand that is written in runs, through a tile where it is interleaved, streamed, or not wanted at all.
+// An operand that is written in runs, through a tile where it is interleaved or not wanted at all.
 template <class T>
 class Writer {
  public:
-  Writer(const Operand& operand, int64_t step, bool streams) : operand_(operand), step_(step), streams_(streams) {}
+  Writer(const Operand& operand, int64_t step) : operand_(operand), step_(step) {}
 
-  bool needs_tile() const { return operand_.data == nullptr || step_ != 1 || streams_; }
+  bool needs_tile() const { return operand_.data == nullptr || step_ != 1; }
 
   // Where to compute a run, and what then puts it into place.
   T* begin(int64_t row, int64_t col) {
@@ -48,20 +55,19 @@ class Writer {
     return needs_tile() ? tile_ : target_;
   }
   void end(int64_t n) {
-    if (!needs_tile() || operand_.data == nullptr) return;
-    if (step_ == 1) return stream_copy(target_, tile_, n * sizeof(T));
+    if (operand_.data == nullptr || step_ == 1) return;
     for (int64_t i = 0; i < n; ++i) target_[i * step_] = tile_[i];
   }
 
  private:
   const Operand& operand_;
   const int64_t step_;
-  const bool streams_;
   T* target_ = nullptr;
   alignas(64) T tile_[kTile];
 };
 
-// Calls visitor(row, col, n) for the runs, of one row and one tile if so wanted, that make up elements [begin, end).
+// Calls visitor(row, col, n) for the runs, of one row and one tile if so wanted, that make up
+// elements [begin, end).
 template <class Visitor>
 void for_each_run(int64_t cols, bool tiles, int64_t begin, int64_t end, Visitor&& visitor) {
   int64_t row = begin / cols, col = begin % cols;
@@ -82,36 +88,32 @@ void for_each_run(int64_t cols, bool tiles, int64_t begin, int64_t end, Visitor&
 
 void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
   const DenseLoops loops = loops_for(args);
-  const bool streams = exceeds_cache(3 * args.rows * args.cols * dtype_size(args.dtype));
+  const bool streams = args.step == 1 && should_stream(args, 3);
   visit_dtype(args.dtype, [&](auto t) {
     using T = decltype(t);
     Reader<T> gate(args.gate, args.step), up(args.up, args.step);
-    Writer<T> out(args.out, 1, streams);
-    const bool tiles = args.step != 1 || out.needs_tile();
-    for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
-      loops.forward(gate(row, col, n), up(row, col, n), out.begin(row, col), n);
-      out.end(n);
+    for_each_run(args.cols, args.step != 1, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+      T* out = static_cast<T*>(args.out.data) + row * args.out.row_stride + col;
+      loops.forward(gate(row, col, n), up(row, col, n), out, n, streams);
     });
   });
-  if (streams) finish_streaming();
 }
 
 void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
   const DenseLoops loops = loops_for(args);
-  const bool streams = exceeds_cache(5 * args.rows * args.cols * dtype_size(args.dtype));
   visit_dtype(args.dtype, [&](auto t) {
     using T = decltype(t);
     Reader<T> grad_out(args.grad_out, 1), gate(args.gate, args.step), up(args.up, args.step);
-    Writer<T> grad_gate(args.grad_gate, args.step, streams), grad_up(args.grad_up, args.step, streams);
-    const bool tiles = args.step != 1 || grad_gate.needs_tile() || grad_up.needs_tile();
+    Writer<T> grad_gate(args.grad_gate, args.step), grad_up(args.grad_up, args.step);
+    const bool tiles = grad_gate.needs_tile() || grad_up.needs_tile();
+    const bool streams = !tiles && should_stream(args, 5);
     for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
-      loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n), grad_gate.begin(row, col),
-                     grad_up.begin(row, col), n);
+      loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n),
+                     grad_gate.begin(row, col), grad_up.begin(row, col), n, streams);
       grad_gate.end(n);
       grad_up.end(n);
     });
   });
-  if (streams) finish_streaming();
 }
 
 }  // namespace fused_acts::cpu

@@ -8,7 +8,8 @@
 namespace fused_acts::cpu {
 namespace {
 
-constexpr int64_t kTile = 512;  // elements whose conversions to and from float stay in the first-level cache
+constexpr int64_t kTile =
+    512;  // elements whose conversions to and from float stay in the first-level cache
 
 template <class F, class G, class Real>
 FUSED_ACTS_CLONES void forward_loop(const Real* gate, const Real* up, Real* out, int64_t n) {
@@ -17,8 +18,8 @@ FUSED_ACTS_CLONES void forward_loop(const Real* gate, const Real* up, Real* out,
 }
 
 template <class F, class G, class Real>
-FUSED_ACTS_CLONES void backward_loop(const Real* grad_out, const Real* gate, const Real* up, Real* grad_gate,
-                                     Real* grad_up, int64_t n) {
+FUSED_ACTS_CLONES void backward_loop(const Real* grad_out, const Real* gate, const Real* up,
+                                     Real* grad_gate, Real* grad_up, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
     const Real grad = grad_out[i];
@@ -33,7 +34,8 @@ template <class T, class F, class G>
 struct Loops {
   static constexpr bool kConverts = !std::is_same_v<T, typename F::Real>;
 
-  static void forward(const void* gate_data, const void* up_data, void* out_data, int64_t n) {
+  static void forward(const void* gate_data, const void* up_data, void* out_data, int64_t n,
+                      bool /*streams*/) {
     const T *gate = static_cast<const T*>(gate_data), *up = static_cast<const T*>(up_data);
     T* out = static_cast<T*>(out_data);
     if constexpr (!kConverts) {
@@ -50,9 +52,10 @@ struct Loops {
     }
   }
 
-  static void backward(const void* grad_out_data, const void* gate_data, const void* up_data, void* grad_gate_data,
-                       void* grad_up_data, int64_t n) {
-    const T *grad_out = static_cast<const T*>(grad_out_data), *gate = static_cast<const T*>(gate_data);
+  static void backward(const void* grad_out_data, const void* gate_data, const void* up_data,
+                       void* grad_gate_data, void* grad_up_data, int64_t n, bool /*streams*/) {
+    const T *grad_out = static_cast<const T*>(grad_out_data),
+            *gate = static_cast<const T*>(gate_data);
     const T* up = static_cast<const T*>(up_data);
     T *grad_gate = static_cast<T*>(grad_gate_data), *grad_up = static_cast<T*>(grad_up_data);
     if constexpr (!kConverts) {

@@ -19,13 +19,14 @@ constexpr int kArchitecture = 0;
 template <class StorageType, Access access, int access_bytes, bool backward>
 struct Config {
   using T = StorageType;
-  using Index = std::conditional_t<has_long_index(access_bytes), uint64_t, uint32_t>;
+  static constexpr bool kGeneral = is_general(access_bytes);
+  using Index = std::conditional_t<kGeneral, uint64_t, uint32_t>;
   static constexpr bool kElement = access == Access::kElement;
   static constexpr bool kInterleaved = access == Access::kInterleaved;
   static constexpr int kBytes = access_bytes;
   static constexpr int kColumns = kBytes / (sizeof(T) * (kInterleaved ? 2 : 1));
   static constexpr int kPlainBytes = kColumns * sizeof(T);  // to out and grad_out
-  static constexpr int kVectors = vectors_per_thread(access, kBytes, backward);
+  static constexpr int kVectors = vectors_per_thread(access, kBytes);
   static constexpr int kGroup = group_size(kBytes);
   // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
   static constexpr int kMinBlocks = sizeof(T) == 8 ? 3 : backward && kBytes == 32 ? 5 : 6;
@@ -52,8 +53,8 @@ struct Place {
     if (C::kVectors > 1) vector += (vector & ~Index{C::kGroup - 1}) * (C::kVectors - 1);
   }
   // bytes: from one vector to the next
-  FUSED_ACTS_DEVICE char* in(const Matrix<Index>& matrix, int bytes) const {
-    return matrix.data + static_cast<uint64_t>(row * matrix.stride + vector) * bytes;
+  FUSED_ACTS_DEVICE char* in(char* data, Index stride, int bytes) const {
+    return data + static_cast<uint64_t>(row * stride + vector) * bytes;
   }
 };
 
@@ -100,9 +101,9 @@ FUSED_ACTS_DEVICE void forward_tail(const ForwardParams<Index>& p) {
   const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
   GateUp<T, 1, false> x;
   Vector<T, 1> out;
-  x.load_from(p.gate.data + strided, p.up.data + strided);
+  x.load_from(p.gate + strided, p.up + strided);
   forward<Unit>(x, out);
-  store(out, p.out.data + plain);
+  store(out, p.out + plain);
 }
 
 template <class Unit, class T, class Index>
@@ -112,11 +113,10 @@ FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
   const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
   GateUp<T, 1, false> x, grad;
   Vector<T, 1> grad_out;
-  load(p.grad_out.data + plain, grad_out);
-  x.load_from(p.gate.data + strided, p.up.data + strided);
+  load(p.grad_out + plain, grad_out);
+  x.load_from(p.gate + strided, p.up + strided);
   backward<Unit>(grad_out, x, grad);
-  grad.store_to(p.grad_gate.data + strided, p.grad_up.data + strided, p.grad_gate.data,
-                p.grad_up.data);
+  grad.store_to(p.grad_gate + strided, p.grad_up + strided, p.grad_gate, p.grad_up);
 }
 
 template <class Unit, class C>
@@ -129,14 +129,15 @@ __global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
     using Index = typename C::Index;
     const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
     const Place<C> place(n, p.shape);
-    if (n >= p.shape.threads || place.vector >= p.shape.vectors_per_row) {
+    if (n >= p.shape.threads ||
+        (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
       return forward_tail<Unit, T>(p);
     }
     const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
     const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
-    const char* gate = place.in(p.gate, bytes);
-    const char* up = place.in(p.up, bytes);
-    char* out = place.in(p.out, C::kPlainBytes);
+    const char* gate = place.in(p.gate, p.gate_stride, bytes);
+    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, bytes);
+    char* out = place.in(p.out, p.out_stride, C::kPlainBytes);
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     bool valid[C::kVectors];
 #pragma unroll
@@ -163,16 +164,18 @@ __global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
     using Index = typename C::Index;
     const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
     const Place<C> place(n, p.shape);
-    if (n >= p.shape.threads || place.vector >= p.shape.vectors_per_row) {
+    if (n >= p.shape.threads ||
+        (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
       return backward_tail<Unit, T>(p);
     }
     const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
     const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
-    const char* gate = place.in(p.gate, bytes);
-    const char* up = place.in(p.up, bytes);
-    const char* grad_out = place.in(p.grad_out, C::kPlainBytes);
-    char* grad_gate = place.in(p.grad_gate, bytes);
-    char* grad_up = place.in(p.grad_up, bytes);
+    const char* gate = place.in(p.gate, p.gate_stride, bytes);
+    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, bytes);
+    const char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
+    char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, bytes);
+    char* grad_up =
+        place.in(p.grad_up, C::kGeneral ? p.grad_up_stride : p.grad_gate_stride, bytes);
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     Vector<T, C::kColumns> seed[C::kVectors];
     bool valid[C::kVectors];
@@ -189,7 +192,8 @@ __global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
       GateUp<T, C::kColumns, C::kInterleaved> grad;
       backward<Unit>(seed[v], x[v], grad);
       if (valid[v]) {
-        grad.store_to(grad_gate + v * next, grad_up + v * next, p.grad_gate.data, p.grad_up.data);
+        grad.store_to(grad_gate + v * next, grad_up + v * next, !C::kGeneral || p.grad_gate,
+                      !C::kGeneral || p.grad_up);
       }
     }
   }

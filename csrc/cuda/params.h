@@ -27,20 +27,6 @@ Divider<Index> make_divider(int64_t divisor) {
           kBits == 32 ? 31 + log2 : log2};
 }
 
-template <class Index>
-struct alignas(16) Shape {
-  Divider<Index> threads_per_row;
-  Index threads;
-  Index vectors_per_row;
-};
-
-// Matrix and row stride in vectors; in elements where single ones are accessed.
-template <class Index>
-struct alignas(16) Matrix {
-  char* data;
-  Index stride;
-};
-
 // The columns behind the last vector of a single row.
 struct Tail {
   int64_t begin, end;
@@ -48,17 +34,28 @@ struct Tail {
   unsigned block;   // that works on them
 };
 
+// How a kernel's threads are laid over the matrices.
+template <class Index>
+struct alignas(16) Shape {
+  Divider<Index> threads_per_row;
+  Index threads, vectors_per_row;
+};
+
+// A matrix of gate's kind may be missing (no gradient wanted), and then its data is null.
+// Strides: from one row to the next, in vectors; in elements where single ones are accessed.
 template <class Index>
 struct ForwardParams {
   Shape<Index> shape;
-  Matrix<Index> gate, up, out;
+  Index gate_stride, out_stride, up_stride;
+  char *gate, *up, *out;
   Tail tail;
 };
 
 template <class Index>
 struct BackwardParams {
   Shape<Index> shape;
-  Matrix<Index> gate, up, grad_out, grad_gate, grad_up;
+  Index gate_stride, grad_out_stride, grad_gate_stride, up_stride, grad_up_stride;
+  char *gate, *up, *grad_out, *grad_gate, *grad_up;
   Tail tail;
 };
 
@@ -72,25 +69,39 @@ struct ParamsMaker {
     return {make_divider<Index>(plan.threads_per_row), static_cast<Index>(plan.threads),
             static_cast<Index>(plan.vectors_per_row)};
   }
-  // distance: from one vector to the next in a row, in elements
-  Matrix<Index> matrix(const Operand& operand, int64_t distance) const {
-    const int64_t stride = args.rows == 1 ? 0 : operand.row_stride / distance;
-    return {static_cast<char*>(operand.data), static_cast<Index>(stride)};
+  // step: from one column to the next, in elements
+  Index stride(const Operand& operand, int step = 1) const {
+    const int64_t unit = plan.access == Access::kElement ? 1 : plan.columns * step;
+    return static_cast<Index>(args.rows == 1 ? 0 : operand.row_stride / unit);
   }
-  Matrix<Index> plain(const Operand& operand) const { return matrix(operand, plan.columns); }
-  Matrix<Index> stepped(const Operand& operand) const {
-    return matrix(operand, plan.columns * args.step);
-  }
+  static char* data(const Operand& operand) { return static_cast<char*>(operand.data); }
   Tail tail() const {
     return {plan.vectors_per_row * plan.columns, args.cols, args.step,
             static_cast<unsigned>(plan.blocks)};
   }
   ForwardParams<Index> forward() const {
-    return {shape(), stepped(args.gate), stepped(args.up), plain(args.out), tail()};
+    return {shape(),
+            stride(args.gate, args.step),
+            stride(args.out),
+            stride(args.up, args.step),
+            data(args.gate),
+            data(args.up),
+            data(args.out),
+            tail()};
   }
   BackwardParams<Index> backward() const {
-    return {shape(), stepped(args.gate), stepped(args.up), plain(args.grad_out),
-            stepped(args.grad_gate), stepped(args.grad_up), tail()};
+    return {shape(),
+            stride(args.gate, args.step),
+            stride(args.grad_out),
+            stride(args.grad_gate, args.step),
+            stride(args.up, args.step),
+            stride(args.grad_up, args.step),
+            data(args.gate),
+            data(args.up),
+            data(args.grad_out),
+            data(args.grad_gate),
+            data(args.grad_up),
+            tail()};
   }
 };
 

@@ -9,7 +9,8 @@
 
 namespace fused_acts::cuda {
 
-constexpr int kMaxBlock = 256;  // threads
+constexpr int kWidestAccess = 32;  // bytes, on sm_100 and later; 16 before
+constexpr int kMaxBlock = 256;     // threads
 constexpr int kMinBlock = 64;
 // Smaller blocks are used until there are so many, to reach every multiprocessor of a large GPU.
 constexpr int64_t kManyBlocks = 256;
@@ -34,17 +35,17 @@ struct LaunchPlan {
 };
 
 // Enough loads in flight to hide the latency of memory, in few enough registers.
-constexpr int vectors_per_thread(Access access, int access_bytes, bool backward) {
-  const int bytes = (backward ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
-  return std::clamp(bytes / access_bytes, 1, 4);
+constexpr int vectors_per_thread(Access access, int access_bytes) {
+  return std::clamp((access == Access::kInterleaved ? 64 : 32) / access_bytes, 1, 4);
 }
 
 // So many threads side by side access 128 bytes; the next vector of each lies behind them.
 constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
 
-// Wide accesses come with 32-bit arithmetic: fewer than 2^31 threads, and matrices that span less
-// than 2^32 vectors (64 GiB). What is larger takes the narrower ones, which count in 64 bits.
-constexpr bool has_long_index(int access_bytes) { return access_bytes < 16; }
+// Wide accesses come with kernels for the common case: fewer than 2^31 threads, matrices that span
+// less than 2^32 vectors (64 GiB), rows of gate and up equally far apart, and both gradients wanted.
+// All else is for the general kernels, those of the narrower accesses.
+constexpr bool is_general(int access_bytes) { return access_bytes < 16; }
 constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
 
 namespace internal {
@@ -53,37 +54,47 @@ inline bool is_pair(const Operand& gate, const Operand& up, int64_t size) {
   return static_cast<char*>(gate.data) + size == up.data && gate.row_stride == up.row_stride;
 }
 
-// Whether gate and up (step columns apart) can be accessed so many columns at a time, and all other
-// operands too.
-inline bool fits(const GluArgs& args, int columns) {
-  const int64_t size = dtype_size(args.dtype), access_bytes = columns * size * args.step;
-  const bool long_index = has_long_index(static_cast<int>(access_bytes));
-  const auto accessible = [&](const Operand& operand, int64_t distance) {
-    if (operand.data == nullptr) return true;
-    const int64_t stride = args.rows == 1 ? 0 : operand.row_stride;
-    return reinterpret_cast<uintptr_t>(operand.data) % (distance * size) == 0 &&
-           stride % distance == 0 &&
-           (long_index ||
-            static_cast<double>(args.rows) * (stride / distance) < 0.9 * kVectorsEnd);
+// Whether the call is one for the kernels of wide accesses, with so many columns each.
+inline bool is_common(const GluArgs& args, int columns) {
+  const auto spans_less = [&](const Operand& operand) {
+    const int64_t stride = args.rows == 1 ? 0 : operand.row_stride / columns;
+    return stride < kVectorsEnd / args.rows - 1;
   };
+  const auto alike = [&](const Operand& gate, const Operand& up) {
+    return spans_less(gate) && (args.rows == 1 || gate.row_stride == up.row_stride);
+  };
+  const bool both = !args.grad_out.data || (args.grad_gate.data && args.grad_up.data);
+  return both && alike(args.gate, args.up) && alike(args.grad_gate, args.grad_up) &&
+         spans_less(args.out) && spans_less(args.grad_out) &&
+         args.rows * (args.cols / columns + 128) < kThreadsEnd;
+}
+
+// Whether all operands can be accessed so many columns at a time.
+inline bool fits(const GluArgs& args, int columns) {
+  const int64_t size = dtype_size(args.dtype);
+  const auto aligned = [&](const Operand& operand, int64_t distance) {
+    const int64_t stride = args.rows == 1 ? 0 : operand.row_stride;
+    return operand.data == nullptr ||
+           (reinterpret_cast<uintptr_t>(operand.data) % (distance * size) == 0 &&
+            stride % distance == 0);
+  };
+  const int distance = columns * args.step;
+  if (!is_general(static_cast<int>(distance * size)) && !is_common(args, columns)) return false;
   if (args.rows > 1 && args.cols % columns != 0) return false;
-  if (!long_index && args.rows * (args.cols / columns + 64) >= kThreadsEnd) return false;
   if (args.step == 2) {
     if (!is_pair(args.gate, args.up, size)) return false;
     if (args.grad_out.data && !is_pair(args.grad_gate, args.grad_up, size)) return false;
-  } else if (!accessible(args.up, columns) || !accessible(args.grad_up, columns)) {
+  } else if (!aligned(args.up, columns) || !aligned(args.grad_up, columns)) {
     return false;
   }
-  return accessible(args.gate, columns * args.step) &&
-         accessible(args.grad_gate, columns * args.step) && accessible(args.out, columns) &&
-         accessible(args.grad_out, columns);
+  return aligned(args.gate, distance) && aligned(args.grad_gate, distance) &&
+         aligned(args.out, columns) && aligned(args.grad_out, columns);
 }
 
 }  // namespace internal
 
 // The plan for a call with at least one element, in accesses of at most widest_access bytes.
 inline LaunchPlan make_plan(const GluArgs& args, int widest_access) {
-  const bool backward = args.grad_out.data != nullptr;
   const int size = static_cast<int>(dtype_size(args.dtype));
   LaunchPlan plan{Access::kElement, size, 1};
   for (int bytes = widest_access; bytes > size; bytes /= 2) {
@@ -94,7 +105,7 @@ inline LaunchPlan make_plan(const GluArgs& args, int widest_access) {
     }
   }
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  plan.vectors = vectors_per_thread(plan.access, plan.access_bytes, backward);
+  plan.vectors = vectors_per_thread(plan.access, plan.access_bytes);
   plan.vectors_per_row = args.cols / plan.columns;
   const int group = plan.vectors > 1 ? group_size(plan.access_bytes) : 1;
   plan.threads_per_row = ceil_div(plan.vectors_per_row, plan.vectors * group) * group;

@@ -1,0 +1,135 @@
+// Floats in AVX-512 registers, with the primitives of real_math.h. Only for files compiled for
+// AVX-512.
+#pragma once
+
+#include <immintrin.h>
+
+#include "../numeric.h"
+
+namespace fused_acts {
+
+// K registers of 16 floats that go through a computation in step: one chain of dependent
+// instructions alone would leave the processor waiting most of the time.
+template <int K>
+struct F32xN {
+  __m512 v[K];
+
+  F32xN() = default;
+  FUSED_ACTS_INLINE explicit F32xN(float x) {
+    for (int i = 0; i < K; ++i) v[i] = _mm512_set1_ps(x);
+  }
+};
+
+template <int K>
+struct MaskN {
+  __mmask16 v[K];
+};
+
+// The registers of op(a's register, b's register, ...)
+template <int K, class Op, class... Args>
+FUSED_ACTS_INLINE F32xN<K> each(Op op, const Args&... args) {
+  F32xN<K> result;
+#pragma GCC unroll 8
+  for (int i = 0; i < K; ++i) result.v[i] = op(args.v[i]...);
+  return result;
+}
+
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> operator+(F32xN<K> a, F32xN<K> b) {
+  return each<K>([](__m512 a, __m512 b) { return _mm512_add_ps(a, b); }, a, b);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> operator-(F32xN<K> a, F32xN<K> b) {
+  return each<K>([](__m512 a, __m512 b) { return _mm512_sub_ps(a, b); }, a, b);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> operator*(F32xN<K> a, F32xN<K> b) {
+  return each<K>([](__m512 a, __m512 b) { return _mm512_mul_ps(a, b); }, a, b);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> operator-(F32xN<K> a) {
+  return each<K>([](__m512 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }, a);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
+  return each<K>([](__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }, a, b, c);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> exact_fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
+  return fma(a, b, c);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> abs(F32xN<K> x) {
+  return each<K>([](__m512 x) { return _mm512_abs_ps(x); }, x);
+}
+
+template <int K>
+FUSED_ACTS_INLINE MaskN<K> operator>(F32xN<K> a, F32xN<K> b) {
+  MaskN<K> result;
+#pragma GCC unroll 8
+  for (int i = 0; i < K; ++i) result.v[i] = _mm512_cmp_ps_mask(a.v[i], b.v[i], _CMP_GT_OQ);
+  return result;
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> select(MaskN<K> condition, F32xN<K> a, F32xN<K> b) {
+  return each<K>([](__mmask16 c, __m512 a, __m512 b) { return _mm512_mask_blend_ps(c, b, a); },
+                 condition, a, b);
+}
+
+// The minimum and maximum instructions return their second operand if one is NaN.
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> clamp_above(F32xN<K> x, float bound) {
+  return each<K>([=](__m512 x) { return _mm512_min_ps(x, _mm512_set1_ps(bound)); }, x);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> clamp(F32xN<K> x, float low, float high) {
+  return each<K>(
+      [=](__m512 x) {
+        return _mm512_min_ps(_mm512_set1_ps(high), _mm512_max_ps(_mm512_set1_ps(low), x));
+      },
+      x);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> positive_part(F32xN<K> x) {
+  return each<K>([](__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }, x);
+}
+
+// 1/x to about 1 ulp for normal x with a normal inverse: an estimate good to 14 bits and a Newton
+// step.
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> reciprocal(F32xN<K> x) {
+  const F32xN<K> estimate = each<K>([](__m512 x) { return _mm512_rcp14_ps(x); }, x);
+  const F32xN<K> error = each<K>(
+      [](__m512 x, __m512 y) { return _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1.0f)); }, x, estimate);
+  return fma(estimate, error, estimate);
+}
+
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> round_to_integer(F32xN<K> x) {
+  return each<K>(
+      [](__m512 x) {
+        return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+      },
+      x);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> scale_down(F32xN<K> p, F32xN<K> n) {
+  return each<K>([](__m512 p, __m512 n) { return _mm512_scalef_ps(p, n); }, p, n);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> scale_down_or_flush(F32xN<K> p, F32xN<K> n) {
+  return scale_down(p, n);
+}
+
+// 2^t to about 3e-6, at most 2^127.
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> exp2_fast(F32xN<K> t) {
+  t = each<K>([](__m512 t) { return _mm512_min_ps(_mm512_set1_ps(127.0f), t); }, t);
+  // t - floor(t), 0 for -inf; the scaling below takes the floor of its exponent by itself
+  const F32xN<K> fraction = each<K>(
+      [](__m512 t) { return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }, t);
+  return scale_down(polynomial(fraction, 1.0f, 0.69304484f, 0.2412802f, 0.052242473f, 0.013426685f),
+                    t);
+}
+
+}  // namespace fused_acts
