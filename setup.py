@@ -5,6 +5,7 @@ compilers that run at once.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -45,9 +46,8 @@ def cuda_home(torch):
     return home if wanted else None
 
 
-def nvcc_architectures(home):
-    supported = subprocess.check_output([home / "bin/nvcc", "--list-gpu-arch"], text=True)
-    return cuda_config.architectures(os.environ.get("TORCH_CUDA_ARCH_LIST"), supported.split())
+def nvcc(home, option):
+    return subprocess.check_output([home / "bin/nvcc", option], text=True)
 
 
 def extension(torch, home):
@@ -64,9 +64,11 @@ def extension(torch, home):
     if home:
         sources += glob("csrc/cuda/*.cu")
         libraries += ["torch_cuda", "cudart"]
+        cuda_version = re.search(r"release (\S+),", nvcc(home, "--version"))[1]
         macros |= {
             "USE_CUDA": None,
             "FUSED_ACTS_WITH_CUDA": None,
+            "FUSED_ACTS_CUDA_VERSION": f'"{cuda_version}"',
             "FUSED_ACTS_CUDA_ARCHITECTURES": f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"',
         }
     return Extension(
@@ -92,7 +94,9 @@ def build_arguments():
     if home:
         # Read by torch.utils.cpp_extension, which guesses both where they are not set.
         os.environ["CUDA_HOME"] = str(home)
-        os.environ["TORCH_CUDA_ARCH_LIST"] = nvcc_architectures(home)
+        os.environ["TORCH_CUDA_ARCH_LIST"] = cuda_config.architectures(
+            os.environ.get("TORCH_CUDA_ARCH_LIST"), nvcc(home, "--list-gpu-arch").split()
+        )
     print(f"fused_acts: torch {torch.__version__}, CUDA from {home}", flush=True)
 
     from torch.utils.cpp_extension import BuildExtension

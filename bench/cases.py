@@ -1,6 +1,5 @@
 """What is measured: feed-forward shapes of real models, in the layout each model really uses."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,13 +111,12 @@ def build_cases(
 ) -> list[Case]:
     """All combinations, tokens halved until a case fits `memory` bytes.
 
-    The order is that of worth: a run that is cut short has lost the largest models' extremes.
+    Small sizes come first, so that a run that is cut short has lost few cases.
     """
-    order = sorted(tokens, key=lambda count: abs(math.log2(count / 256)))
     cases = [
         fit(Case(model, count, dtype, backward), memory)
         for dtype in dtypes
-        for count in order
+        for count in sorted(tokens)
         for model in models
         for backward in directions
     ]

@@ -23,11 +23,8 @@ MIN_WIDTH = 120
 
 
 def make_console() -> Console:
-    """A terminal wide enough for the tables, also where the output goes to a file."""
-    console = Console(highlight=False)
-    if console.width < MIN_WIDTH and not console.is_terminal:
-        console = Console(highlight=False, width=MIN_WIDTH)
-    return console
+    """At least as wide as the tables: a narrow terminal wraps them, but loses no number."""
+    return Console(highlight=False, width=max(MIN_WIDTH, Console().width))
 
 
 def format_time(seconds: float) -> str:
@@ -106,7 +103,8 @@ def result_tables(results: Sequence[Row | Failure]) -> list[Table]:
             heading = [str(tokens), direction.replace("forward+backward", "fwd + bwd")]
             for competitor, outputs in grouped(lines, lambda result: result.competitor):
                 by_output = {result.output: result for result in outputs}
-                cells: list[str | Text] = [*heading, Text(competitor, style=ours_style(competitor))]
+                name = Text(competitor, style="bold" if competitor == OURS else "")
+                cells: list[str | Text] = [*heading, name]
                 for output in ("fresh", "given"):
                     cells += metric_cells(by_output.get(output))
                 table.add_row(*cells)
@@ -125,10 +123,6 @@ def metric_cells(row: Row | Failure | None) -> list[str | Text]:
         f"{row.percent_of_limit:.0f}",
         styled_ratio(row.ratio_to_eager),
     ]
-
-
-def ours_style(competitor: str) -> str:
-    return "bold" if competitor == OURS else ""
 
 
 def grouped(

@@ -80,7 +80,6 @@ def main(args: argparse.Namespace) -> int:
         args.device,
         clock=Clock(clock.left() - (0 if args.no_digits else epochs)),  # a second each at worst
         max_rounds=args.rounds or (7 if args.quick else 25),
-        console=console,
     )
     order = list(dict.fromkeys(case.model for case in sorted(cases, key=model_order)))
     session.measurements.sort(key=lambda each: order.index(each.case.model))

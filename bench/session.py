@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from .cases import Case
 from .competitors import OURS, Competitor
@@ -49,18 +49,17 @@ def run_session(
     *,
     clock: Clock,
     max_rounds: int,
-    console: Console,
 ) -> Session:
     """Shares the time that is left among the cases that are left; stops when there is none."""
     session = Session()
     late: list[Case] = []
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True)),
+        BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, expand=True, transient=True) as progress:
         task = progress.add_task("", total=len(cases))
         pace = 1.0  # how much slower than expected setting up a case has been
         for index, case in enumerate(cases):

@@ -151,7 +151,6 @@ def main(args: argparse.Namespace) -> int:
         args.device,
         clock=Clock(args.budget),
         max_rounds=args.rounds,
-        console=console,
     )
     measured = {each.case: each for each in session.measurements}
     evaluated = [evaluate(t, measured[t.case]) for t in targets if t.case in measured]

@@ -5,7 +5,6 @@ A contender's time is the median over rounds, its ratio to another the median of
 
 import gc
 import math
-import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +19,7 @@ Label = tuple[str, str]  # competitor, output ("fresh" or "given")
 
 SAMPLE_SECONDS = 200e-6
 MIN_ROUNDS = 3
-TRIES = 8
-LONG_SECONDS = 10e-3
-GRAPH_BELOW_SECONDS = 100e-6  # on CUDA: below this a launch costs too much to be timed one by one
+GRAPH_BELOW_SECONDS = 300e-6  # on CUDA: below this the host may be slower than the kernels
 
 
 class Clock:
@@ -62,16 +59,16 @@ def interleave(
     """Rounds for about `seconds`, at least MIN_ROUNDS unless the clock runs out, at least one."""
     labels = list(samplers)
     samples: dict[Label, list[float]] = {label: [] for label in labels}
-    start, own = time.monotonic(), Clock(seconds)
+    began, own = time.monotonic(), Clock(seconds)
     with collector_off():
         for done in range(max_rounds):
             # Another contender goes first in each round: none is always behind the same neighbour.
-            start = done % len(labels)
-            for label in labels[start:] + labels[:start]:
+            first = done % len(labels)
+            for label in labels[first:] + labels[:first]:
                 samples[label].append(samplers[label]())
             if not clock.left() or (done + 1 >= MIN_ROUNDS and not own.left()):
                 break
-    return Timings(samples, time.monotonic() - start)
+    return Timings(samples, time.monotonic() - began)
 
 
 def make_sampler(calls: Sequence[Call], device: torch.device) -> Sampler:
@@ -85,33 +82,22 @@ def cpu_sampler(call: Call) -> Sampler:
     call()
     repeats = math.ceil(SAMPLE_SECONDS / max(time.perf_counter() - start, 1e-7))
 
-    def once() -> float:
+    def sample() -> float:
         if repeats > 1:  # what the neighbour left in the caches must not count against this one
             call()
         start = time.perf_counter()
         for _ in range(repeats):
             call()
-        return time.perf_counter() - start
-
-    def sample() -> float:
-        # A short sample in which another process took a core away says nothing: it is taken again.
-        seconds = []
-        for _ in range(TRIES):
-            before = preemptions()
-            seconds.append(once())
-            if preemptions() == before or seconds[-1] > LONG_SECONDS:
-                break
-        return min(seconds) / repeats
+        return (time.perf_counter() - start) / repeats
 
     return sample
 
 
-def preemptions() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
-
-
 def cuda_sampler(calls: Sequence[Call]) -> Sampler:
-    """CUDA events around one pass over all buffers, which together exceed the L2 cache."""
+    """CUDA events around one pass over all buffers, which together exceed the L2 cache.
+
+    Where the kernels are short the pass is a CUDA graph, so that they and not the host are timed.
+    """
 
     def run() -> None:
         # The results are kept until the pass ends, so that fresh outputs are distinct memory too.
@@ -124,7 +110,7 @@ def cuda_sampler(calls: Sequence[Call]) -> Sampler:
         run()
     torch.cuda.current_stream().wait_stream(stream)
     seconds = time_events(run) / len(calls)
-    if seconds < GRAPH_BELOW_SECONDS:
+    if len(calls) > 1 or seconds < GRAPH_BELOW_SECONDS:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()

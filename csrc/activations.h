@@ -2,18 +2,40 @@
 //
 // Each activation is a functor over a math M (real_math.h) with
 //   value(x)     f(x)
-//   dual(x)      {f(x), f'(x)}, sharing what the two have in common
+//   dual(x)      {f(x), f'(x)}, sharing what the two have in common; the derivative is a number, a
+//   condition that
+//                stands for 1 or 0, or One. times(derivative, y) multiplies by it
 // written without branches, so that one source serves a CUDA thread and a CPU vector lane.
 #pragma once
+
+#include <type_traits>
 
 #include "real_math.h"
 
 namespace fused_acts {
 
-template <class Real>
+template <class Real, class Derivative = Real>
 struct Dual {
-  Real value, derivative;
+  Real value;
+  Derivative derivative;
 };
+
+// The derivative of the identity.
+struct One {};
+
+template <class Real>
+FUSED_ACTS_INLINE Real times(Real derivative, Real y) {
+  return derivative * y;
+}
+template <class Real>
+FUSED_ACTS_INLINE Real times(One, Real y) {
+  return y;
+}
+// Not a product: 0 * inf is no gradient.
+template <class Condition, class Real>
+FUSED_ACTS_INLINE Real times(Condition derivative, Real y) {
+  return select(derivative, y, Real(0.0f));
+}
 
 // identity(x) = x
 template <class M>
@@ -21,7 +43,7 @@ struct Identity {
   using Real = typename M::Real;
   static constexpr const char* kName = "identity";
   FUSED_ACTS_INLINE Real value(Real x) const { return x; }
-  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return {x, Real(1.0f)}; }
+  FUSED_ACTS_INLINE Dual<Real, One> dual(Real x) const { return {x, One{}}; }
 };
 
 // relu(x) = max(x, 0), derivative 0 at 0
@@ -30,8 +52,9 @@ struct Relu {
   using Real = typename M::Real;
   static constexpr const char* kName = "relu";
   FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x); }
-  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    return {positive_part(x), select(x > Real(0.0f), Real(1.0f), Real(0.0f))};
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    const auto rises = not_below_or_zero(x);
+    return Dual<Real, std::remove_const_t<decltype(rises)>>{positive_part(x), rises};
   }
 };
 
@@ -68,12 +91,12 @@ struct Gelu {
   using Real = typename M::Real;
   static constexpr const char* kName = "gelu";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    return positive_part(x) - M::normal_tail(x).product;
+    return positive_part(x, -0.0f) - M::normal_tail(x).product;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto normal = M::normal_tail(x);
     const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
-    return {positive_part(x) - normal.product, fma(x, normal.density, below)};
+    return {positive_part(x, -0.0f) - normal.product, fma(x, normal.density, below)};
   }
 };
 

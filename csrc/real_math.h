@@ -66,23 +66,30 @@ FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
 }
 FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
 
+// max(x, bound); NaN stays.
+FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
+
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
-  x = x < low ? low : x;
+  x = clamp_below(x, low);
   return x > high ? high : x;
 }
 
-// max(x, 0); NaN stays.
-FUSED_ACTS_INLINE float positive_part(float x) {
+// x where it is positive, `zero` (0 or -0) where it is negative; NaN stays.
+FUSED_ACTS_INLINE float positive_part(float x, float zero = 0.0f) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
   float y;
-  asm("max.NaN.f32 %0, %1, 0f00000000;" : "=f"(y) : "f"(x));
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(zero));
   return y;
 #else
-  return x < 0 ? 0.0f : x;
+  return x < 0 ? zero : x;
 #endif
 }
-FUSED_ACTS_INLINE double positive_part(double x) { return x < 0 ? 0.0 : x; }
+FUSED_ACTS_INLINE double positive_part(double x, float zero = 0.0f) { return x < 0 ? zero : x; }
+
+// Whether x is above 0, or NaN.
+FUSED_ACTS_INLINE bool not_below_or_zero(float x) { return !(x <= 0); }
+FUSED_ACTS_INLINE bool not_below_or_zero(double x) { return !(x <= 0); }
 
 // 1/x: exactly rounded on the host, within 1 ulp on the device.
 FUSED_ACTS_INLINE float reciprocal(float x) {
@@ -153,11 +160,11 @@ struct Math16 {
   using Real = RealType;
   using Exponent = Real;  // -log2(e) * argument + log2(kScale)
 
-  // The sigmoid is formed as kScale^-1 * sigmoid, which stays a normal float down to x = -92:
-  // x*sigmoid(x) is a normal bfloat16 there, when sigmoid(x) itself is not. x*kScale is exact,
-  // 16-bit storage leaves the bits.
-  static constexpr float kScale = 1.0f / 256;
-  static constexpr float kLog2Scale = -8.0f;
+  // The sigmoid is formed as kScale^-1 * sigmoid, a normal float down to x = -98: x*sigmoid(x)*up
+  // may be a normal bfloat16 where the sigmoid is not even a normal float.
+  static constexpr float kScale = 1.0f / 65536;
+  static constexpr float kLog2Scale = -16.0f;
+  static constexpr float kSqrtScale = 1.0f / 256;
 
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
     return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
@@ -176,19 +183,26 @@ struct Math16 {
     const Real sigmoid = s * Real(kScale);
     return {x * sigmoid, sigmoid};
 #else
-    return {(x * Real(kScale)) * s, s * Real(kScale)};
+    // both factors stay in range: x*kScale would lose bits of a subnormal x, x*s overflow
+    return {(x * Real(kSqrtScale)) * (s * Real(kSqrtScale)), s * Real(kScale)};
 #endif
   }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a =
         clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
-    const Real gaussian = exp2_fast((a * a) * Real(static_cast<float>(-0.5 * kLog2E)));
+    // gaussian, ratio and tail carry kScale^-1, kSqrtScale and kSqrtScale^-1, for what holds of the
+    // sigmoid
+    const Real gaussian =
+        exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
     // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
+    constexpr float c = kSqrtScale;
     const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
-    const Real ratio = polynomial(t, -7.9777968e-05f, 0.12127457f, 0.10670517f, 0.16476294f,
-                                  -0.048642423f, 0.24057146f, -0.084592873f);
-    return {(a * ratio) * gaussian, ratio * gaussian,
-            gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+    const Real ratio =
+        polynomial(t, c * -7.9777968e-05f, c * 0.12127457f, c * 0.10670517f, c * 0.16476294f,
+                   c * -0.048642423f, c * 0.24057146f, c * -0.084592873f);
+    const Real tail = ratio * gaussian;
+    return {(a * Real(kSqrtScale)) * tail, tail * Real(kSqrtScale),
+            gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
   }
 
  private:
@@ -260,6 +274,7 @@ struct Math32 {
     const Real a = clamp_above(e.k, 0.0f);
     const Real weight =
         reciprocal(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, a - e.k));
+    x = clamp_below(x, -1e30f);  // whose product is 0 already, where -inf would not become it
     return {scale_down(x, a) * weight, scale_down(weight, a)};
   }
   static FUSED_ACTS_INLINE Real exp(Exponent z) {

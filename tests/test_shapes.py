@@ -107,6 +107,19 @@ def test_a_call_is_deterministic(layout):
         assert all(map(same_bits, first, second))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_larger_than_the_caches(dtype, layout):
+    """Big calls may be stored in another way; odd rows put them at every alignment."""
+    rows, cols = 1031, 5557
+    gate, up, grad_out = (tensor.repeat(rows, 1) for tensor in operands(1, cols, dtype=dtype))
+    inputs = as_inputs(gate, up, layout)
+    for variant in VARIANTS[-1:]:
+        row = run(variant, [tensor[:1] for tensor in inputs], grad_out[:1], layout)
+        for result, expected in zip(run(variant, inputs, grad_out, layout), row, strict=True):
+            assert same_bits(result, expected.expand_as(result))
+
+
 @pytest.mark.slow
 def test_more_than_2_31_elements():
     """4 GB of output from one row, repeated; the last rows lie past 32-bit offsets."""

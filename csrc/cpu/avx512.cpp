@@ -145,8 +145,8 @@ struct Loops {
       const auto grad = load(access, grad_out + i);
       const auto f = F<A>{}.dual(load(access, gate + i));
       const auto g = G<A>{}.dual(load(access, up + i));
-      store(access, grad_gate + i, grad * (f.derivative * g.value));
-      store(access, grad_up + i, grad * (f.value * g.derivative));
+      store(access, grad_gate + i, times(f.derivative, grad * g.value));
+      store(access, grad_up + i, times(g.derivative, grad * f.value));
     };
     streams = streams && misalignment(grad_gate) == misalignment(grad_up);
     streams ? stream_each_vector(grad_gate, n, step) : for_each_vector<false>(0, n, step);

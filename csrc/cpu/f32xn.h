@@ -82,6 +82,10 @@ FUSED_ACTS_INLINE F32xN<K> clamp_above(F32xN<K> x, float bound) {
   return each<K>([=](__m512 x) { return _mm512_min_ps(x, _mm512_set1_ps(bound)); }, x);
 }
 template <int K>
+FUSED_ACTS_INLINE F32xN<K> clamp_below(F32xN<K> x, float bound) {
+  return each<K>([=](__m512 x) { return _mm512_max_ps(_mm512_set1_ps(bound), x); }, x);
+}
+template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp(F32xN<K> x, float low, float high) {
   return each<K>(
       [=](__m512 x) {
@@ -90,18 +94,29 @@ FUSED_ACTS_INLINE F32xN<K> clamp(F32xN<K> x, float low, float high) {
       x);
 }
 template <int K>
-FUSED_ACTS_INLINE F32xN<K> positive_part(F32xN<K> x) {
-  return each<K>([](__m512 x) { return _mm512_max_ps(_mm512_setzero_ps(), x); }, x);
+FUSED_ACTS_INLINE F32xN<K> positive_part(F32xN<K> x, float zero = 0.0f) {
+  return clamp_below(x, zero);
+}
+template <int K>
+FUSED_ACTS_INLINE MaskN<K> not_below_or_zero(F32xN<K> x) {
+  MaskN<K> result;
+#pragma GCC unroll 8
+  for (int i = 0; i < K; ++i)
+    result.v[i] = _mm512_cmp_ps_mask(x.v[i], _mm512_setzero_ps(), _CMP_NLE_UQ);
+  return result;
 }
 
-// 1/x to about 1 ulp for normal x with a normal inverse: an estimate good to 14 bits and a Newton
-// step.
+// 1/x to about 1 ulp, 0 for infinity: an estimate good to 14 bits and a Newton step.
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> reciprocal(F32xN<K> x) {
-  const F32xN<K> estimate = each<K>([](__m512 x) { return _mm512_rcp14_ps(x); }, x);
-  const F32xN<K> error = each<K>(
-      [](__m512 x, __m512 y) { return _mm512_fnmadd_ps(x, y, _mm512_set1_ps(1.0f)); }, x, estimate);
-  return fma(estimate, error, estimate);
+  return each<K>(
+      [](__m512 x) {
+        const __m512 estimate = _mm512_rcp14_ps(x);
+        const __m512 error = _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(1.0f));
+        const __mmask16 finite = _mm512_cmp_ps_mask(x, _mm512_set1_ps(INFINITY), _CMP_LT_OQ);
+        return _mm512_mask_fmadd_ps(estimate, finite, error, estimate);
+      },
+      x);
 }
 
 template <int K>
@@ -121,11 +136,10 @@ FUSED_ACTS_INLINE F32xN<K> scale_down_or_flush(F32xN<K> p, F32xN<K> n) {
   return scale_down(p, n);
 }
 
-// 2^t to about 3e-6, at most 2^127.
+// 2^t to about 3e-6.
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> exp2_fast(F32xN<K> t) {
-  t = each<K>([](__m512 t) { return _mm512_min_ps(_mm512_set1_ps(127.0f), t); }, t);
-  // t - floor(t), 0 for -inf; the scaling below takes the floor of its exponent by itself
+  // t - floor(t), 0 for an infinity; the scaling below takes the floor of its exponent by itself
   const F32xN<K> fraction = each<K>(
       [](__m512 t) { return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }, t);
   return scale_down(polynomial(fraction, 1.0f, 0.69304484f, 0.2412802f, 0.052242473f, 0.013426685f),

@@ -25,8 +25,8 @@ FUSED_ACTS_CLONES void backward_loop(const Real* grad_out, const Real* gate, con
     const Real grad = grad_out[i];
     const auto f = F{}.dual(gate[i]);
     const auto g = G{}.dual(up[i]);
-    grad_gate[i] = grad * (f.derivative * g.value);
-    grad_up[i] = grad * (f.value * g.derivative);
+    grad_gate[i] = times(f.derivative, grad * g.value);
+    grad_up[i] = times(g.derivative, grad * f.value);
   }
 }
 

@@ -77,8 +77,11 @@ FUSED_ACTS_INLINE F32x2 abs(F32x2 x) { return {abs(x.lo), abs(x.hi)}; }
 FUSED_ACTS_INLINE F32x2 clamp_above(F32x2 x, float bound) {
   return {clamp_above(x.lo, bound), clamp_above(x.hi, bound)};
 }
-FUSED_ACTS_INLINE F32x2 positive_part(F32x2 x) {
-  return {positive_part(x.lo), positive_part(x.hi)};
+FUSED_ACTS_INLINE F32x2 positive_part(F32x2 x, float zero = 0.0f) {
+  return {positive_part(x.lo, zero), positive_part(x.hi, zero)};
+}
+FUSED_ACTS_INLINE Bool2 not_below_or_zero(F32x2 x) {
+  return {not_below_or_zero(x.lo), not_below_or_zero(x.hi)};
 }
 FUSED_ACTS_INLINE F32x2 reciprocal(F32x2 x) { return {reciprocal(x.lo), reciprocal(x.hi)}; }
 FUSED_ACTS_INLINE F32x2 exp2_fast(F32x2 t) { return {exp2_fast(t.lo), exp2_fast(t.hi)}; }

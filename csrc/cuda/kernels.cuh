@@ -52,9 +52,9 @@ struct Place {
     vector = n + row * shape.threads_per_row.minus_divisor;
     if (C::kVectors > 1) vector += (vector & ~Index{C::kGroup - 1}) * (C::kVectors - 1);
   }
-  // bytes: from one vector to the next
-  FUSED_ACTS_DEVICE char* in(char* data, Index stride, int bytes) const {
-    return data + static_cast<uint64_t>(row * stride + vector) * bytes;
+  // bytes: what strides count in; step: from one vector to the next
+  FUSED_ACTS_DEVICE char* in(char* data, Index stride, int bytes, int step = 1) const {
+    return data + static_cast<uint64_t>(row * stride + vector * step) * bytes;
   }
 };
 
@@ -85,10 +85,8 @@ FUSED_ACTS_DEVICE void backward(const Vector<T, kColumns>& grad_out,
     const auto f_dual = f.dual(x.template gate<Real>(i));
     const auto g_dual = g.dual(x.template up<Real>(i));
     const Real seed = get<Real>(grad_out, i);
-    const Real grad_gate = (seed * g_dual.value) * f_dual.derivative;
-    Real grad_up = seed * f_dual.value;
-    // A packed multiplication by 1 would not be folded away.
-    if constexpr (!std::is_same_v<G, Identity<Math>>) grad_up = grad_up * g_dual.derivative;
+    const Real grad_gate = times(f_dual.derivative, seed * g_dual.value);
+    const Real grad_up = times(g_dual.derivative, seed * f_dual.value);
     grad.set_both(i, grad_gate, grad_up);
   }
 }
@@ -133,10 +131,10 @@ __global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
         (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
       return forward_tail<Unit, T>(p);
     }
-    const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
-    const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
-    const char* gate = place.in(p.gate, p.gate_stride, bytes);
-    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, bytes);
+    const int step = C::kElement ? p.tail.column_step : 1;
+    const int next = C::kBytes * C::kGroup * step, next_plain = C::kPlainBytes * C::kGroup;
+    const char* gate = place.in(p.gate, p.gate_stride, C::kBytes, step);
+    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, C::kBytes, step);
     char* out = place.in(p.out, p.out_stride, C::kPlainBytes);
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     bool valid[C::kVectors];
@@ -168,14 +166,14 @@ __global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
         (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
       return backward_tail<Unit, T>(p);
     }
-    const int bytes = C::kElement ? p.tail.column_step * sizeof(T) : C::kBytes;
-    const int next = bytes * C::kGroup, next_plain = C::kPlainBytes * C::kGroup;
-    const char* gate = place.in(p.gate, p.gate_stride, bytes);
-    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, bytes);
+    const int step = C::kElement ? p.tail.column_step : 1;
+    const int next = C::kBytes * C::kGroup * step, next_plain = C::kPlainBytes * C::kGroup;
+    const char* gate = place.in(p.gate, p.gate_stride, C::kBytes, step);
+    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, C::kBytes, step);
     const char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
-    char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, bytes);
+    char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, C::kBytes, step);
     char* grad_up =
-        place.in(p.grad_up, C::kGeneral ? p.grad_up_stride : p.grad_gate_stride, bytes);
+        place.in(p.grad_up, C::kGeneral ? p.grad_up_stride : p.grad_gate_stride, C::kBytes, step);
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     Vector<T, C::kColumns> seed[C::kVectors];
     bool valid[C::kVectors];

@@ -66,7 +66,7 @@ struct ParamsMaker {
   const LaunchPlan& plan;
 
   Shape<Index> shape() const {
-    return {make_divider<Index>(plan.threads_per_row), static_cast<Index>(plan.threads),
+    return {make_divider<Index>(std::max<int64_t>(plan.threads_per_row, 1)), static_cast<Index>(plan.threads),
             static_cast<Index>(plan.vectors_per_row)};
   }
   // step: from one column to the next, in elements
