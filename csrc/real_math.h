@@ -160,11 +160,11 @@ struct Math16 {
   using Real = RealType;
   using Exponent = Real;  // -log2(e) * argument + log2(kScale)
 
-  // The sigmoid is formed as kScale^-1 * sigmoid, a normal float down to x = -98: x*sigmoid(x)*up
-  // may be a normal bfloat16 where the sigmoid is not even a normal float.
+  // Functions that underflow are formed with a factor kScale^-1, since exponential and reciprocal
+  // flush subnormal results to 0. Multiplied by kScale they may become subnormal, but
+  // x*sigmoid(x)*up may still be a normal bfloat16, and where it is they have the bits for it.
   static constexpr float kScale = 1.0f / 65536;
   static constexpr float kLog2Scale = -16.0f;
-  static constexpr float kSqrtScale = 1.0f / 256;
 
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
     return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
@@ -174,40 +174,26 @@ struct Math16 {
         fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
     return fma(x, slope, Real(kLog2Scale));
   }
-  static FUSED_ACTS_INLINE Real sigmoid(Exponent t) { return scaled_sigmoid(t) * Real(kScale); }
+  static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
+    return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
+  }
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
-    const Real s = scaled_sigmoid(t);
-#ifdef __CUDA_ARCH__
-    // Subnormal in the far tail, where it keeps the bits that 16-bit storage needs; one product
-    // less.
-    const Real sigmoid = s * Real(kScale);
-    return {x * sigmoid, sigmoid};
-#else
-    // both factors stay in range: x*kScale would lose bits of a subnormal x, x*s overflow
-    return {(x * Real(kSqrtScale)) * (s * Real(kSqrtScale)), s * Real(kScale)};
-#endif
+    const Real s = sigmoid(t);
+    return {x * s, s};
   }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a =
         clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
-    // gaussian, ratio and tail carry kScale^-1, kSqrtScale and kSqrtScale^-1, for what holds of the
-    // sigmoid
-    const Real gaussian =
+    const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
     // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
-    constexpr float c = kSqrtScale;
+    constexpr float c = kScale;
     const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
     const Real ratio =
         polynomial(t, c * -7.9777968e-05f, c * 0.12127457f, c * 0.10670517f, c * 0.16476294f,
                    c * -0.048642423f, c * 0.24057146f, c * -0.084592873f);
-    const Real tail = ratio * gaussian;
-    return {(a * Real(kSqrtScale)) * tail, tail * Real(kSqrtScale),
-            gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
-  }
-
- private:
-  static FUSED_ACTS_INLINE Real scaled_sigmoid(Exponent t) {
-    return reciprocal(exp2_fast(t) + Real(kScale));
+    const Real tail = ratio * scaled_gaussian;
+    return {a * tail, tail, scaled_gaussian * Real(c * static_cast<float>(kRsqrt2Pi))};
   }
 };
 
