@@ -91,12 +91,14 @@ struct Gelu {
   using Real = typename M::Real;
   static constexpr const char* kName = "gelu";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    return positive_part(x, -0.0f) - M::normal_tail(x).product;
+    const auto normal = M::coarse_normal_tail(x);
+    return fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto normal = M::normal_tail(x);
     const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
-    return {positive_part(x, -0.0f) - normal.product, fma(x, normal.density, below)};
+    return {fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f)),
+            fma(x, normal.density, below)};
   }
 };
 
@@ -114,9 +116,10 @@ struct GeluTanh {
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
-    // past x^2 = 1000 gelu*(1 - s) is 0, and 0*inf must not arise
-    const Real slope = fma(clamp_above(x * x, 1000.0f), Real(3 * kCubic), Real(kLinear));
-    return {gelu, fma(gelu * (Real(1.0f) - s), slope, s)};
+    // gelu*(1 - s) is 0 long before the slope reaches this bound, and 0*inf must not arise
+    constexpr float kBound = 4096.0f;
+    const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
+    return {gelu, fma(gelu * fma(s, Real(-kBound), Real(kBound)), slope, s)};
   }
 };
 

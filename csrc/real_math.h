@@ -9,9 +9,9 @@
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Real     sigmoid(exponent)
-//   {product, sigmoid} times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and
-//   sigmoid {product, tail, density} normal_tail(x)         |x|*P(Z > |x|), P(Z > |x|), density(x)
-//   for a standard normal Z
+//   SigmoidProduct times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and
+//   sigmoid NormalTail normal_tail(x)         of a standard normal Z NormalTail
+//   coarse_normal_tail(x)  the same, accurate enough for a value but not a derivative
 #pragma once
 
 #include <cmath>
@@ -37,7 +37,8 @@ struct SigmoidProduct {
 
 template <class Real>
 struct NormalTail {
-  Real product, tail, density;
+  Real factor_a, factor_b;  // of |x|*P(Z > |x|)
+  Real tail, density;       // P(Z > |x|), the density at x
 };
 
 // ---- Primitives, overloaded per arithmetic type
@@ -65,6 +66,17 @@ FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
 #endif
 }
 FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
+
+// min(a*b + c, 1), for what is not negative.
+template <class Real>
+FUSED_ACTS_INLINE Real saturated_fma(Real a, Real b, Real c) {
+  return clamp_above(fma(a, b, c), 1.0f);
+}
+#ifdef __CUDA_ARCH__
+FUSED_ACTS_INLINE float saturated_fma(float a, float b, float c) {
+  return __saturatef(__fmaf_rn(a, b, c));
+}
+#endif
 
 // max(x, bound); NaN stays.
 FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
@@ -181,19 +193,28 @@ struct Math16 {
     const Real s = sigmoid(t);
     return {x * s, s};
   }
+  // The ratio exp(a^2/2) * P(Z > a) is a polynomial in 1/(q + a), over [0, 14.5].
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
+    // relative error 2e-6
+    return normal_tail(x, 3.33333333f, -7.97840396e-05f, 0.404248737f, 1.18561118f, 6.10233574f,
+                       -6.00521033f, 99.0004272f, -116.039344f);
+  }
+  static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) {
+    // relative error 1.4e-5
+    return normal_tail(x, 2.77777778f, 0.000182289127f, 0.38955535f, 1.2974342f, 0.778301303f,
+                       15.0735112f, -16.2168902f);
+  }
+
+ private:
+  template <class... Coefficients>
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x, float q, Coefficients... c) {
     const Real a =
         clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
     const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
-    // exp(a^2/2) * P(Z > a) as a polynomial in 1/(1 + 0.3a), relative error 2e-6 over [0, 14.5]
-    constexpr float c = kScale;
-    const Real t = reciprocal(fma(a, Real(0.3f), Real(1.0f)));
-    const Real ratio =
-        polynomial(t, c * -7.9777968e-05f, c * 0.12127457f, c * 0.10670517f, c * 0.16476294f,
-                   c * -0.048642423f, c * 0.24057146f, c * -0.084592873f);
-    const Real tail = ratio * scaled_gaussian;
-    return {a * tail, tail, scaled_gaussian * Real(c * static_cast<float>(kRsqrt2Pi))};
+    const Real t = reciprocal(a + Real(q));
+    const Real tail = polynomial(t, kScale * c...) * scaled_gaussian;
+    return {a, tail, tail, scaled_gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
   }
 };
 
@@ -279,9 +300,9 @@ struct Math32 {
         0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f, -0.12018352001886105f,
         0.33074524821417595f, -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
         0.011075468923568437f);
-    return {(a * ratio) * gaussian, ratio * gaussian,
-            gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+    return {a * ratio, gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
   }
+  static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) { return normal_tail(x); }
 
  private:
   static constexpr float kFar =
@@ -335,7 +356,10 @@ struct Math64 {
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
     const double a = clamp_above(abs(x), 40.0f);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);
-    return {a * tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
+    return {a, tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
+  }
+  static FUSED_ACTS_INLINE NormalTail<double> coarse_normal_tail(double x) {
+    return normal_tail(x);
   }
 };
 

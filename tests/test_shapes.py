@@ -79,9 +79,10 @@ def test_one_long_row(dtype, layout):
 @pytest.mark.parametrize("rows", [1, 3, 257])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_two_tensors_and_every_packing_agree(dtype, rows, device):
+    """So do the accesses that their strides and widths allow, one element or many at a time."""
     for cols in (130, 177):
         gate, up, grad_out = operands(rows, cols, dtype=dtype)
-        for variant in variants_on(device):
+        for variant in VARIANTS if rows == 257 else variants_on(device):
             expected = forward_backward(variant, gate, up, grad_out, device=device)
             for layout in LAYOUTS:
                 result = forward_backward(variant, gate, up, grad_out, layout, device)

@@ -45,7 +45,7 @@ def tails(dtype: torch.dtype) -> torch.Tensor:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_over_the_whole_range(variant, dtype, up, device):
-    gate = tails(dtype)
+    gate = tails(dtype)[:: 1 if device == "cpu" else 5].contiguous()
     up = torch.full_like(gate, up)
     out = forward(variant, gate, up, device=device)
     check_forward(variant, out, exact_forward(variant, gate, up))

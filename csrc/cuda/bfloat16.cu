@@ -1,3 +1,5 @@
 #include "launch.cuh"
 
-template cudaError_t fused_acts::cuda::launch<fused_acts::BFloat16>(const GluArgs&, const LaunchPlan&, cudaStream_t);
+template cudaError_t fused_acts::cuda::launch<fused_acts::BFloat16>(const GluArgs&,
+                                                                    const LaunchPlan&,
+                                                                    cudaStream_t);

@@ -1,6 +1,6 @@
-// A pair of floats that moves through the arithmetic as one: sm_100 and later have instructions that work on both
-// halves at once, and nvcc does not form them by itself. Elsewhere the same operations go lane by lane.
-// The overloads are those that real_math.h has for float.
+// A pair of floats that moves through the arithmetic as one: sm_100 and later have instructions
+// that work on both halves at once, and nvcc does not form them by itself. Elsewhere the same
+// operations go lane by lane. The overloads are those that real_math.h has for float.
 #pragma once
 
 #include "real_math.h"
@@ -76,6 +76,9 @@ FUSED_ACTS_INLINE F32x2 select(Bool2 condition, F32x2 a, F32x2 b) {
 FUSED_ACTS_INLINE F32x2 abs(F32x2 x) { return {abs(x.lo), abs(x.hi)}; }
 FUSED_ACTS_INLINE F32x2 clamp_above(F32x2 x, float bound) {
   return {clamp_above(x.lo, bound), clamp_above(x.hi, bound)};
+}
+FUSED_ACTS_INLINE F32x2 saturated_fma(F32x2 a, F32x2 b, F32x2 c) {
+  return {saturated_fma(a.lo, b.lo, c.lo), saturated_fma(a.hi, b.hi, c.hi)};
 }
 FUSED_ACTS_INLINE F32x2 positive_part(F32x2 x, float zero = 0.0f) {
   return {positive_part(x.lo, zero), positive_part(x.hi, zero)};

@@ -1,3 +1,4 @@
 #include "launch.cuh"
 
-template cudaError_t fused_acts::cuda::launch<float>(const GluArgs&, const LaunchPlan&, cudaStream_t);
+template cudaError_t fused_acts::cuda::launch<float>(const GluArgs&, const LaunchPlan&,
+                                                     cudaStream_t);

@@ -1,3 +1,4 @@
 #include "launch.cuh"
 
-template cudaError_t fused_acts::cuda::launch<double>(const GluArgs&, const LaunchPlan&, cudaStream_t);
+template cudaError_t fused_acts::cuda::launch<double>(const GluArgs&, const LaunchPlan&,
+                                                      cudaStream_t);

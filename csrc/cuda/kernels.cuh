@@ -25,11 +25,15 @@ struct Config {
   static constexpr bool kInterleaved = access == Access::kInterleaved;
   static constexpr int kBytes = access_bytes;
   static constexpr int kColumns = kBytes / (sizeof(T) * (kInterleaved ? 2 : 1));
+  static constexpr int kLanes = cuda::kLanes<typename MathOf<T, kColumns>::Real>;
   static constexpr int kPlainBytes = kColumns * sizeof(T);  // to out and grad_out
   static constexpr int kVectors = vectors_per_thread(access, kBytes);
+  // From a vector of a thread to its next.
   static constexpr int kGroup = group_size(kBytes);
+  static constexpr int kNextBytes = kGroup * kBytes, kNextPlainBytes = kGroup * kPlainBytes;
   // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
-  static constexpr int kMinBlocks = sizeof(T) == 8 ? 3 : backward && kBytes == 32 ? 5 : 6;
+  static constexpr int kMinBlocks = sizeof(T) == 8 ? 6 : backward && kBytes == 32 ? 10 : 12;
+  static constexpr int kFence = kArchitecture >= 1000 && (backward || kBytes < 32) ? 4 : 8;
   // 32-byte accesses are planned where the code was compiled for sm_100 or later.
   static constexpr bool kCompiled = kBytes < 32 || kArchitecture >= 1000;
 };
@@ -52,43 +56,48 @@ struct Place {
     vector = n + row * shape.threads_per_row.minus_divisor;
     if (C::kVectors > 1) vector += (vector & ~Index{C::kGroup - 1}) * (C::kVectors - 1);
   }
+  // Whether the row has the thread's vector v; threads are counted in whole groups.
+  FUSED_ACTS_DEVICE bool has_vector(int v, const Shape<Index>& shape) const {
+    return C::kVectors == 1 || vector < shape.ends[v];
+  }
   // bytes: what strides count in; step: from one vector to the next
   FUSED_ACTS_DEVICE char* in(char* data, Index stride, int bytes, int step = 1) const {
     return data + static_cast<uint64_t>(row * stride + vector * step) * bytes;
   }
 };
 
+// Never true; asked after every kFence columns on the way to a store. The compiler then finishes
+// these columns before it begins the next, and needs registers for a few at a time only.
+template <class C>
+FUSED_ACTS_DEVICE bool fence(const Shape<typename C::Index>& shape, int column) {
+  return column > 0 && column % C::kFence == 0 && shape.threads == ~typename C::Index{0} - column;
+}
+
+// The column i of a vector, or the pair of columns i and i + 1 where the arithmetic is in pairs.
 template <class Unit, class T, int kColumns, bool kInterleaved>
-FUSED_ACTS_DEVICE void forward(const GateUp<T, kColumns, kInterleaved>& x,
+FUSED_ACTS_DEVICE void forward(const GateUp<T, kColumns, kInterleaved>& x, int i,
                                Vector<T, kColumns>& out) {
   using Math = MathOf<T, kColumns>;
   using Real = typename Math::Real;
   const typename Unit::template F<Math> f;
   const typename Unit::template G<Math> g;
-#pragma unroll
-  for (int i = 0; i < kColumns; i += kLanes<Real>) {
-    set(out, i, f.value(x.template gate<Real>(i)) * g.value(x.template up<Real>(i)));
-  }
+  set(out, i, f.value(x.template gate<Real>(i)) * g.value(x.template up<Real>(i)));
 }
 
 template <class Unit, class T, int kColumns, bool kInterleaved>
 FUSED_ACTS_DEVICE void backward(const Vector<T, kColumns>& grad_out,
-                                const GateUp<T, kColumns, kInterleaved>& x,
+                                const GateUp<T, kColumns, kInterleaved>& x, int i,
                                 GateUp<T, kColumns, kInterleaved>& grad) {
   using Math = MathOf<T, kColumns>;
   using Real = typename Math::Real;
-  using G = typename Unit::template G<Math>;
   const typename Unit::template F<Math> f;
-  const G g;
-#pragma unroll
-  for (int i = 0; i < kColumns; i += kLanes<Real>) {
-    const auto f_dual = f.dual(x.template gate<Real>(i));
-    const auto g_dual = g.dual(x.template up<Real>(i));
-    const Real seed = get<Real>(grad_out, i);
-    const Real grad_gate = times(f_dual.derivative, seed * g_dual.value);
-    const Real grad_up = times(g_dual.derivative, seed * f_dual.value);
-    grad.set_both(i, grad_gate, grad_up);
-  }
+  const typename Unit::template G<Math> g;
+  const auto f_dual = f.dual(x.template gate<Real>(i));
+  const auto g_dual = g.dual(x.template up<Real>(i));
+  const Real seed = get<Real>(grad_out, i);
+  const Real grad_gate = times(f_dual.derivative, seed * g_dual.value);
+  const Real grad_up = times(g_dual.derivative, seed * f_dual.value);
+  grad.set_both(i, grad_gate, grad_up);
 }
 
 // One column behind the last vector.
@@ -96,11 +105,11 @@ template <class Unit, class T, class Index>
 FUSED_ACTS_DEVICE void forward_tail(const ForwardParams<Index>& p) {
   const int64_t column = p.tail.begin + threadIdx.x;
   if (blockIdx.x != p.tail.block || column >= p.tail.end) return;
-  const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
+  const int64_t plain = column * sizeof(T), stepped = plain * p.tail.column_step;
   GateUp<T, 1, false> x;
   Vector<T, 1> out;
-  x.load_from(p.gate + strided, p.up + strided);
-  forward<Unit>(x, out);
+  x.load_from(p.gate + stepped, p.up + stepped);
+  forward<Unit>(x, 0, out);
   store(out, p.out + plain);
 }
 
@@ -108,90 +117,92 @@ template <class Unit, class T, class Index>
 FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
   const int64_t column = p.tail.begin + threadIdx.x;
   if (blockIdx.x != p.tail.block || column >= p.tail.end) return;
-  const int64_t plain = column * sizeof(T), strided = plain * p.tail.column_step;
+  const int64_t plain = column * sizeof(T), stepped = plain * p.tail.column_step;
   GateUp<T, 1, false> x, grad;
   Vector<T, 1> grad_out;
+  x.load_from(p.gate + stepped, p.up + stepped);
   load(p.grad_out + plain, grad_out);
-  x.load_from(p.gate + strided, p.up + strided);
-  backward<Unit>(grad_out, x, grad);
-  grad.store_to(p.grad_gate + strided, p.grad_up + strided, p.grad_gate, p.grad_up);
+  backward<Unit>(grad_out, x, 0, grad);
+  grad.store_to(p.grad_gate + stepped, p.grad_up + stepped, p.grad_gate, p.grad_up);
 }
 
 template <class Unit, class C>
-__global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
+__global__ void __launch_bounds__(kBlock, C::kMinBlocks)
     forward_kernel(const __grid_constant__ ForwardParams<typename C::Index> p) {
   if constexpr (!C::kCompiled) {
     __trap();
   } else {
     using T = typename C::T;
-    using Index = typename C::Index;
-    const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const auto n = static_cast<typename C::Index>(blockIdx.x) * kBlock + threadIdx.x;
     const Place<C> place(n, p.shape);
-    if (n >= p.shape.threads ||
-        (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
-      return forward_tail<Unit, T>(p);
-    }
+    if (n >= p.shape.threads || !place.has_vector(0, p.shape)) return forward_tail<Unit, T>(p);
+
     const int step = C::kElement ? p.tail.column_step : 1;
-    const int next = C::kBytes * C::kGroup * step, next_plain = C::kPlainBytes * C::kGroup;
     const char* gate = place.in(p.gate, p.gate_stride, C::kBytes, step);
     const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, C::kBytes, step);
     char* out = place.in(p.out, p.out_stride, C::kPlainBytes);
+
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
-    bool valid[C::kVectors];
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
-      valid[v] = v == 0 || place.vector + v * C::kGroup < p.shape.vectors_per_row;
-      if (valid[v]) x[v].load_from(gate + v * next, up + v * next);
+      const int offset = v * step * C::kNextBytes;
+      if (v == 0 || place.has_vector(v, p.shape)) x[v].load_from(gate + offset, up + offset);
     }
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
       Vector<T, C::kColumns> result;
-      forward<Unit>(x[v], result);
-      if (valid[v]) store(result, out + v * next_plain);
+#pragma unroll
+      for (int i = 0; i < C::kColumns; i += C::kLanes) {
+        if (fence<C>(p.shape, v * C::kColumns + i)) break;
+        forward<Unit>(x[v], i, result);
+      }
+      if (v == 0 || place.has_vector(v, p.shape)) store(result, out + v * C::kNextPlainBytes);
     }
   }
 }
 
 template <class Unit, class C>
-__global__ void __launch_bounds__(kMaxBlock, C::kMinBlocks)
+__global__ void __launch_bounds__(kBlock, C::kMinBlocks)
     backward_kernel(const __grid_constant__ BackwardParams<typename C::Index> p) {
   if constexpr (!C::kCompiled) {
     __trap();
   } else {
     using T = typename C::T;
-    using Index = typename C::Index;
-    const Index n = static_cast<Index>(blockIdx.x) * blockDim.x + threadIdx.x;
+    const auto n = static_cast<typename C::Index>(blockIdx.x) * kBlock + threadIdx.x;
     const Place<C> place(n, p.shape);
-    if (n >= p.shape.threads ||
-        (C::kVectors > 1 && place.vector >= p.shape.vectors_per_row)) {
-      return backward_tail<Unit, T>(p);
-    }
+    if (n >= p.shape.threads || !place.has_vector(0, p.shape)) return backward_tail<Unit, T>(p);
+
     const int step = C::kElement ? p.tail.column_step : 1;
-    const int next = C::kBytes * C::kGroup * step, next_plain = C::kPlainBytes * C::kGroup;
+    const auto up_stride = C::kGeneral ? p.up_stride : p.gate_stride;
+    const auto grad_up_stride = C::kGeneral ? p.grad_up_stride : p.grad_gate_stride;
     const char* gate = place.in(p.gate, p.gate_stride, C::kBytes, step);
-    const char* up = place.in(p.up, C::kGeneral ? p.up_stride : p.gate_stride, C::kBytes, step);
+    const char* up = place.in(p.up, up_stride, C::kBytes, step);
     const char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
     char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, C::kBytes, step);
-    char* grad_up =
-        place.in(p.grad_up, C::kGeneral ? p.grad_up_stride : p.grad_gate_stride, C::kBytes, step);
+    char* grad_up = place.in(p.grad_up, grad_up_stride, C::kBytes, step);
+    const bool needs_gate = !C::kGeneral || p.grad_gate, needs_up = !C::kGeneral || p.grad_up;
+
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     Vector<T, C::kColumns> seed[C::kVectors];
-    bool valid[C::kVectors];
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
-      valid[v] = v == 0 || place.vector + v * C::kGroup < p.shape.vectors_per_row;
-      if (valid[v]) {
-        x[v].load_from(gate + v * next, up + v * next);
-        load(grad_out + v * next_plain, seed[v]);
+      const int offset = v * step * C::kNextBytes;
+      if (v == 0 || place.has_vector(v, p.shape)) {
+        x[v].load_from(gate + offset, up + offset);
+        load(grad_out + v * C::kNextPlainBytes, seed[v]);
       }
     }
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
       GateUp<T, C::kColumns, C::kInterleaved> grad;
-      backward<Unit>(seed[v], x[v], grad);
-      if (valid[v]) {
-        grad.store_to(grad_gate + v * next, grad_up + v * next, !C::kGeneral || p.grad_gate,
-                      !C::kGeneral || p.grad_up);
+#pragma unroll
+      for (int i = 0; i < C::kColumns; i += C::kLanes) {
+        if (fence<C>(p.shape, v * C::kColumns + i)) break;
+        backward<Unit>(seed[v], x[v], i, grad);
+      }
+      const int offset = v * step * C::kNextBytes;
+      if (v == 0 || place.has_vector(v, p.shape)) {
+        grad.store_to(grad_gate + offset, grad_up + offset, needs_gate, needs_up);
       }
     }
   }

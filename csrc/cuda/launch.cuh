@@ -11,8 +11,8 @@ cudaError_t launch_kernel(void (*kernel)(Params), Params params, const LaunchPla
                           cudaStream_t stream) {
   void* arguments[] = {&params};
   return cudaLaunchKernel(reinterpret_cast<const void*>(kernel),
-                          dim3(static_cast<unsigned>(plan.grid)),
-                          dim3(static_cast<unsigned>(plan.block)), arguments, 0, stream);
+                          dim3(static_cast<unsigned>(plan.grid)), dim3(kBlock), arguments, 0,
+                          stream);
 }
 
 template <class T, Access access, int bytes>

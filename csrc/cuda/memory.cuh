@@ -1,7 +1,8 @@
-// One access to global memory for each vector of 2 to 32 bytes, at an address that is a multiple of its size.
+// One access to global memory for each vector of 2 to 32 bytes, at an address that is a multiple of
+// its size.
 //
-// Inputs are read once and left to no one: the non-coherent path, without a line in L1. Outputs take the default
-// path, for the next kernel reads them.
+// Inputs are read once and left to no one: the non-coherent path, without a line in L1. Outputs
+// take the default path, for the next kernel reads them.
 #pragma once
 
 #include "storage.cuh"

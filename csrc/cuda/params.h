@@ -38,7 +38,9 @@ struct Tail {
 template <class Index>
 struct alignas(16) Shape {
   Divider<Index> threads_per_row;
-  Index threads, vectors_per_row;
+  Index threads;
+  Index
+      ends[4];  // where the v-th vectors of the threads of a row end, as places of their first ones
 };
 
 // A matrix of gate's kind may be missing (no gradient wanted), and then its data is null.
@@ -66,8 +68,13 @@ struct ParamsMaker {
   const LaunchPlan& plan;
 
   Shape<Index> shape() const {
-    return {make_divider<Index>(std::max<int64_t>(plan.threads_per_row, 1)), static_cast<Index>(plan.threads),
-            static_cast<Index>(plan.vectors_per_row)};
+    const auto end = [&](int v) {
+      const int64_t behind = int64_t{v} * group_size(plan.access_bytes);
+      return static_cast<Index>(std::max<int64_t>(plan.vectors_per_row - behind, 0));
+    };
+    return {make_divider<Index>(std::max<int64_t>(plan.threads_per_row, 1)),
+            static_cast<Index>(plan.threads),
+            {end(0), end(1), end(2), end(3)}};
   }
   // step: from one column to the next, in elements
   Index stride(const Operand& operand, int step = 1) const {
@@ -80,14 +87,10 @@ struct ParamsMaker {
             static_cast<unsigned>(plan.blocks)};
   }
   ForwardParams<Index> forward() const {
-    return {shape(),
-            stride(args.gate, args.step),
-            stride(args.out),
-            stride(args.up, args.step),
-            data(args.gate),
-            data(args.up),
-            data(args.out),
-            tail()};
+    return {shape(),          stride(args.gate, args.step),
+            stride(args.out), stride(args.up, args.step),
+            data(args.gate),  data(args.up),
+            data(args.out),   tail()};
   }
   BackwardParams<Index> backward() const {
     return {shape(),

@@ -10,10 +10,7 @@
 namespace fused_acts::cuda {
 
 constexpr int kWidestAccess = 32;  // bytes, on sm_100 and later; 16 before
-constexpr int kMaxBlock = 256;     // threads
-constexpr int kMinBlock = 64;
-// Smaller blocks are used until there are so many, to reach every multiprocessor of a large GPU.
-constexpr int64_t kManyBlocks = 256;
+constexpr int kBlock = 128;  // threads; small, so that a small call reaches many multiprocessors
 
 // How the columns that a thread reads or writes at once lie in gate, up and their gradients.
 enum class Access : int {
@@ -29,23 +26,23 @@ struct LaunchPlan {
   int vectors;              // accesses of a thread to each matrix
   int64_t vectors_per_row;  // whole ones
   int64_t threads_per_row, threads;
-  int block;       // threads in a block
   int64_t blocks;  // for all threads
   int64_t grid;    // blocks, and one more if there are columns that fill no vector
 };
-
-// Enough loads in flight to hide the latency of memory, in few enough registers.
-constexpr int vectors_per_thread(Access access, int access_bytes) {
-  return std::clamp((access == Access::kInterleaved ? 64 : 32) / access_bytes, 1, 4);
-}
 
 // So many threads side by side access 128 bytes; the next vector of each lies behind them.
 constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
 
 // Wide accesses come with kernels for the common case: fewer than 2^31 threads, matrices that span
-// less than 2^32 vectors (64 GiB), rows of gate and up equally far apart, and both gradients wanted.
-// All else is for the general kernels, those of the narrower accesses.
+// less than 2^32 vectors (64 GiB), rows of gate and up equally far apart, and both gradients
+// wanted. All else is for the general kernels, those of the narrower accesses.
 constexpr bool is_general(int access_bytes) { return access_bytes < 16; }
+// Enough loads in flight to hide the latency of memory, in few enough registers.
+constexpr int vectors_per_thread(Access access, int access_bytes) {
+  const int bytes = (is_general(access_bytes) ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
+  return std::clamp(bytes / access_bytes, 1, 4);
+}
+
 constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
 
 namespace internal {
@@ -110,11 +107,7 @@ inline LaunchPlan make_plan(const GluArgs& args, int widest_access) {
   const int group = plan.vectors > 1 ? group_size(plan.access_bytes) : 1;
   plan.threads_per_row = ceil_div(plan.vectors_per_row, plan.vectors * group) * group;
   plan.threads = args.rows * plan.threads_per_row;
-  plan.block = kMaxBlock;
-  while (plan.block > kMinBlock && ceil_div(plan.threads, plan.block) < kManyBlocks) {
-    plan.block /= 2;
-  }
-  plan.blocks = ceil_div(plan.threads, plan.block);
+  plan.blocks = ceil_div(plan.threads, kBlock);
   plan.grid = plan.blocks + (args.cols % plan.columns != 0);
   return plan;
 }

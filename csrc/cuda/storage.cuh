@@ -18,8 +18,8 @@ namespace fused_acts::cuda {
 
 // The math that computes kCount elements of T: 16-bit elements go through it in pairs.
 template <class T, int kCount>
-using MathOf = std::conditional_t<sizeof(T) == 2 && kCount % 2 == 0, Math16<F32x2>,
-                                  typename MathFor<T>::type>;
+using MathOf =
+    std::conditional_t<sizeof(T) == 2 && kCount % 2 == 0, Math16<F32x2>, typename MathFor<T>::type>;
 
 // kCount elements of T as they lie in memory; a single 16-bit one is the low half of its word.
 template <class StorageType, int kCount>
@@ -67,14 +67,15 @@ FUSED_ACTS_DEVICE Real get(const Vector<T, kCount>& x, int i, int step = 1) {
 
 // ---- Elements into a vector -------------------------------------------------------------------
 
-// The elements i and i + 1, i even.
+// The elements i and i + 1, i even. volatile keeps conversions on their side of a fence
+// (kernels.cuh).
 template <int kCount>
 FUSED_ACTS_DEVICE void set_pair(Vector<BFloat16, kCount>& x, int i, float low, float high) {
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x.words[i / 2]) : "f"(high), "f"(low));
+  asm volatile("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x.words[i / 2]) : "f"(high), "f"(low));
 }
 template <int kCount>
 FUSED_ACTS_DEVICE void set_pair(Vector<Float16, kCount>& x, int i, float low, float high) {
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x.words[i / 2]) : "f"(high), "f"(low));
+  asm volatile("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(x.words[i / 2]) : "f"(high), "f"(low));
 }
 template <int kCount>
 FUSED_ACTS_DEVICE void set_pair(Vector<float, kCount>& x, int i, float low, float high) {
