@@ -4,11 +4,14 @@
 #include <pybind11/stl.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
-#include "glu.h"
+#include "cuda/plan.h"
+#include "operands.h"
 
 #ifndef FUSED_ACTS_CUDA_ARCHITECTURES
 #define FUSED_ACTS_CUDA_ARCHITECTURES ""
@@ -39,10 +42,65 @@ std::map<std::string, std::string> build_info() {
   };
 }
 
+DType dtype_named(const std::string& name) {
+  if (name == "float64") return DType::kFloat64;
+  if (name == "float32") return DType::kFloat32;
+  if (name == "float16") return DType::kFloat16;
+  if (name == "bfloat16") return DType::kBFloat16;
+  fail<ValueError>("dtype: expected float64, float32, float16 or bfloat16, got ", name);
+}
+
+// What a CUDA kernel would be launched with, on any machine. row_stride and offset, in elements,
+// are those of the inputs: of gate and up, or of the packed tensor; offset counts from an address
+// that is a multiple of 256 bytes. Outputs and grad_out are dense and start at such an address.
+std::map<std::string, int64_t> launch_plan(const std::string& dtype, int64_t rows, int64_t cols,
+                                           const std::string& layout,
+                                           std::optional<int64_t> row_stride, int64_t offset,
+                                           bool backward, int widest_access) {
+  const bool two = layout == "separate", interleaved = layout == "interleaved";
+  if (!two && !interleaved && layout != "gate_up" && layout != "up_gate")
+    fail<ValueError>("layout: expected separate, gate_up, up_gate or interleaved, got ", layout);
+  if (rows < 1 || cols < 1)
+    fail<ValueError>("rows, cols: expected at least 1, got ", rows, ", ", cols);
+  GluArgs args{};
+  args.dtype = dtype_named(dtype);
+  args.rows = rows;
+  args.cols = cols;
+  args.step = interleaved ? 2 : 1;
+  const int64_t size = dtype_size(args.dtype), width = two ? cols : 2 * cols;
+  const auto place = [&](int64_t address, int64_t stride) {
+    return Operand{reinterpret_cast<void*>(address), stride};
+  };
+  // gate and up: two matrices, or parts of a packed one
+  const auto place_both = [&](int64_t address, int64_t stride, Operand* gate, Operand* up) {
+    const int64_t second = two ? int64_t{1} << 44 : (interleaved ? 1 : cols) * size;
+    *gate = place(address, stride);
+    *up = place(address + second, stride);
+    if (layout == "up_gate") std::swap(*gate, *up);
+  };
+  place_both((int64_t{1} << 45) + offset * size, row_stride.value_or(width), &args.gate, &args.up);
+  if (backward) {
+    args.grad_out = place(int64_t{1} << 46, cols);
+    place_both(int64_t{1} << 47, width, &args.grad_gate, &args.grad_up);
+  } else {
+    args.out = place(int64_t{1} << 46, cols);
+  }
+  flatten_if_dense(args);
+  const cuda::LaunchPlan plan = cuda::make_plan(args, widest_access);
+  return {{"grid", plan.grid},
+          {"block", cuda::kBlock},
+          {"bytes_per_access", plan.access_bytes},
+          {"vectors_per_thread", plan.vectors}};
+}
+
 }  // namespace
 }  // namespace fused_acts
 
 PYBIND11_MODULE(_C, m) {
+  namespace py = pybind11;
   m.def("variants", &fused_acts::variants);
   m.def("build_info", &fused_acts::build_info);
+  m.def("launch_plan", &fused_acts::launch_plan, py::arg("dtype"), py::arg("rows"), py::arg("cols"),
+        py::kw_only(), py::arg("layout") = "separate", py::arg("row_stride") = py::none(),
+        py::arg("offset") = 0, py::arg("backward") = false, py::arg("widest_access") = 16);
 }

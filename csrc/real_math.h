@@ -2,16 +2,16 @@
 //
 // An activation is written against a "math" M, which names its arithmetic type M::Real and supplies
 // the few transcendental building blocks below. There is one math per storage precision:
-//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 1e-5 (Real: float, or
-//   a packed pair) Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
+//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 2e-5
+//   Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
 //   Math64        float64 storage: libm
+// Real is float, or several floats that go through the arithmetic together.
 // Each supplies
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Real     sigmoid(exponent)
-//   SigmoidProduct times_sigmoid(x, exponent)   x*sigmoid, normal wherever the product is, and
-//   sigmoid NormalTail normal_tail(x)         of a standard normal Z NormalTail
-//   coarse_normal_tail(x)  the same, accurate enough for a value but not a derivative
+//   SigmoidProduct times_sigmoid(x, exponent)
+//   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
 #include <cmath>
@@ -32,17 +32,16 @@ constexpr double kRsqrt2Pi = 0.3989422804014327;
 
 template <class Real>
 struct SigmoidProduct {
-  Real product, sigmoid;
+  Real product, sigmoid;  // x*sigmoid is a normal number also where the sigmoid is not
 };
 
 template <class Real>
-struct NormalTail {
-  Real factor_a, factor_b;  // of |x|*P(Z > |x|)
-  Real tail, density;       // P(Z > |x|), the density at x
+struct NormalTail {         // of a standard normal Z
+  Real factor_a, factor_b;  // whose product is |x|*P(Z > |x|)
+  Real tail, density;       // P(Z > |x|), and the density of Z at x
 };
 
-// ---- Primitives, overloaded per arithmetic type
-// --------------------------------------------------------------
+// ---- Primitives, overloaded per arithmetic type ----
 
 FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
 FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
@@ -164,8 +163,7 @@ FUSED_ACTS_INLINE float exp2_fast(float t) {
 #endif
 }
 
-// ---- float16 and bfloat16 storage
-// ----------------------------------------------------------------------------
+// ---- float16 and bfloat16 storage ----
 
 template <class RealType>
 struct Math16 {
@@ -218,8 +216,7 @@ struct Math16 {
   }
 };
 
-// ---- float32 storage
-// -----------------------------------------------------------------------------------------
+// ---- float32 storage ----
 
 // A sum of two floats, the second far below the first: an exponent rounded to one costs up to 100
 // ulp.
@@ -268,9 +265,12 @@ struct Math32 {
     const Real factor = negative ? raised : 1.0f;
     return {((x * weight) * factor) * scale, (weight * factor) * scale};
   }
-  static FUSED_ACTS_INLINE Real exp(Exponent z) {
+  // e^z, -170 < z <= 0, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real exp(Exponent z, Real* scale) {
     const Exponent t = multiply(z, kLog2E);
-    return exp2(t.high, t.low);
+    const bool far = t.high < -80;
+    *scale = far ? 0x1p-64f : 1.0f;
+    return exp2(t.high + (far ? 64.0f : 0.0f), t.low);
   }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
@@ -284,23 +284,28 @@ struct Math32 {
     x = clamp_below(x, -1e30f);  // whose product is 0 already, where -inf would not become it
     return {scale_down(x, a) * weight, scale_down(weight, a)};
   }
-  static FUSED_ACTS_INLINE Real exp(Exponent z) {
+  // e^z, z <= 0, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real exp(Exponent z, Real* scale) {
     const NegativeExp<Real> e = negative_exp({-z.high, -z.low});
-    return scale_down(e.power, -e.k);
+    *scale = scale_down(Real(1.0f), -e.k);
+    return e.power;
   }
 #endif
 
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a = clamp_above(abs(x), 15.0f);
     const Exponent a2 = square(a);
-    const Real gaussian = exp({a2.high * Real(-0.5f), a2.low * Real(-0.5f)});
+    Real scale;
+    const Real gaussian = exp({a2.high * Real(-0.5f), a2.low * Real(-0.5f)}, &scale);
     // as in Math16, relative error 7e-9
     const Real ratio = polynomial(
         reciprocal(fma(a, Real(0.35f), Real(1.0f))), 4.289572460506503e-06f, 0.13950445339665765f,
         0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f, -0.12018352001886105f,
         0.33074524821417595f, -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
         0.011075468923568437f);
-    return {a * ratio, gaussian, ratio * gaussian, gaussian * Real(static_cast<float>(kRsqrt2Pi))};
+    const Real tail = ratio * gaussian;
+    const Real density = gaussian * Real(static_cast<float>(kRsqrt2Pi));
+    return {a * tail, scale, tail * scale, density * scale};
   }
   static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) { return normal_tail(x); }
 
@@ -337,8 +342,7 @@ struct Math32 {
 #endif
 };
 
-// ---- float64 storage
-// -----------------------------------------------------------------------------------------
+// ---- float64 storage ----
 
 struct Math64 {
   using Real = double;
