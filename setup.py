@@ -30,7 +30,12 @@ CXX_FLAGS = [
     "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
     "-Wno-psabi",
 ]
-NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fvisibility=hidden"]
+NVCC_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--fmad=false",  # all that is to be fused is written so
+    "-Xcompiler=-fvisibility=hidden",
+]
 
 
 def cuda_home(torch):

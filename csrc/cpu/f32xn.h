@@ -1,4 +1,4 @@
-// Floats in AVX-512 registers, with the primitives of real_math.h. Only for files compiled for
+// Floats in AVX-512 registers, with the operations of primitives.h. Only for files compiled for
 // AVX-512.
 #pragma once
 

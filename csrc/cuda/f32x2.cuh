@@ -1,6 +1,6 @@
 // A pair of floats that moves through the arithmetic as one: sm_100 and later have instructions
 // that work on both halves at once, and nvcc does not form them by itself. Elsewhere the same
-// operations go lane by lane. The overloads are those that real_math.h has for float.
+// operations go lane by lane. The overloads are those that primitives.h has for float.
 #pragma once
 
 #include "real_math.h"
