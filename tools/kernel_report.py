@@ -3,13 +3,13 @@
     python tools/kernel_report.py [--write]
 
 Compiles csrc/cuda/*.cu for each architecture and reads the machine code; no GPU is needed. Prints a
-line for each kernel that a call with aligned operands takes, and a summary of all. Exits with 1 if
-a kernel spills or breaks its budget. --write puts the table into docs/kernels.md.
-
-Needs nvcc, and cuobjdump and nvdisasm (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm).
+line for each kernel that serves aligned operands, and a summary of all. Exits with 1 if a kernel
+spills or breaks its budget. --write puts the table into docs/kernels.md. Needs nvcc, and cuobjdump
+and nvdisasm (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm).
 """
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -44,13 +44,16 @@ BELOW_SWIGLU = ("glu", "bilinear", "reglu")
 
 # Per multiprocessor.
 WARPS, BLOCKS, REGISTERS = 64, 32, 65536
+WARPS_OF_BLOCK = (
+    int(re.findall(r"kBlock = (\d+)", (ROOT / "csrc/cuda/plan.h").read_text())[0]) // 32
+)
 
 
 @dataclass
 class Instruction:
     address: int
     predicate: str
-    name: str  # with its modifiers
+    name: str  # modifiers included
     arguments: str
 
     @property
@@ -82,9 +85,8 @@ class Kernel:
     access: str
     access_bytes: int
     instructions: list[Instruction]
-    registers: int = 0
-    stack: int = 0
-    block: int = 0
+    registers: int
+    stack: int
 
     @property
     def name(self) -> str:
@@ -95,10 +97,6 @@ class Kernel:
     def is_main(self) -> bool:
         """Whether it serves aligned operands with gate and up in two halves of a row."""
         return self.access == "vector" and self.access_bytes == WIDEST[self.architecture]
-
-    @property
-    def spills(self) -> int:
-        return sum(i.operation in ("LDL", "STL") for i in self.instructions)
 
     @property
     def occupancy(self) -> float:
@@ -130,16 +128,14 @@ class Kernel:
         return len(path) / (stored / SIZES[self.dtype] / outputs)
 
 
-def basic_blocks(
-    instructions: list[Instruction],
-) -> tuple[list[list[Instruction]], dict[int, set[int]]]:
-    starts = {instructions[0].address}
-    for here, following in zip(instructions, instructions[1:], strict=False):
-        if here.operation in ("BRA", "EXIT"):
-            starts.add(following.address)
-            if here.target is not None:
-                starts.add(here.target)
-    blocks: list[list[Instruction]] = []
+Blocks = list[list[Instruction]]
+
+
+def basic_blocks(instructions: list[Instruction]) -> tuple[Blocks, dict[int, set[int]]]:
+    ends = ("BRA", "EXIT")
+    starts = {0, *(i.address + 16 for i in instructions if i.operation in ends)}
+    starts |= {i.target for i in instructions if i.target is not None}
+    blocks: Blocks = []
     number = {}
     for instruction in instructions:
         if instruction.address in starts:
@@ -151,7 +147,7 @@ def basic_blocks(
         last = block[-1]
         if last.target is not None:
             successors[n].add(number[last.target])
-        always = last.operation in ("BRA", "EXIT") and not last.predicate
+        always = last.operation in ends and not last.predicate
         conditional_operand = re.match(r"!?U?P\d", last.arguments)
         if n + 1 < len(blocks) and (not always or conditional_operand):
             successors[n].add(n + 1)
@@ -194,9 +190,9 @@ def variants() -> dict[tuple[str, str], str]:
 
 def compile_source(source: Path, architecture: int, folder: str) -> Path:
     cubin = Path(folder) / f"{source.stem}.sm_{architecture}.cubin"
-    include = f"-I{ROOT / 'csrc'}"
-    run(tool("nvcc"), "-std=c++17", "-O3", include, f"-arch=sm_{architecture}", "-cubin",
-        "-o", str(cubin), str(source))  # fmt: skip
+    (flags,) = re.findall(r"^NVCC_FLAGS = (\[.*?\])", (ROOT / "setup.py").read_text(), re.M | re.S)
+    flags = [*ast.literal_eval(flags), f"-I{ROOT / 'csrc'}", f"-arch=sm_{architecture}", "-cubin"]
+    run(tool("nvcc"), *flags, "-o", str(cubin), str(source))
     return cubin
 
 
@@ -209,7 +205,6 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
             run(tool("cuobjdump"), "-res-usage", str(cubin)),
         )
     }
-    (block,) = map(int, re.findall(r"kBlock = (\d+)", (ROOT / "csrc/cuda/plan.h").read_text()))
     for text in run(tool("cuobjdump"), "-sass", str(cubin)).split("Function : ")[1:]:
         symbol = text.split()[0]
         found = re.search(
@@ -231,7 +226,7 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
         yield Kernel(
             architecture, direction, name_of[f, g],
             {"f": "float", "d": "double"}.get(dtype) or dtype.lstrip("NS_0123456789").rstrip("E"),
-            ACCESSES[int(access)], int(access_bytes), code, registers, stack, block,
+            ACCESSES[int(access)], int(access_bytes), code, registers, stack,
         )  # fmt: skip
 
 
@@ -242,8 +237,9 @@ def violations(kernels: list[Kernel]) -> Iterator[str]:
         if k.is_main and SIZES[k.dtype] == 2
     }
     for k in kernels:
-        if k.stack or k.spills:
-            yield f"{k.name}: {k.stack} bytes of stack, {k.spills} accesses to local memory"
+        spills = sum(i.operation in ("LDL", "STL") for i in k.instructions)
+        if k.stack or spills:
+            yield f"{k.name}: {k.stack} bytes of stack, {spills} accesses to local memory"
         key = (k.architecture, k.dtype, k.variant, k.direction)
         if key not in costs or not k.is_main:
             continue
@@ -283,10 +279,8 @@ def table(kernels: list[Kernel]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--write", action="store_true", help=f"update {DOCUMENT.relative_to(ROOT)}")
+    parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
+    parser.add_argument("--write", action="store_true", help="update the table in docs/kernels.md")
     options = parser.parse_args()
     jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").glob("*.cu")) for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:

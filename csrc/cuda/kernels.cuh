@@ -33,7 +33,8 @@ struct Config {
   static constexpr int kNextBytes = kGroup * kBytes, kNextPlainBytes = kGroup * kPlainBytes;
   // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
   static constexpr int kMinBlocks = sizeof(T) == 8 ? 6 : backward && kBytes == 32 ? 10 : 12;
-  static constexpr int kFence = kArchitecture >= 1000 && (backward || kBytes < 32) ? 4 : 8;
+  static constexpr int kFence =
+      kArchitecture >= 1000 && (backward || kBytes < 32 || sizeof(T) > 2) ? 4 : 8;
   // 32-byte accesses are planned where the code was compiled for sm_100 or later.
   static constexpr bool kCompiled = kBytes < 32 || kArchitecture >= 1000;
 };
