@@ -8,7 +8,7 @@ bin = $(VENV)/bin
 cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*.$(suffix) csrc/*/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format clean
+.PHONY: test bench lint format kernel-report clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -26,6 +26,11 @@ format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
 	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp)
+
+# Registers, spills and instructions of the CUDA kernels, checked against their budgets; needs nvcc.
+kernel-report: $(VENV)/torch.done
+	$(bin)/pip install --quiet nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(bin)/python tools/kernel_report.py --write
 
 clean:
 	rm -rf $(VENV) build *.egg-info fused_acts/*.so

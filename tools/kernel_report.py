@@ -31,6 +31,8 @@ WIDEST = {80: 16, 90: 16, 100: 32}  # bytes of an access
 SIZES = {"BFloat16": 2, "Float16": 2, "float": 4, "double": 8}
 ACCESSES = ("element", "vector", "interleaved")
 
+SYMBOL = r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)E"
+
 # Instructions per element of 16-bit storage, gate and up in two halves of a row.
 BUDGETS = {
     ("swiglu", "forward"): {80: 12.0, 90: 12.0, 100: 9.0},
@@ -100,12 +102,9 @@ class Kernel:
 
     @property
     def occupancy(self) -> float:
-        warps_of_block = self.block // 32
         registers_of_warp = -(-self.registers * 32 // 256) * 256
-        warps = REGISTERS // 4 // registers_of_warp * 4
-        return (
-            min(WARPS // warps_of_block, BLOCKS, warps // warps_of_block) * warps_of_block / WARPS
-        )
+        warps = min(WARPS, REGISTERS // 4 // registers_of_warp * 4)
+        return min(BLOCKS, warps // WARPS_OF_BLOCK) * WARPS_OF_BLOCK / WARPS
 
     def hot_path(self) -> list[Instruction]:
         """All that can run in a thread which gets to a store of the full width."""
@@ -169,10 +168,9 @@ def tool(name: str) -> str:
     for folder in folders:
         if (folder / name).is_file():
             return str(folder / name)
-    found = shutil.which(name)
-    if not found:
-        sys.exit(f"{name} is neither in $CUDA_HOME/bin, on PATH nor in a pip package nvidia-cuda-*")
-    return found
+    if found := shutil.which(name):
+        return found
+    sys.exit(f"{name} is neither in $CUDA_HOME/bin, on PATH nor in a pip package nvidia-cuda-*")
 
 
 def run(*command: str) -> str:
@@ -207,11 +205,7 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
     }
     for text in run(tool("cuobjdump"), "-sass", str(cubin)).split("Function : ")[1:]:
         symbol = text.split()[0]
-        found = re.search(
-            r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)E",
-            symbol,
-        )
-        if not found:
+        if not (found := re.search(SYMBOL, symbol)):
             continue
         direction, functions, dtype, access, access_bytes = found.groups()
         names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
@@ -290,7 +284,7 @@ def main() -> None:
         ]
     kernels.sort(key=lambda k: (list(variants().values()).index(k.variant), k.direction, k.dtype))
     lines = ["Instructions per element, registers of a thread, occupancy:", "", *table(kernels)]
-    print("\n".join(lines))
+    print(*lines, sep="\n")
     if options.write:
         before, _, rest = DOCUMENT.read_text().partition(BEGIN)
         after = rest.partition(END)[2]

@@ -39,12 +39,12 @@ template <class Index>
 struct alignas(16) Shape {
   Divider<Index> threads_per_row;
   Index threads;
-  Index
-      ends[4];  // where the v-th vectors of the threads of a row end, as places of their first ones
+  // The v-th vector of a thread exists if the first one lies before ends[v] in its row.
+  Index ends[4];
 };
 
-// A matrix of gate's kind may be missing (no gradient wanted), and then its data is null.
-// Strides: from one row to the next, in vectors; in elements where single ones are accessed.
+// A gradient that is not wanted is null. Strides: from one row to the next, in vectors; in elements
+// where single ones are accessed.
 template <class Index>
 struct ForwardParams {
   Shape<Index> shape;
