@@ -24,7 +24,8 @@ Capability detect() {
 
 }  // namespace
 
-// FUSED_ACTS_CPU_CAPABILITY lowers it, to see what another processor would compute.
+// FUSED_ACTS_CPU_CAPABILITY lowers it, to run the loops that are there for other processors. The
+// copy of a portable loop (clones.h) stays the loader's choice.
 Capability processor_capability() {
   static const Capability capability = [] {
     const Capability found = detect();
