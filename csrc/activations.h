@@ -2,40 +2,18 @@
 //
 // Each activation is a functor over a math M (real_math.h) with
 //   value(x)     f(x)
-//   dual(x)      {f(x), f'(x)}, sharing what the two have in common; the derivative is a number, a
-//   condition that
-//                stands for 1 or 0, or One. times(derivative, y) multiplies by it
-// written without branches, so that one source serves a CUDA thread and a CPU vector lane.
+//   dual(x)      {f(x), f'(x)}
+//   triple(x)    {f(x), f'(x), f''(x)}
+// each sharing what its parts have in common; derivatives are of the kinds in derivatives.h. An
+// activation with a parameter is made from it and also has
+//   by_parameter(x)   the derivative of f by the parameter
+// All are written without branches, so that one source serves a CUDA thread and a CPU vector lane.
 #pragma once
 
-#include <type_traits>
-
+#include "derivatives.h"
 #include "real_math.h"
 
 namespace fused_acts {
-
-template <class Real, class Derivative = Real>
-struct Dual {
-  Real value;
-  Derivative derivative;
-};
-
-// The derivative of the identity.
-struct One {};
-
-template <class Real>
-FUSED_ACTS_INLINE Real times(Real derivative, Real y) {
-  return derivative * y;
-}
-template <class Real>
-FUSED_ACTS_INLINE Real times(One, Real y) {
-  return y;
-}
-// Not a product: 0 * inf is no gradient.
-template <class Condition, class Real>
-FUSED_ACTS_INLINE Real times(Condition derivative, Real y) {
-  return select(derivative, y, Real(0.0f));
-}
 
 // identity(x) = x
 template <class M>
@@ -44,6 +22,19 @@ struct Identity {
   static constexpr const char* kName = "identity";
   FUSED_ACTS_INLINE Real value(Real x) const { return x; }
   FUSED_ACTS_INLINE Dual<Real, One> dual(Real x) const { return {x, One{}}; }
+  FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const { return {x, One{}, Zero{}}; }
+};
+
+// plus_one(x) = x + 1
+template <class M>
+struct PlusOne {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "plus_one";
+  FUSED_ACTS_INLINE Real value(Real x) const { return x + Real(1.0f); }
+  FUSED_ACTS_INLINE Dual<Real, One> dual(Real x) const { return {value(x), One{}}; }
+  FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const {
+    return {value(x), One{}, Zero{}};
+  }
 };
 
 // relu(x) = max(x, 0), derivative 0 at 0
@@ -53,8 +44,101 @@ struct Relu {
   static constexpr const char* kName = "relu";
   FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x); }
   FUSED_ACTS_INLINE auto dual(Real x) const {
-    const auto rises = not_below_or_zero(x);
-    return Dual<Real, std::remove_const_t<decltype(rises)>>{positive_part(x), rises};
+    using Slope = Where<decltype(not_below_or_zero(x)), Real>;
+    return Dual<Real, Slope>{positive_part(x), {not_below_or_zero(x), Real(1.0f)}};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    using Slope = Where<decltype(not_below_or_zero(x)), Real>;
+    return Triple<Real, Slope, Zero>{positive_part(x), {not_below_or_zero(x), Real(1.0f)}, Zero{}};
+  }
+};
+
+// squared_relu(x) = max(x, 0)^2, derivative 2*max(x, 0)
+template <class M>
+struct SquaredRelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "squared_relu";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const Real positive = positive_part(x);
+    return positive * positive;
+  }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    using Slope = Where<decltype(not_below_or_zero(x)), Real>;
+    return Dual<Real, Slope>{value(x), {not_below_or_zero(x), x + x}};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    using Slope = Where<decltype(not_below_or_zero(x)), Real>;
+    return Triple<Real, Slope, Slope>{
+        value(x), {not_below_or_zero(x), x + x}, {not_below_or_zero(x), Real(2.0f)}};
+  }
+};
+
+// leaky_relu(x) = x above 0, slope*x elsewhere
+template <class M>
+struct LeakyRelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "leaky_relu";
+  Real slope;
+  FUSED_ACTS_INLINE explicit LeakyRelu(Real slope) : slope(slope) {}
+  FUSED_ACTS_INLINE Real value(Real x) const { return select(x > Real(0.0f), x, slope * x); }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), select(x > Real(0.0f), Real(1.0f), slope)};
+  }
+  FUSED_ACTS_INLINE Triple<Real, Real, Zero> triple(Real x) const {
+    const auto [value, derivative] = dual(x);
+    return {value, derivative, Zero{}};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    return select(x > Real(0.0f), Real(0.0f), x);
+  }
+};
+
+// elu(x) = x above 0, alpha*(exp(x) - 1) elsewhere
+template <class M>
+struct Elu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "elu";
+  Real alpha;
+  FUSED_ACTS_INLINE explicit Elu(Real alpha) : alpha(alpha) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return select(x > Real(0.0f), x, alpha * by_parameter(x));
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [value, derivative, second] = triple(x);
+    return {value, derivative};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto above = x > Real(0.0f);
+    const auto [exp, expm1] = M::exponential(negative_part(x));
+    const Real slope = alpha * exp;
+    return {select(above, x, alpha * expm1), select(above, Real(1.0f), slope),
+            select(above, Real(0.0f), slope)};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    return M::exponential(negative_part(x)).expm1;
+  }
+
+ private:
+  static FUSED_ACTS_INLINE Real negative_part(Real x) {
+    return select(x > Real(0.0f), Real(0.0f), x);
+  }
+};
+
+// tanh(x) = (1 - e) / (1 + e) for x >= 0, e = exp(-2x); odd. Derivative 4*e / (1 + e)^2, which 1 -
+// tanh(x)^2 cancels away in the tails
+template <class M>
+struct Tanh {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "tanh";
+  FUSED_ACTS_INLINE Real value(Real x) const { return dual(x).value; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [exp, expm1] = M::exponential(abs(x) * Real(-2.0f));
+    const Real weight = reciprocal(expm1 + Real(2.0f));
+    return {copy_sign(expm1 * weight, x), Real(4.0f) * exp * weight * weight};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [tanh, derivative] = dual(x);
+    return {tanh, derivative, Real(-2.0f) * tanh * derivative};
   }
 };
 
@@ -67,6 +151,36 @@ struct Sigmoid {
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const Real s = value(x);
     return {s, fma(-s, s, s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [s, derivative] = dual(x);
+    return {s, derivative, derivative * fma(s, Real(-2.0f), Real(1.0f))};
+  }
+};
+
+// swish(x) = x * sigmoid(beta*x), derivative s + beta*swish*(1 - s)
+template <class M>
+struct SwishBeta {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "swish";
+  Real beta;
+  FUSED_ACTS_INLINE explicit SwishBeta(Real beta) : beta(beta) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::scaled_exponent(x, beta)).product;
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    return {swish, fma(swish, beta * (Real(1.0f) - s), s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    const Real rest = Real(1.0f) - s, z = bounded(beta * x);
+    const Real bracket = fma(z, fma(s, Real(-2.0f), Real(1.0f)), Real(2.0f));
+    return {swish, fma(swish, beta * rest, s), (beta * s) * (rest * bracket)};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    return x * (swish * (Real(1.0f) - s));
   }
 };
 
@@ -100,6 +214,12 @@ struct Gelu {
     return {fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f)),
             fma(x, normal.density, below)};
   }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [gelu, derivative] = dual(x);
+    const auto normal = M::normal_tail(x);
+    const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // the density is 0 there
+    return {gelu, derivative, normal.density * fma(-a, a, Real(2.0f))};
+  }
 };
 
 // gelu_tanh(x) = x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3); the
@@ -120,6 +240,15 @@ struct GeluTanh {
     constexpr float kBound = 4096.0f;
     const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
     return {gelu, fma(gelu * fma(s, Real(-kBound), Real(kBound)), slope, s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [gelu, derivative] = dual(x);
+    const Real s = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).sigmoid;
+    const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // s*(1 - s) is 0 there
+    const Real slope = fma(a * a, Real(3 * kCubic), Real(kLinear));
+    const Real tilt = fma(s, Real(-2.0f), Real(1.0f)) * slope;
+    const Real bracket = fma(a, fma(slope, tilt, a * Real(6 * kCubic)), slope + slope);
+    return {gelu, derivative, fma(-s, s, s) * bracket};
   }
 };
 

@@ -26,7 +26,7 @@ namespace {
 // (variant, f, g) in the order of the table.
 std::vector<std::tuple<std::string, std::string, std::string>> variants() {
   return {
-#define FUSED_ACTS_NAMES(name, f, g) {#name, f<Math64>::kName, g<Math64>::kName},
+#define FUSED_ACTS_NAMES(name, f, g, parametric_f) {#name, f<Math64>::kName, g<Math64>::kName},
       FUSED_ACTS_VARIANTS(FUSED_ACTS_NAMES)
 #undef FUSED_ACTS_NAMES
   };

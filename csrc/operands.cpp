@@ -36,10 +36,14 @@ std::string device_name(const Tensor& t) {
   return type + ":" + std::to_string(t.get_device_index());
 }
 
-Tensor empty_strided(const Tensor& like, int64_t rank, const int64_t* sizes,
-                     const int64_t* strides) {
+int32_t dtype_of(const Tensor& t) {
   int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+  return dtype;
+}
+
+Tensor empty_strided(const Tensor& like, int32_t dtype, int64_t rank, const int64_t* sizes,
+                     const int64_t* strides) {
   AtenTensorHandle handle;
   TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(rank, sizes, strides, dtype, device_type(like),
                                                   like.get_device_index(), &handle));
@@ -142,24 +146,29 @@ void check_rows_apart(const GluArgs& args, const Operand& out, const char* name)
                      " elements apart from each other, got a row stride of ", out.row_stride);
 }
 
+bool overlap(const GluArgs& args, const Operand& a, int a_step, const Operand& b, int b_step) {
+  const int64_t rows = args.rows, cols = args.cols, size = dtype_size(args.dtype);
+  // bytes from the first to one past the last element, and between the two
+  const auto extent = [&](const Operand& m, int step) {
+    return ((rows - 1) * m.row_stride + (cols - 1) * step + 1) * size;
+  };
+  const int64_t distance = static_cast<const char*>(a.data) - static_cast<const char*>(b.data);
+  if (distance >= extent(b, b_step) || -distance >= extent(a, a_step)) return false;
+  const int64_t row = a.row_stride * size;
+  if (rows > 1 && a.row_stride == b.row_stride && a_step == 1 && b_step == 1) {
+    const int64_t phase = (distance % row + row) % row;  // rows of one may lie between the other's
+    if (phase >= cols * size && phase + cols * size <= row) return false;
+  }
+  return true;
+}
+
 void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input,
                               const char* name) {
-  const int64_t rows = args.rows, cols = args.cols, size = dtype_size(args.dtype);
-  const bool same_rows = rows == 1 || out.row_stride == input.row_stride;
+  const bool same_rows = args.rows == 1 || out.row_stride == input.row_stride;
   if (out.data == input.data && same_rows && args.step == 1) return;
-  // bytes from the first to one past the last element, and between the two
-  const int64_t out_extent = ((rows - 1) * out.row_stride + cols) * size;
-  const int64_t input_extent = ((rows - 1) * input.row_stride + (cols - 1) * args.step + 1) * size;
-  const int64_t distance =
-      static_cast<const char*>(out.data) - static_cast<const char*>(input.data);
-  if (distance >= input_extent || -distance >= out_extent) return;
-  const int64_t row = out.row_stride * size;
-  if (rows > 1 && same_rows && args.step == 1) {  // rows of one may lie between those of the other
-    const int64_t phase = (distance % row + row) % row;
-    if (phase >= cols * size && phase + cols * size <= row) return;
-  }
-  fail<ValueError>("out: expected the memory of ", name,
-                   " exactly, or none of it, got a partial overlap");
+  if (overlap(args, out, 1, input, args.step))
+    fail<ValueError>("out: expected the memory of ", name,
+                     " exactly, or none of it, got a partial overlap");
 }
 
 bool is_matrix(const Tensor& t) {
@@ -192,14 +201,37 @@ Tensor empty_like(const Tensor& like, int64_t cols) {
     strides[i] = stride;
     if (sizes[i] > 1) stride *= sizes[i];
   }
-  Tensor result = empty_strided(like, rank, sizes, strides);
+  Tensor result = empty_strided(like, dtype_of(like), rank, sizes, strides);
   ask_for_huge_pages(result);
   return result;
 }
 
 Tensor empty(const Tensor& like) {
   const int64_t size = 0, stride = 1;
-  return empty_strided(like, 1, &size, &stride);
+  return empty_strided(like, dtype_of(like), 1, &size, &stride);
+}
+
+Tensor empty_real(const Tensor& like, int64_t n, int64_t m, int64_t cols) {
+  const int64_t sizes[] = {n, m, cols}, strides[] = {m * cols, cols, 1};
+  const bool is_double = like.scalar_type() == ScalarType::Double;
+  return empty_strided(like, is_double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(), 3,
+                       sizes, strides);
+}
+
+Row row_of(const Tensor& t, const char* name, const Tensor& gate, int64_t cols, bool may_be_one) {
+  const ScalarType dtype = t.scalar_type(), matrices = gate.scalar_type();
+  const ScalarType real = matrices == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  if (dtype != matrices && dtype != real)
+    fail<TypeError>(name, ": expected the dtype of gate, ", dtype_name(gate), ", or float32, got ",
+                    dtype_name(t));
+  if (device_type(t) != device_type(gate) || t.get_device_index() != gate.get_device_index())
+    fail<ValueError>(name, ": expected the device of gate, ", device_name(gate), ", got ",
+                     device_name(t));
+  const bool is_one = may_be_one && t.numel() == 1 && t.dim() <= 1;
+  if (!is_one && (t.dim() != 1 || t.size(0) != cols))
+    fail<ValueError>(name, ": expected shape [", cols, "]", may_be_one ? " or a single value" : "",
+                     ", got ", shape_of(t));
+  return {t.data_ptr(), is_one ? 0 : t.stride(0), dtype != matrices};
 }
 
 void flatten_if_dense(GluArgs& args) {
@@ -207,9 +239,10 @@ void flatten_if_dense(GluArgs& args) {
     return m.data == nullptr || m.row_stride == width;
   };
   const int64_t cols = args.cols, packed = args.cols * args.step;
-  if (args.rows == 1 || (dense(args.gate, packed) && dense(args.up, packed) &&
-                         dense(args.out, cols) && dense(args.grad_out, cols) &&
-                         dense(args.grad_gate, packed) && dense(args.grad_up, packed))) {
+  if (args.rows == 1 ||
+      (dense(args.gate, packed) && dense(args.up, packed) && dense(args.out, cols) &&
+       dense(args.grad_out, cols) && dense(args.grad_gate, packed) && dense(args.grad_up, packed) &&
+       dense(args.gate_tangent, packed) && dense(args.up_tangent, packed))) {
     args.cols *= args.rows;
     args.rows = 1;
   }

@@ -40,6 +40,9 @@ void check_matches(const Tensor& t, const char* name, const Tensor& like, const 
 // Throws if rows of a matrix that is written share elements.
 void check_rows_apart(const GluArgs& args, const Operand& out, const char* name);
 
+// Whether two operands with columns `step` elements apart may have an element in common.
+bool overlap(const GluArgs& args, const Operand& a, int a_step, const Operand& b, int b_step);
+
 // Throws unless `out` is the very same matrix as `input` or has no element in common with it.
 void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input,
                               const char* name);
@@ -55,6 +58,12 @@ Tensor with_row_stride(const Tensor& t);
 // dimension; [0].
 Tensor empty_like(const Tensor& like, int64_t cols);
 Tensor empty(const Tensor& like);
+
+// A new tensor [n, m, cols] in the type that `like` is computed in.
+Tensor empty_real(const Tensor& like, int64_t n, int64_t m, int64_t cols);
+
+// `t`, [cols] or perhaps a single value, as what all rows of gate share; throws if it is not that.
+Row row_of(const Tensor& t, const char* name, const Tensor& gate, int64_t cols, bool may_be_one);
 
 // Describes operands that are all dense as one row, which needs no row arithmetic.
 void flatten_if_dense(GluArgs& args);

@@ -72,6 +72,18 @@ FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
   return x > high ? high : x;
 }
 
+// x between -1e30 and 1e30, so that a product with 0 is 0; NaN stays.
+FUSED_ACTS_INLINE float bounded(float x) { return clamp(x, -1e30f, 1e30f); }
+FUSED_ACTS_INLINE double bounded(double x) { return x < -1e30 ? -1e30 : x > 1e30 ? 1e30 : x; }
+
+// |magnitude| with the sign of x.
+FUSED_ACTS_INLINE float copy_sign(float magnitude, float x) {
+  return __builtin_copysignf(magnitude, x);
+}
+FUSED_ACTS_INLINE double copy_sign(double magnitude, double x) {
+  return __builtin_copysign(magnitude, x);
+}
+
 // x where it is positive, `zero` (0 or -0) where it is negative; NaN stays.
 FUSED_ACTS_INLINE float positive_part(float x, float zero = 0.0f) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
@@ -98,6 +110,8 @@ FUSED_ACTS_INLINE float reciprocal(float x) {
   return 1.0f / x;
 #endif
 }
+
+FUSED_ACTS_INLINE double reciprocal(double x) { return 1.0 / x; }
 
 // c[0] + c[1]*x + c[2]*x^2 + ...
 template <class Real>

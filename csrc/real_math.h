@@ -9,8 +9,10 @@
 // Each supplies
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
+//   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
 //   Real     sigmoid(exponent)
 //   SigmoidProduct times_sigmoid(x, exponent)
+//   Exponential    exponential(x)          for x <= 0
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -25,6 +27,11 @@ constexpr double kRsqrt2Pi = 0.3989422804014327;
 template <class Real>
 struct SigmoidProduct {
   Real product, sigmoid;  // x*sigmoid is a normal number also where the sigmoid is not
+};
+
+template <class Real>
+struct Exponential {
+  Real exp, expm1;  // e^x, and e^x - 1 without cancellation
 };
 
 template <class Real>
@@ -53,6 +60,14 @@ struct Math16 {
     const Real slope =
         fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
     return fma(x, slope, Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
+    return fma(x, c * Real(static_cast<float>(-kLog2E)), Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
+    const Real exp = exp2_fast(x * Real(static_cast<float>(kLog2E)));
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120);
+    return {exp, select(x > Real(-0.25f), near, exp - Real(1.0f))};
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
@@ -120,6 +135,17 @@ struct Math32 {
         error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
     const Real high = x * slope;
     return {high, fma(x, slope_low, exact_fma(x, slope, -high))};
+  }
+  static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
+    const Real high = x * c;
+    return {high, select(abs(high) < 1e4f, exact_fma(x, c, -high), 0.0f)};
+  }
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
+    Real scale;
+    const Real power = exp({clamp_below(x, -kFar), Real(0.0f)}, &scale);
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
+                                     1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
+    return {power * scale, select(x > -0.7f, near, power * scale - 1.0f)};
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -221,6 +247,10 @@ struct Math64 {
   static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double c) { return c * x; }
   static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) {
     return x * fma(x * x, b, a);
+  }
+  static FUSED_ACTS_INLINE double scaled_exponent(double x, double c) { return c * x; }
+  static FUSED_ACTS_INLINE Exponential<double> exponential(double x) {
+    return {::exp(x), ::expm1(x)};
   }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {

@@ -6,19 +6,33 @@
 
 #include "activations.h"
 
-// X(name, f, g)
-#define FUSED_ACTS_VARIANTS(X)      \
-  X(glu, Sigmoid, Identity)         \
-  X(bilinear, Identity, Identity)   \
-  X(reglu, Relu, Identity)          \
-  X(geglu, Gelu, Identity)          \
-  X(geglu_tanh, GeluTanh, Identity) \
-  X(swiglu, Swish, Identity)
+// X(name, f, g, f with its parameter)
+//
+// Calls without options to the common ones have kernels of their own.
+#define FUSED_ACTS_COMMON_VARIANTS(X)         \
+  X(glu, Sigmoid, Identity, Sigmoid)          \
+  X(bilinear, Identity, Identity, Identity)   \
+  X(reglu, Relu, Identity, Relu)              \
+  X(geglu, Gelu, Identity, Gelu)              \
+  X(geglu_tanh, GeluTanh, Identity, GeluTanh) \
+  X(swiglu, Swish, Identity, SwishBeta)
+
+#define FUSED_ACTS_VARIANTS(X)                         \
+  FUSED_ACTS_COMMON_VARIANTS(X)                        \
+  X(gtu, Sigmoid, Tanh, Sigmoid)                       \
+  X(tanh_glu, Tanh, Identity, Tanh)                    \
+  X(leaky_reglu, LeakyRelu, Identity, LeakyRelu)       \
+  X(preglu, LeakyRelu, Identity, LeakyRelu)            \
+  X(elu_glu, Elu, Identity, Elu)                       \
+  X(squared_reglu, SquaredRelu, Identity, SquaredRelu) \
+  X(quick_geglu, SwishBeta, Identity, SwishBeta)       \
+  X(glu_relu, Sigmoid, Relu, Sigmoid)                  \
+  X(swiglu_oai, SwishBeta, PlusOne, SwishBeta)
 
 namespace fused_acts {
 
 enum class Variant : int {
-#define FUSED_ACTS_ENUMERATOR(name, f, g) name,
+#define FUSED_ACTS_ENUMERATOR(name, ...) name,
   FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR)
 #undef FUSED_ACTS_ENUMERATOR
       kCount
@@ -33,18 +47,45 @@ struct Gate {
   using G = GType<M>;
 };
 
-// Calls visitor(Gate<f, g>{}) for the given variant.
-template <class Visitor>
-auto visit_variant(Variant variant, Visitor&& visitor) {
-  switch (variant) {
-#define FUSED_ACTS_CASE(name, f, g) \
-  case Variant::name:               \
+#define FUSED_ACTS_COMMON_CASE(name, f, g, parametric_f) \
+  case Variant::name:                                    \
     return visitor(Gate<f, g>{});
+#define FUSED_ACTS_CASE(name, f, g, parametric_f) \
+  case Variant::name:                             \
+    return visitor(Gate<parametric_f, g>{});
+
+constexpr bool is_common(Variant variant) {
+  switch (variant) {
+#define FUSED_ACTS_TRUE(name, ...) case Variant::name:
+    FUSED_ACTS_COMMON_VARIANTS(FUSED_ACTS_TRUE)
+#undef FUSED_ACTS_TRUE
+    return true;
+    default:
+      return false;
+  }
+}
+
+// Calls visitor(Gate<f, g>{}) for one of the common variants.
+template <class Visitor>
+auto visit_common_variant(Variant variant, Visitor&& visitor) {
+  switch (variant) {
+    FUSED_ACTS_COMMON_VARIANTS(FUSED_ACTS_COMMON_CASE)
+    default:
+      __builtin_unreachable();  // callers ask is_common
+  }
+}
+
+// Calls visitor(Gate<f with its parameter, g>{}) for any variant; also within a kernel.
+template <class Visitor>
+FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
+  switch (variant) {
     FUSED_ACTS_VARIANTS(FUSED_ACTS_CASE)
-#undef FUSED_ACTS_CASE
     default:
       __builtin_unreachable();  // library.cpp checks the range
   }
 }
+
+#undef FUSED_ACTS_COMMON_CASE
+#undef FUSED_ACTS_CASE
 
 }  // namespace fused_acts

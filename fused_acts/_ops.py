@@ -1,11 +1,12 @@
 """Loads the extension, which registers torch.ops.fused_acts.*, and adds fake implementations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fused_acts.options import Call
 from fused_acts.reference import VARIANTS
 
 try:
@@ -27,10 +28,25 @@ glu_forward = torch.ops.fused_acts.glu_forward.default
 glu_forward_out = torch.ops.fused_acts.glu_forward_out.default
 glu_backward = torch.ops.fused_acts.glu_backward.default
 glu_backward_packed = torch.ops.fused_acts.glu_backward_packed.default
+glu_forward_options = torch.ops.fused_acts.glu_forward_options.default
+glu_forward_options_out = torch.ops.fused_acts.glu_forward_options_out.default
+glu_backward_options = torch.ops.fused_acts.glu_backward_options.default
+glu_backward_inplace = torch.ops.fused_acts.glu_backward_inplace.default
+glu_second = torch.ops.fused_acts.glu_second.default
 
-# The operators take variants and layouts as indices into these.
-NAMES = tuple(VARIANTS)
-LAYOUTS = ("gate_up", "up_gate", "interleaved")
+# Without the Python layer around it, for calls that record nothing.
+glu_forward_op = glu_forward._op
+
+
+def numbers(call: Call) -> tuple[float, float, int, int]:
+    """The last arguments of the operators with options."""
+    return call.scalar, call.limit, call.variant, call.layout
+
+
+def bits(needs: Sequence[bool]) -> int:
+    """Which gradients are needed, as these operators take it."""
+    return sum(1 << index for index, need in enumerate(needs) if need)
+
 
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -83,11 +99,58 @@ def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int)
     return x.new_empty(x.shape)
 
 
+def _glu_forward_options(gate: Tensor, up: Tensor | None, *_: Any) -> Tensor:
+    return gate.new_empty(_out_shape(gate, up))
+
+
+def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
+    _check_matches("out", rest[-1], _out_shape(gate, up), gate)
+
+
+def _sums(gate: Tensor, up: Tensor | None, needs: int) -> Tensor:
+    real = torch.promote_types(gate.dtype, torch.float32)
+    kinds = (needs >> 2).bit_count()
+    return gate.new_empty((1, kinds, _out_shape(gate, up)[-1]), dtype=real)
+
+
+def _glu_backward_options(
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    needs = rest[-1]
+    grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
+    grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
+    return grad_gate, grad_up, _sums(gate, up, needs)
+
+
+def _glu_backward_inplace(
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
+) -> Tensor:
+    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    return _sums(gate, up, rest[-1])
+
+
+def _glu_second(
+    grad_out: Tensor | None, gate: Tensor, up: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    needs_out, needs_inputs = rest[-2:]
+    return (
+        gate.new_empty(_out_shape(gate, up) if needs_out else 0),
+        gate.new_empty(gate.shape if needs_inputs else 0),
+        gate.new_empty(gate.shape if needs_inputs and up is not None else 0),
+    )
+
+
 _FAKES: dict[Any, Callable[..., Any]] = {
     glu_forward: _glu_forward,
     glu_forward_out: _glu_forward_out,
     glu_backward: _glu_backward,
     glu_backward_packed: _glu_backward_packed,
+    glu_forward_options: _glu_forward_options,
+    glu_forward_options_out: _glu_forward_options_out,
+    glu_backward_options: _glu_backward_options,
+    glu_backward_inplace: _glu_backward_inplace,
+    glu_second: _glu_second,
 }
 for _op, _fake in _FAKES.items():
     torch.library.register_fake(_op, _fake)

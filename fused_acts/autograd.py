@@ -1,123 +1,81 @@
 """Differentiation of the gated units: autograd Functions over torch.ops.fused_acts.*.
 
-In all of them up is None when gate is a packed x: [..., 2 * cols], and so is the gradient of up.
+`operands` stands for (gate, up, gate_bias, up_bias, parameter). In all of them up is None when gate
+is a packed x: [..., 2 * cols], and so is the gradient of up.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fused_acts import _ops, composed, reference
-from fused_acts._ops import LAYOUTS
-
-
-def _dispatcher(
-    function: Any,
-    transformable: Any,
-    plain: Callable[..., Any],
-    bare: Callable[..., Any],
-    requires_grad: Callable[..., bool],
-) -> Callable[..., Any]:
-    """One differentiable call that takes the cheapest path that is right where it is called.
-
-    function has a backward formula; transformable has jvp and vmap formulas too; plain is composed
-    of torch operations; bare, without any formula, does for calls that record nothing.
-    """
-    # Function.apply binds its arguments through `inspect`, which takes longer than the kernel on
-    # small tensors; the C++ apply beneath it does all that is needed outside functorch transforms.
-    raw_apply = super(torch.autograd.Function, function).apply
-    is_compiling = torch.compiler.is_compiling
-    transforms_active = torch._C._are_functorch_transforms_active
-    is_grad_enabled = torch.is_grad_enabled
-
-    def call(*args: Any) -> Any:
-        if transforms_active() or forward_ad._current_level >= 0:
-            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
-            return plain(*args) if is_compiling() else transformable.apply(*args)
-        if is_compiling():
-            return function.apply(*args)
-        if is_grad_enabled() and requires_grad(*args):
-            return raw_apply(*args)
-        return bare(*args)
-
-    return call
-
-
-@contextmanager
-def _next_level(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
-    """Lets the body of a jvp formula be differentiated forward by the transforms around it.
-
-    Functions turn forward mode off in a jvp formula, for the levels around it too, and then their
-    tangents would silently be zero. Yields the tensors without the tangents of the current level.
-    """
-    with forward_ad._set_fwd_grad_enabled(True):
-        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in tensors]
+from fused_acts import _ops, composed, dispatch
+from fused_acts.dispatch import Gradients, require_grad
+from fused_acts.options import PLAIN, Call
+from fused_acts.second_order import OPERANDS, double_backward
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-def _batch_first(
-    info: Any, in_dims: Sequence[int | None], tensors: Sequence[Tensor | None]
-) -> Iterator[Tensor | None]:
-    """The tensors with the batch dimension in front; a tensor that has none is expanded."""
-    for tensor, dim in zip(tensors, in_dims, strict=True):
-        if tensor is None:
-            yield None
-        elif dim is None:
-            yield tensor.expand(info.batch_size, *tensor.shape)
-        elif tensor.dim() == 1:
-            raise ValueError("gate: expected at least one dimension under vmap, got a 0-d tensor")
-        else:
-            yield tensor.movedim(dim, 0)
-
-
 class _Glu(torch.autograd.Function):
     @staticmethod
-    def forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Any:
-        return _ops.glu_forward(gate, up, variant, layout)
+    def forward(
+        gate: Tensor,
+        up: Tensor | None,
+        gate_bias: Tensor | None,
+        up_bias: Tensor | None,
+        parameter: Tensor | None,
+        call: Call,
+    ) -> Any:
+        if call.eager:
+            return composed.forward(gate, up, gate_bias, up_bias, parameter, call)
+        if call.plain:
+            return _ops.glu_forward(gate, up, call.variant, call.layout)
+        return _ops.glu_forward_options(
+            gate, up, gate_bias, up_bias, parameter, *_ops.numbers(call)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        gate, up, ctx.variant, ctx.layout = inputs
-        ctx.save_for_backward(gate, up)
+        *operands, ctx.call = inputs
+        ctx.save_for_backward(*operands)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
         if grad_out is None:
-            return None, None, None, None
-        gate, up = ctx.saved_tensors
-        needs_gate, needs_up, _, _ = ctx.needs_input_grad
-        grads = glu_backward(grad_out, gate, up, ctx.variant, ctx.layout, needs_gate, needs_up)
-        return *grads, None, None
+            return (None,) * (OPERANDS + 1)
+        needs = ctx.needs_input_grad[:OPERANDS]
+        if ctx.call.inplace and not torch.compiler.is_compiling():
+            return *_backward_inplace(ctx, grad_out, needs), None
+        return *glu_backward(grad_out, *ctx.saved_tensors, ctx.call, needs), None
 
 
 class _GluTransformable(_Glu):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         _Glu.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[:2])
+        ctx.save_for_forward(*inputs[:OPERANDS])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
-        # The backward pass is linear in grad_out, so its transpose is the forward derivative,
-        # whatever grad_out is.
-        with _next_level(ctx.saved_tensors) as (gate, up):
-            grad_out = gate if up is not None else reference.halves(gate, LAYOUTS[ctx.layout])[0]
-            return composed.glu_double_backward(
-                tangents[:2], grad_out, gate, up, ctx.variant, ctx.layout
-            )[0]
+        # The backward pass is linear in grad_out, so its transpose is the forward derivative.
+        with dispatch.next_level(ctx.saved_tensors) as operands:
+            return double_backward(tangents[:OPERANDS], None, operands, ctx.call, True, False)[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        gate, up = _batch_first(info, in_dims[:2], args[:2])
-        return glu_forward(gate, up, *args[2:]), 0
+        if any(dim is not None for dim in in_dims[2:OPERANDS]):
+            outputs, dims = dispatch.vmap_plain(
+                lambda *inputs: (composed.forward(*inputs),), info, in_dims, args
+            )
+            return outputs[0], dims[0]
+        gate, up = dispatch.batch_first(info, in_dims[:2], args[:2])
+        return gated(gate, up, *args[2:]), 0
 
 
 class _GluBackward(torch.autograd.Function):
@@ -126,89 +84,174 @@ class _GluBackward(torch.autograd.Function):
         grad_out: Tensor,
         gate: Tensor,
         up: Tensor | None,
-        variant: int,
-        layout: int,
-        needs_gate: bool,
-        needs_up: bool,
-    ) -> tuple[Tensor | None, Tensor | None]:
-        if up is None:
-            return _ops.glu_backward_packed(grad_out, gate, variant, layout), None
-        grad_gate, grad_up = _ops.glu_backward(grad_out, gate, up, variant, needs_gate, needs_up)
-        return grad_gate if needs_gate else None, grad_up if needs_up else None
+        gate_bias: Tensor | None,
+        up_bias: Tensor | None,
+        parameter: Tensor | None,
+        call: Call,
+        needs: tuple[bool, ...],
+    ) -> Gradients:
+        if not call.plain:
+            grad_gate, grad_up, sums = _ops.glu_backward_options(
+                grad_out,
+                *(gate, up, gate_bias, up_bias, parameter),
+                *_ops.numbers(call),
+                _ops.bits(needs),
+            )
+        elif up is None:
+            grad_gate = _ops.glu_backward_packed(grad_out, gate, call.variant, call.layout)
+            return grad_gate, None, None, None, None
+        else:
+            grad_gate, grad_up = _ops.glu_backward(grad_out, gate, up, call.variant, *needs[:2])
+            sums = None
+        needs_up = needs[1] and up is not None
+        return (
+            grad_gate if needs[0] else None,
+            grad_up if needs_up else None,
+            *_row_gradients(sums, gate_bias, up_bias, parameter, needs),
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        grad_out, gate, up, *ctx.options = inputs
-        ctx.save_for_backward(grad_out, gate, up)
+        *tensors, ctx.call, ctx.needs = inputs
+        ctx.save_for_backward(*tensors)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grad_grads: Tensor | None) -> Any:
-        grad_out, gate, up = ctx.saved_tensors
-        variant, layout, _, _ = ctx.options
-        grads = composed.glu_double_backward(grad_grads, grad_out, gate, up, variant, layout)
-        return *grads, None, None, None, None
+        grad_out, *operands = ctx.saved_tensors
+        return *double_backward(grad_grads, grad_out, operands, ctx.call), None, None
 
 
 class _GluBackwardTransformable(_GluBackward):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         _GluBackward.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[:3])
+        ctx.save_for_forward(*inputs[: OPERANDS + 1])
 
     @staticmethod
     def jvp(ctx: Any, grad_out_tangent: Tensor | None, *tangents: Tensor | None) -> Any:
-        # grad_gate and grad_up are derivatives of sum(grad_out * out), whose second derivatives are
-        # symmetric: by gate and up, the forward derivative is the backward one.
-        variant, layout, *needs = ctx.options
-        with _next_level(ctx.saved_tensors) as (grad_out, gate, up):
-            _, *results = composed.glu_double_backward(
-                tangents[:2], grad_out, gate, up, variant, layout
-            )
+        # The gradients are derivatives of sum(grad_out * out), whose second derivatives are
+        # symmetric: by the operands, the forward derivative is the backward one.
+        with dispatch.next_level(ctx.saved_tensors) as (grad_out, *operands):
+            along = tangents[:OPERANDS]
+            results: Gradients = (None,) * OPERANDS
+            if any(tangent is not None for tangent in along):
+                results = double_backward(along, grad_out, operands, ctx.call, False, True)[1:]
             if grad_out_tangent is not None:
-                linear = glu_backward(grad_out_tangent, gate, up, *ctx.options)
-                results = [_sum(a, b) for a, b in zip(results, linear, strict=True)]
-        return tuple(r if need else None for r, need in zip(results, needs, strict=True))
+                linear = glu_backward(grad_out_tangent, *operands, ctx.call, ctx.needs)
+                results = tuple(_sum(a, b) for a, b in zip(results, linear, strict=True))
+        return tuple(r if need else None for r, need in zip(results, ctx.needs, strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        grad_out, gate, up = _batch_first(info, in_dims[:3], args[:3])
-        grads = glu_backward(grad_out, gate, up, *args[3:])
+        *_, needs = args
+        # A sum over rows is one for each element of the batch, which the kernel does not keep apart
+        if any(needs[2:]) or any(dim is not None for dim in in_dims[3 : OPERANDS + 1]):
+            return dispatch.vmap_plain(composed.backward, info, in_dims, args)
+        tensors = dispatch.batch_first(info, in_dims[:3], args[:3])
+        grads = glu_backward(*tensors, *args[3:])
         return grads, tuple(None if grad is None else 0 for grad in grads)
 
 
-def _inputs_require_grad(gate: Tensor, up: Tensor | None, *_: Any) -> bool:
-    return gate.requires_grad or (up is not None and up.requires_grad)
-
-
-glu_forward: Callable[..., Tensor] = _dispatcher(
-    _Glu, _GluTransformable, composed.glu_forward, _ops.glu_forward._op, _inputs_require_grad
+gated: Callable[..., Tensor] = dispatch.dispatcher(
+    _Glu, _GluTransformable, composed.forward, require_grad
 )
-glu_backward: Callable[..., tuple[Tensor | None, Tensor | None]] = _dispatcher(
-    _GluBackward,
-    _GluBackwardTransformable,
-    composed.glu_backward,
-    _GluBackward.forward,
-    lambda grad_out, *inputs: grad_out.requires_grad or _inputs_require_grad(*inputs),
+glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
+    _GluBackward, _GluBackwardTransformable, composed.backward, require_grad
 )
+def _row_gradients(
+    sums: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    needs: tuple[bool, ...],
+) -> Gradients:
+    """Gradients of the biases and the parameter from the sums over rows, [1, kinds, cols]."""
+    results: list[Tensor | None] = []
+    kind = 0
+    for row, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
+        if not need or row is None or sums is None:
+            results.append(None)
+            continue
+        total = sums[0, kind]
+        # A copy, because the sums of one call lie in one tensor.
+        whole = total if row.numel() == total.numel() and row.dim() == 1 else total[:1]
+        results.append(whole.reshape(row.shape).to(row.dtype, copy=True))
+        kind += 1
+    return tuple(results)
 
 
-def _has_tangent(tensor: Tensor | None) -> bool:
-    return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
+def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gradients:
+    if getattr(ctx, "written", False):
+        raise RuntimeError(
+            "inplace_backward: the gradients were already written over gate and up, so this graph "
+            "cannot be run backward again; leave inplace_backward off to do that"
+        )
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "inplace_backward: expected a backward pass without create_graph, since the gradients "
+            "take the place of what they would be differentiated by"
+        )
+    gate, up, *rows = ctx.saved_tensors
+    sums = _ops.glu_backward_inplace(
+        grad_out, gate, up, *rows, *_ops.numbers(ctx.call), _ops.bits(needs)
+    )
+    ctx.written = True
+    for tensor, need in ((gate, needs[0]), (up, needs[1])):
+        if tensor is not None and need:
+            torch.autograd.graph.increment_version(tensor)
+    return (
+        gate.detach() if needs[0] else None,
+        up.detach() if up is not None and needs[1] else None,
+        *_row_gradients(sums, *rows, needs),
+    )
+
+
+def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
+    """A call without options; without derivatives, straight to the operator."""
+    if (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch.compiler.is_compiling()
+        or (
+            torch.is_grad_enabled()
+            and (gate.requires_grad or (up is not None and up.requires_grad))
+        )
+    ):
+        return gated(gate, up, None, None, None, PLAIN[variant][layout])
+    return _ops.glu_forward_op(gate, up, variant, layout)
 
 
 def glu_forward_out(
-    gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
+    gate: Tensor,
+    up: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    call: Call,
+    out: Tensor,
 ) -> Tensor:
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
-    if (torch.is_grad_enabled() and (out.requires_grad or _inputs_require_grad(gate, up))) or (
-        forward_ad._current_level >= 0 and any(map(_has_tangent, (gate, up, out)))
+    operands = (gate, up, gate_bias, up_bias, parameter)
+    if (torch.is_grad_enabled() and require_grad(*operands, out)) or (
+        forward_ad._current_level >= 0 and any(map(dispatch.has_tangent, (*operands, out)))
     ):
         raise RuntimeError(
             "out: expected no argument that requires grad or has a tangent, because out= is not "
             "differentiable; call it under torch.no_grad() or without out="
         )
-    _ops.glu_forward_out(gate, up, variant, layout, out)
+    if call.eager:
+        result = composed.forward(*operands, call)
+        if out.shape != result.shape or out.dtype != result.dtype or out.device != result.device:
+            raise ValueError(
+                f"out: expected a {result.dtype} tensor of shape {tuple(result.shape)} on "
+                f"{result.device}, got {out.dtype}, {tuple(out.shape)}, {out.device}"
+            )
+        out.copy_(result)
+    elif call.plain:
+        _ops.glu_forward_out(gate, up, call.variant, call.layout, out)
+    else:
+        _ops.glu_forward_options_out(*operands, *_ops.numbers(call), out)
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(out)
     return out

@@ -1,62 +1,90 @@
 """The gated units and their derivatives composed of plain torch operations, from the reference.
 
 What autograd and the functorch transforms make of the reference, they can differentiate to any
-order and torch.compile can trace. As in autograd.py, up is None when gate is packed.
+order and torch.compile can trace. `operands` stands for (gate, up, gate_bias, up_bias, parameter);
+up is None when gate is packed, and so are the others where a call does not have them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fused_acts import reference
-from fused_acts._ops import LAYOUTS, NAMES
+from fused_acts.options import LAYOUTS, NAMES, Call
+
+Tensors = Sequence[Tensor | None]
 
 
-def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    return reference.gated(gate, up, variant=NAMES[variant], layout=LAYOUTS[layout])
-
-
-def glu_backward(
-    grad_out: Tensor,
+def forward(
     gate: Tensor,
     up: Tensor | None,
-    variant: int,
-    layout: int,
-    needs_gate: bool,
-    needs_up: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    def forward(gate: Tensor, up: Tensor | None = None) -> Tensor:
-        return glu_forward(gate, up, variant, layout)
-
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    call: Call,
+) -> Tensor:
     if up is None:
-        return torch.func.vjp(forward, gate)[1](grad_out)[0], None
-    grad_gate, grad_up = torch.func.vjp(forward, gate, up)[1](grad_out)
-    return grad_gate if needs_gate else None, grad_up if needs_up else None
+        gate, up = reference.halves(gate, LAYOUTS[call.layout])
+    value = call.scalar if parameter is None else parameter
+    compute = reference.eager_unit if call.eager else reference.unit
+    row = reference.VARIANTS[NAMES[call.variant]]
+    return compute(row, gate, up, gate_bias, up_bias, value, call.limit)
 
 
-def glu_double_backward(
-    grad_grads: Sequence[Tensor | None],
-    grad_out: Tensor,
-    gate: Tensor,
-    up: Tensor | None,
-    variant: int,
-    layout: int,
-) -> tuple[Tensor | None, ...]:
-    """Gradients by (grad_out, gate, up) of the gradients (grad_gate, grad_up), in plain torch.
+def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:
+    """Gradients of a function's outputs times cotangents by its inputs, None by absent inputs.
 
-    grad_grads holds None for a gradient that has no part in it. Differentiable to any order.
+    A cotangent that is None stands for 0.
     """
-    cotangents = tuple(grad_grad for grad_grad in grad_grads if grad_grad is not None)
-    if not cotangents:
-        return None, None, None
-    needs = [grad_grad is not None for grad_grad in grad_grads]
+    present = [index for index, value in enumerate(inputs) if value is not None]
+    seeds = tuple(c for c in cotangents if c is not None)
+    grads: list[Tensor | None] = [None] * len(inputs)
+    if not seeds:
+        return grads
 
-    def backward(grad_out: Tensor, gate: Tensor, up: Tensor | None = None) -> tuple[Tensor, ...]:
-        grads = glu_backward(grad_out, gate, up, variant, layout, *needs)
-        return tuple(grad for grad in grads if grad is not None)
+    def of_present(*tensors: Tensor) -> tuple[Tensor, ...]:
+        every: list[Tensor | None] = [None] * len(inputs)
+        for index, tensor in zip(present, tensors, strict=True):
+            every[index] = tensor
+        outputs = function(*every)
+        outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
+        return tuple(
+            out for out, seed in zip(outputs, cotangents, strict=True) if seed is not None
+        )
 
-    if up is None:
-        return *torch.func.vjp(backward, grad_out, gate)[1](cotangents), None
-    grads: tuple[Tensor, ...] = torch.func.vjp(backward, grad_out, gate, up)[1](cotangents)
+    tensors = [tensor for tensor in inputs if tensor is not None]
+    for index, grad in zip(present, torch.func.vjp(of_present, *tensors)[1](seeds), strict=True):
+        grads[index] = grad
     return grads
+
+
+def backward(grad_out: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
+    """Gradients by the operands; after these come the call and which gradients are needed."""
+    *tensors, call, needs = operands
+    grads = vjp(lambda *inputs: forward(*inputs, call), tensors, (grad_out,))
+    return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
+
+
+def double_backward(
+    grad_grads: Tensors, grad_out: Tensor, operands: Tensors, call: Call
+) -> tuple[Tensor | None, ...]:
+    """Gradients by (grad_out, *operands) of the gradients by the operands times grad_grads."""
+    needs = [grad_grad is not None for grad_grad in grad_grads]
+    return tuple(
+        vjp(lambda *inputs: backward(*inputs, call, needs), (grad_out, *operands), grad_grads)
+    )
+
+
+def second(*inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What torch.ops.fused_acts.glu_second computes, from the same arguments up to the call."""
+    grad_out, gate, up, gate_tangent, up_tangent, *rows, call, _, _ = inputs
+    if grad_out is None:  # the first result does not depend on it
+        grad_out = gate if up is not None else reference.halves(gate, LAYOUTS[call.layout])[0]
+
+    def gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None) -> Any:
+        return backward(grad_out, gate, up, *rows, call, (True, True, False, False, False))[:2]
+
+    results = vjp(gradients, (grad_out, gate, up), (gate_tangent, up_tangent))
+    return results[0], results[1], results[2]

@@ -1,34 +1,67 @@
 """Modules around the functions."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from fused_acts import functional
-from fused_acts._ops import LAYOUTS, NAMES
+from fused_acts import functional, options
+from fused_acts.reference import VARIANTS
 
 
 class GatedActivation(torch.nn.Module):
-    """f(gate) * g(up) as a module, without parameters; see `fused_acts.gated`.
+    """f(gate) * g(up) as a module; see `fused_acts.gated`.
 
     Args:
         variant: one of `fused_acts.variants()`.
         layout: where a packed input holds gate and up; for packed inputs only.
+        num_channels: cols, for a parameter of f that is learned per channel.
+        **options: the options of the variant, as `fused_acts.gated` takes them, without tensors.
+            beta, alpha, slope or negative_slope may also be "learned", one value for all channels,
+            or "per_channel"; it is then a Parameter of that name that starts at the default value.
+        device, dtype: of that Parameter.
 
     Shapes: (gate, up) with [..., cols] each, or one packed [..., 2 * cols], to [..., cols].
 
-    Raises ValueError for an unknown variant or layout.
+    Raises ValueError for an unknown variant or layout or without num_channels where it is needed,
+    TypeError for an option that the variant does not have.
     """
 
-    def __init__(self, variant: str = "swiglu", layout: str = "gate_up") -> None:
+    def __init__(
+        self,
+        variant: str = "swiglu",
+        layout: str = "gate_up",
+        *,
+        num_channels: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **given: Any,
+    ) -> None:
         super().__init__()
-        for argument, name, names in (("variant", variant, NAMES), ("layout", layout, LAYOUTS)):
-            if name not in names:
-                raise functional.unknown(argument, name, names)
+        options.variant_index(variant)
+        row = VARIANTS[variant]
+        learned = given.get(row.parameter) if row.parameter else None
         self.variant = variant
         self.layout = layout
+        self.learned = row.parameter if learned in ("learned", "per_channel") else None
+        if self.learned is not None:
+            if learned == "per_channel" and num_channels is None:
+                raise ValueError("num_channels: expected a number for a parameter per channel")
+            shape = (num_channels,) if learned == "per_channel" else ()
+            value = torch.full(shape, row.default, device=device, dtype=dtype)
+            del given[self.learned]
+            self.register_parameter(self.learned, torch.nn.Parameter(value))
+        options.parse(variant, layout, given)
+        self.options = given
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
-        return functional.gated(gate, up, variant=self.variant, layout=self.layout)
+        given = self.options
+        if self.learned is not None:
+            given = {**given, self.learned: getattr(self, self.learned)}
+        return functional.gated(gate, up, variant=self.variant, layout=self.layout, **given)
 
     def extra_repr(self) -> str:
-        return f"variant={self.variant!r}, layout={self.layout!r}"
+        parts = {"variant": self.variant, "layout": self.layout, **self.options}
+        return ", ".join(f"{name}={value!r}" for name, value in parts.items())
+
+

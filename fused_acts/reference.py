@@ -6,9 +6,10 @@ each variant, in the order of csrc/variants.h.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -17,9 +18,30 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+def plus_one(x: Tensor) -> Tensor:
+    """x + 1"""
+    return x + 1
+
+
 def relu(x: Tensor) -> Tensor:
     """max(x, 0), NaN stays NaN"""
     return torch.relu(x)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2"""
+    return torch.relu(x).square()
+
+
+def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
+    """x above 0, slope * x elsewhere"""
+    return torch.where(x > 0, x, slope * x)
+
+
+def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
+    """x above 0, alpha * (exp(x) - 1) elsewhere"""
+    # The other branch of a where must not overflow, or its gradient is inf * 0.
+    return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x)))
 
 
 def sigmoid(x: Tensor) -> Tensor:
@@ -27,9 +49,14 @@ def sigmoid(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-def swish(x: Tensor) -> Tensor:
-    """x * sigmoid(x)"""
-    return x * torch.sigmoid(x)
+def tanh(x: Tensor) -> Tensor:
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))"""
+    return torch.tanh(x)
+
+
+def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """x * sigmoid(beta * x)"""
+    return x * torch.sigmoid(beta * x)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -45,29 +72,87 @@ def gelu_tanh(x: Tensor) -> Tensor:
 
 
 class Variant(NamedTuple):
-    """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from."""
+    """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
 
-    f: Callable[[Tensor], Tensor]
+    f takes the parameter, if there is one, as its second argument.
+    """
+
+    f: Callable[..., Tensor]
     g: Callable[[Tensor], Tensor]
     formula: str
     source: str
+    parameter: str | None = None  # its name as an option
+    default: float = 1.0  # its value
+    limits: bool = False  # whether there is an option `limit`
+    limit: float | None = None  # its value
+    layout: str = "gate_up"  # of packed inputs to the variant's own function
 
 
 _DAUPHIN = "Dauphin et al. 2017, https://arxiv.org/abs/1612.08083"
 _SHAZEER = "Shazeer 2020, https://arxiv.org/abs/2002.05202"
+_OORD = "van den Oord et al. 2016, https://arxiv.org/abs/1606.05328"
+_RAMACHANDRAN = "Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941"
+_MAAS = "the leaky ReLU of Maas et al. 2013, in the form of Shazeer 2020"
+_HE = "the PReLU of He et al. 2015, https://arxiv.org/abs/1502.01852, in the form of Shazeer 2020"
+_CLEVERT = "the ELU of Clevert et al. 2016, https://arxiv.org/abs/1511.07289, as in Shazeer 2020"
+_SO = "the squared ReLU of So et al. 2021, https://arxiv.org/abs/2109.08668, as in Shazeer 2020"
+_HENDRYCKS = "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, as in Shazeer 2020"
+_OPENAI = "OpenAI 2025, gpt-oss, https://arxiv.org/abs/2508.10925"
 
 VARIANTS = {
     "glu": Variant(sigmoid, identity, "sigmoid(gate) * up", _DAUPHIN),
     "bilinear": Variant(identity, identity, "gate * up", _SHAZEER),
-    "reglu": Variant(relu, identity, "max(gate, 0) * up", _SHAZEER),
-    "geglu": Variant(gelu, identity, "gate * (1 + erf(gate / sqrt(2))) / 2 * up", _SHAZEER),
+    "reglu": Variant(relu, identity, "max(gate, 0) * up", _SHAZEER, limits=True),
+    "geglu": Variant(
+        gelu, identity, "gate * (1 + erf(gate / sqrt(2))) / 2 * up", _SHAZEER, limits=True
+    ),
     "geglu_tanh": Variant(
         gelu_tanh,
         identity,
         "gate * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) / 2 * up",
         _SHAZEER,
+        limits=True,
     ),
-    "swiglu": Variant(swish, identity, "gate * sigmoid(gate) * up", _SHAZEER),
+    "swiglu": Variant(
+        swish,
+        identity,
+        "gate * sigmoid(beta * gate) * up",
+        f"{_SHAZEER}; beta: {_RAMACHANDRAN}",
+        "beta",
+        limits=True,
+    ),
+    "gtu": Variant(sigmoid, tanh, "sigmoid(gate) * tanh(up)", _OORD),
+    "tanh_glu": Variant(tanh, identity, "tanh(gate) * up", _DAUPHIN),
+    "leaky_reglu": Variant(
+        leaky_relu,
+        identity,
+        "(gate if gate > 0 else negative_slope * gate) * up",
+        _MAAS,
+        "negative_slope",
+        0.01,
+    ),
+    "preglu": Variant(
+        leaky_relu, identity, "(gate if gate > 0 else slope * gate) * up", _HE, "slope", 0.25
+    ),
+    "elu_glu": Variant(
+        elu, identity, "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up", _CLEVERT, "alpha"
+    ),
+    "squared_reglu": Variant(squared_relu, identity, "max(gate, 0)^2 * up", _SO),
+    "quick_geglu": Variant(
+        swish, identity, "gate * sigmoid(alpha * gate) * up", _HENDRYCKS, "alpha", 1.702
+    ),
+    "glu_relu": Variant(sigmoid, relu, "sigmoid(gate) * max(up, 0)", _DAUPHIN),
+    "swiglu_oai": Variant(
+        swish,
+        plus_one,
+        "min(gate, limit) * sigmoid(alpha * min(gate, limit)) * (clamp(up, -limit, limit) + 1)",
+        _OPENAI,
+        "alpha",
+        1.702,
+        limits=True,
+        limit=7.0,
+        layout="interleaved",
+    ),
 }
 
 
@@ -84,20 +169,102 @@ def halves(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     return gate, up
 
 
+def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
+    """The packed x: [..., 2 * cols] of gate and up, [..., cols] each."""
+    if layout == "interleaved":
+        return torch.stack((gate, up), -1).flatten(-2)
+    return torch.cat((gate, up) if layout == "gate_up" else (up, gate), -1)
+
+
+def unit(
+    row: Variant,
+    gate: Tensor,
+    up: Tensor,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: float | Tensor,
+    limit: float,
+) -> Tensor:
+    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)), rounded once.
+
+    Computed in the dtype of gate, or in float32 for 16-bit dtypes.
+    """
+    real = torch.promote_types(gate.dtype, torch.float32)
+    result_dtype = gate.dtype
+    gate, up = gate.to(real), up.to(real)
+    if gate_bias is not None:
+        gate = gate + gate_bias.to(real)
+    if up_bias is not None:
+        up = up + up_bias.to(real)
+    if limit != math.inf:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    if isinstance(parameter, Tensor):
+        parameter = parameter.to(real)
+    f = row.f(gate) if row.parameter is None else row.f(gate, parameter)
+    return (f * row.g(up)).to(result_dtype)
+
+
+# What models call in the place of f and g: torch's own functions, with their own rounding.
+_EAGER: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
+    leaky_relu: lambda x, slope: (
+        leaky_relu(x, slope) if isinstance(slope, Tensor) else F.leaky_relu(x, slope)
+    ),
+    elu: lambda x, alpha: elu(x, alpha) if isinstance(alpha, Tensor) else F.elu(x, alpha),
+    swish: lambda x, beta: F.silu(x) if _is_one(beta) else x * torch.sigmoid(beta * x),
+    gelu: F.gelu,
+    gelu_tanh: lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def _is_one(value: Any) -> bool:
+    return not isinstance(value, Tensor) and value == 1.0
+
+
+def eager_unit(
+    row: Variant,
+    gate: Tensor,
+    up: Tensor,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: float | Tensor,
+    limit: float,
+) -> Tensor:
+    """The same as torch's own operations compute it, each of which rounds to the dtype of gate."""
+    if gate_bias is not None:
+        gate = gate + gate_bias.to(gate.dtype)
+    if up_bias is not None:
+        up = up + up_bias.to(up.dtype)
+    if limit != math.inf:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    if isinstance(parameter, Tensor):
+        parameter = parameter.to(gate.dtype)
+    f = _EAGER.get(row.f, row.f)
+    return (f(gate) if row.parameter is None else f(gate, parameter)) * row.g(up)
+
+
 def gated(
-    gate: Tensor, up: Tensor | None = None, *, variant: str = "swiglu", layout: str = "gate_up"
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    variant: str = "swiglu",
+    layout: str = "gate_up",
+    **options: Any,
 ) -> Tensor:
     """f(gate) * g(up) in plain torch; arguments and result as in `fused_acts.gated`.
 
     Computed in the dtype of the inputs, or in float32 with one rounding for 16-bit dtypes. Accurate
     to a few ulp in float64, tails included.
     """
+    from fused_acts.options import parse
+
+    row = VARIANTS[variant]
+    gate_bias, up_bias, parameter, call = parse(variant, layout, options)
     if up is None:
         gate, up = halves(gate, layout)
     if gate.shape != up.shape:
         raise ValueError(
             f"up: expected the shape of gate, {tuple(gate.shape)}, got {tuple(up.shape)}"
         )
-    real = torch.promote_types(gate.dtype, torch.float32)
-    row = VARIANTS[variant]
-    return (row.f(gate.to(real)) * row.g(up.to(real))).to(gate.dtype)
+    compute = eager_unit if call.eager else unit
+    value = call.scalar if parameter is None else parameter
+    return compute(row, gate, up, gate_bias, up_bias, value, call.limit)

@@ -161,7 +161,7 @@ DenseLoops loops() {
 }  // namespace
 
 DenseLoops avx512_loops(Variant variant, DType dtype) {
-  return visit_variant(variant, [&](auto gate) -> DenseLoops {
+  return visit_common_variant(variant, [&](auto gate) -> DenseLoops {
     using Gate = decltype(gate);
     switch (dtype) {
       case DType::kFloat32:

@@ -78,7 +78,7 @@ struct Loops {
 }  // namespace
 
 DenseLoops portable_loops(Variant variant, DType dtype) {
-  return visit_variant(variant, [&](auto gate) {
+  return visit_common_variant(variant, [&](auto gate) {
     return visit_dtype(dtype, [&](auto t) -> DenseLoops {
       using Gate = decltype(gate);
       using M = typename MathFor<decltype(t)>::type;

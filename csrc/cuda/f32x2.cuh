@@ -74,6 +74,10 @@ FUSED_ACTS_INLINE F32x2 select(Bool2 condition, F32x2 a, F32x2 b) {
   return {condition.lo ? a.lo : b.lo, condition.hi ? a.hi : b.hi};
 }
 FUSED_ACTS_INLINE F32x2 abs(F32x2 x) { return {abs(x.lo), abs(x.hi)}; }
+FUSED_ACTS_INLINE F32x2 bounded(F32x2 x) { return {bounded(x.lo), bounded(x.hi)}; }
+FUSED_ACTS_INLINE F32x2 copy_sign(F32x2 magnitude, F32x2 x) {
+  return {copy_sign(magnitude.lo, x.lo), copy_sign(magnitude.hi, x.hi)};
+}
 FUSED_ACTS_INLINE F32x2 clamp_above(F32x2 x, float bound) {
   return {clamp_above(x.lo, bound), clamp_above(x.hi, bound)};
 }

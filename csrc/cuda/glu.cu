@@ -1,4 +1,4 @@
-// cuda::glu_forward and cuda::glu_backward: plan, then launch.
+// cuda::glu_forward, glu_backward and glu_second: plan, then launch.
 #include <atomic>
 #include <cstdlib>
 
@@ -53,20 +53,90 @@ cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
   return cudaErrorInvalidValue;
 }
 
-int run(const GluArgs& args, void* stream) {
-  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  const cudaError_t error = plan_and_launch(args, static_cast<cudaStream_t>(stream));
+cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t stream) {
+  switch (args.dtype) {
+    case DType::kFloat64:
+      return launch_general<double>(direction, args, stream);
+    case DType::kFloat32:
+      return launch_general<float>(direction, args, stream);
+    case DType::kFloat16:
+      return launch_general<Float16>(direction, args, stream);
+    case DType::kBFloat16:
+      return launch_general<BFloat16>(direction, args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+int reported(cudaError_t error) {
   if (error != cudaSuccess) cudaGetLastError();  // reported here, and to nobody else
   return error;
 }
 
+int run(Direction direction, const GluArgs& args, void* stream) {
+  if (args.rows == 0 || args.cols == 0) return cudaSuccess;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const bool common =
+      direction != Direction::kSecond && !args.has_options() && is_common(args.variant);
+  return reported(common ? plan_and_launch(args, cuda_stream)
+                         : run_general(direction, args, cuda_stream));
+}
+
+// A thread adds up a column; where that is to become a single sum, one block adds all of them.
+template <class Real>
+__global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunks, int64_t cols,
+                                  bool total) {
+  const int64_t kind = blockIdx.y;
+  const bool is_total = total && kind == gridDim.y - 1;
+  if (is_total && blockIdx.x > 0) return;
+  Real sum = 0;
+  int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  for (; column < cols; column += blockDim.x) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      sum += partial[(kind * chunks + chunk) * cols + column];
+    if (!is_total) break;
+  }
+  if (!is_total) {
+    if (column < cols) sums[kind * cols + column] = sum;
+    return;
+  }
+  __shared__ Real shared[1024];
+  shared[threadIdx.x] = sum;
+  for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
+    __syncthreads();
+    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+  }
+  if (threadIdx.x == 0) sums[kind * cols] = shared[0];
+}
+
+template <class Real>
+cudaError_t launch_add_chunks(const SumArgs& args, cudaStream_t stream) {
+  constexpr int kThreads = 1024;
+  const dim3 grid(static_cast<unsigned>((args.cols + kThreads - 1) / kThreads),
+                  static_cast<unsigned>(args.kinds));
+  add_chunks_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const Real*>(args.partial),
+                                                   static_cast<Real*>(args.sums), args.chunks,
+                                                   args.cols, args.total);
+  return cudaGetLastError();
+}
+
 }  // namespace
 
-int glu_forward(const GluArgs& args, void* stream) { return run(args, stream); }
+int glu_forward(const GluArgs& args, void* stream) {
+  return run(Direction::kForward, args, stream);
+}
 
 int glu_backward(const GluArgs& args, void* stream) {
-  if (args.grad_gate.data == nullptr && args.grad_up.data == nullptr) return cudaSuccess;
-  return run(args, stream);
+  if (!args.grad_gate.data && !args.grad_up.data && !args.chunks) return cudaSuccess;
+  return run(Direction::kBackward, args, stream);
+}
+
+int glu_second(const GluArgs& args, void* stream) { return run(Direction::kSecond, args, stream); }
+
+int add_chunks(const SumArgs& args, void* stream) {
+  if (args.cols == 0 || args.kinds == 0) return cudaSuccess;
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  return reported(args.is_double ? launch_add_chunks<double>(args, cuda_stream)
+                                 : launch_add_chunks<float>(args, cuda_stream));
 }
 
 }  // namespace fused_acts::cuda

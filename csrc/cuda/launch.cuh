@@ -21,7 +21,7 @@ cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStrea
   using Backward = Config<T, access, bytes, true>;
   const ParamsMaker<typename Forward::Index> params{args, plan};
   cudaError_t error = cudaErrorInvalidValue;
-  visit_variant(args.variant, [&](auto unit) {
+  visit_common_variant(args.variant, [&](auto unit) {
     using Unit = decltype(unit);
     error = args.grad_out.data == nullptr
                 ? launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream)

@@ -13,4 +13,8 @@ namespace fused_acts::cuda {
 template <class T>
 cudaError_t launch(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream);
 
+// The same for a call in any direction with any options; defined in general.cuh.
+template <class T>
+cudaError_t launch_general(Direction direction, const GluArgs& args, cudaStream_t stream);
+
 }  // namespace fused_acts::cuda

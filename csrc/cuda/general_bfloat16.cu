@@ -1,0 +1,5 @@
+#include "general.cuh"
+
+template cudaError_t fused_acts::cuda::launch_general<fused_acts::BFloat16>(Direction,
+                                                                            const GluArgs&,
+                                                                            cudaStream_t);

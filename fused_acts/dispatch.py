@@ -1,0 +1,116 @@
+"""Choosing how a differentiable call runs, and helpers for the formulas of autograd.py."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+Gradients = tuple[Tensor | None, ...]
+
+_compile_form = "kernel"
+
+
+def compile_as(form: str) -> None:
+    """Chooses what torch.compile makes of the gated units from now on.
+
+    "kernel", the default: the library's own kernels, which the compiled code calls. "inductor": the
+    formula, which Inductor can fuse with its neighbours, such as a norm or an addition; with the
+    same single rounding. Code that is already compiled is compiled again when it is next called.
+
+    Raises ValueError for another form.
+    """
+    global _compile_form
+    if form not in ("kernel", "inductor"):
+        raise ValueError(f"form: expected kernel or inductor, got {form!r}")
+    _compile_form = form
+
+
+def dispatcher(
+    function: Any,
+    transformable: Any,
+    plain: Callable[..., Any],
+    requires_grad: Callable[..., bool],
+) -> Callable[..., Any]:
+    """One differentiable call that takes the cheapest path that is right where it is called.
+
+    function has a backward formula; transformable has jvp and vmap formulas too; plain is composed
+    of torch operations. A call that records nothing needs only the forward of function.
+    """
+    # Function.apply binds its arguments through `inspect`, which takes longer than the kernel on
+    # small tensors; the C++ apply beneath it does all that is needed outside functorch transforms.
+    raw_apply = super(torch.autograd.Function, function).apply
+    bare = function.forward
+    is_compiling = torch.compiler.is_compiling
+    transforms_active = torch._C._are_functorch_transforms_active
+    is_grad_enabled = torch.is_grad_enabled
+
+    def call(*args: Any) -> Any:
+        if transforms_active() or forward_ad._current_level >= 0:
+            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
+            return plain(*args) if is_compiling() else transformable.apply(*args)
+        if is_compiling():
+            return plain(*args) if _compile_form == "inductor" else function.apply(*args)
+        if is_grad_enabled() and requires_grad(*args):
+            return raw_apply(*args)
+        return bare(*args)
+
+    return call
+
+
+@contextmanager
+def next_level(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+    """Lets the body of a jvp formula be differentiated forward by the transforms around it.
+
+    Functions turn forward mode off in a jvp formula, for the levels around it too, and then their
+    tangents would silently be zero. Yields the tensors without the tangents of the current level.
+    """
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [None if t is None else forward_ad.unpack_dual(t).primal for t in tensors]
+
+
+def batch_first(
+    info: Any, in_dims: Sequence[int | None], tensors: Sequence[Tensor | None]
+) -> Iterator[Tensor | None]:
+    """The tensors with the batch dimension in front; a tensor that has none is expanded."""
+    for tensor, dim in zip(tensors, in_dims, strict=True):
+        if tensor is None:
+            yield None
+        elif dim is None:
+            yield tensor.expand(info.batch_size, *tensor.shape)
+        elif tensor.dim() == 1:
+            raise ValueError("gate: expected at least one dimension under vmap, got a 0-d tensor")
+        else:
+            yield tensor.movedim(dim, 0)
+
+
+def vmap_plain(
+    function: Callable[..., Any], info: Any, in_dims: Sequence[Any], args: Sequence[Any]
+) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
+    """The vmap of a function composed of torch operations, some of whose results may be None."""
+    present = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
+    absent: list[bool] = []
+
+    def of_present(*tensors: Tensor) -> tuple[Tensor, ...]:
+        every = list(args)
+        for index, tensor in zip(present, tensors, strict=True):
+            every[index] = tensor
+        results = function(*every)
+        absent[:] = [result is None for result in results]
+        return tuple(result for result in results if result is not None)
+
+    dims = tuple(in_dims[i] for i in present)
+    batched = torch.vmap(of_present, dims, randomness=info.randomness)
+    results = iter(batched(*(args[i] for i in present)))
+    outputs = tuple(None if gone else next(results) for gone in absent)
+    return outputs, tuple(None if gone else 0 for gone in absent)
+
+
+def has_tangent(tensor: Tensor | None) -> bool:
+    return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def require_grad(*args: Any) -> bool:
+    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)

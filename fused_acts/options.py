@@ -1,0 +1,137 @@
+"""The options of a call: from keyword arguments to what the operators take."""
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fused_acts.reference import VARIANTS, halves
+
+# The operators take variants and layouts as indices into these.
+NAMES = tuple(VARIANTS)
+LAYOUTS = ("gate_up", "up_gate", "interleaved")
+
+_INDEX = {name: index for index, name in enumerate(NAMES)}
+_LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
+_COMMON = ("gate_bias", "up_bias", "bias", "rounding", "inplace_backward")
+
+
+class Call(NamedTuple):
+    """What a call is asked for beside its tensors."""
+
+    variant: int
+    layout: int
+    scalar: float = 1.0  # the parameter of f, where it is no tensor
+    limit: float = math.inf
+    plain: bool = True  # nothing but variant and layout, and no tensors beside gate and up
+    eager: bool = False
+    inplace: bool = False
+
+
+class Parsed(NamedTuple):
+    gate_bias: Tensor | None
+    up_bias: Tensor | None
+    parameter: Tensor | None
+    call: Call
+
+
+# The calls without options, and the variants whose default is that.
+PLAIN = tuple(
+    tuple(Call(variant, layout) for layout in range(len(LAYOUTS))) for variant in range(len(NAMES))
+)
+IS_PLAIN = tuple(
+    (row.parameter is None or row.default == 1.0 and row.f is VARIANTS["swiglu"].f)
+    and row.limit is None
+    for row in VARIANTS.values()
+)
+
+
+def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:
+    return ValueError(f"{argument}: expected one of {', '.join(names)}, got {name!r}")
+
+
+def variant_index(variant: str) -> int:
+    index = _INDEX.get(variant)
+    if index is None:
+        raise unknown("variant", variant, NAMES)
+    return index
+
+
+def layout_index(layout: str) -> int:
+    index = _LAYOUT_INDEX.get(layout)
+    if index is None:
+        raise unknown("layout", layout, LAYOUTS)
+    return index
+
+
+def names_for(variant: str) -> tuple[str, ...]:
+    """The options that a variant has."""
+    row = VARIANTS[variant]
+    own = (row.parameter,) if row.parameter else ()
+    return own + (("limit",) if row.limits else ()) + _COMMON
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    return float(value)
+
+
+def _biases(options: Mapping[str, Any], layout: str) -> tuple[Tensor | None, Tensor | None]:
+    gate_bias, up_bias, bias = (options.get(n) for n in ("gate_bias", "up_bias", "bias"))
+    for name, value in (("gate_bias", gate_bias), ("up_bias", up_bias), ("bias", bias)):
+        if value is not None and not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if bias is None:
+        return gate_bias, up_bias
+    if gate_bias is not None or up_bias is not None:
+        raise ValueError("bias: expected either bias or gate_bias and up_bias, got both")
+    if bias.dim() != 1 or bias.shape[0] % 2:
+        raise ValueError(
+            f"bias: expected the biases of gate and up in one, [2 * cols], got {tuple(bias.shape)}"
+        )
+    return halves(bias, layout)
+
+
+def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
+    """Checks the options of `fused_acts.gated` and fills in the variant's defaults.
+
+    Raises TypeError for an option that the variant does not have, ValueError for a bad value.
+    """
+    row = VARIANTS[variant]
+    for name in options:
+        if name not in names_for(variant):
+            raise TypeError(
+                f"{name}: {variant} has no such option; it has {', '.join(names_for(variant))}"
+            )
+    gate_bias, up_bias = _biases(options, layout)
+
+    parameter, scalar = None, row.default
+    if row.parameter is not None and (given := options.get(row.parameter)) is not None:
+        if isinstance(given, Tensor):
+            parameter = given
+        else:
+            scalar = _number(row.parameter, given)
+
+    limit = row.limit
+    if "limit" in options:
+        limit = None if options["limit"] is None else _number("limit", options["limit"])
+    if limit is not None and not limit >= 0:
+        raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+
+    rounding = options.get("rounding", "single")
+    if rounding not in ("single", "eager"):
+        raise unknown("rounding", rounding, ("single", "eager"))
+    eager, inplace = rounding == "eager", bool(options.get("inplace_backward", False))
+    plain = (
+        gate_bias is None
+        and up_bias is None
+        and parameter is None
+        and limit is None
+        and (IS_PLAIN[_INDEX[variant]] and scalar == row.default)
+    )
+    limit = math.inf if limit is None else limit
+    call = Call(_INDEX[variant], layout_index(layout), scalar, limit, plain, eager, inplace)
+    return Parsed(gate_bias, up_bias, parameter, call)
