@@ -147,17 +147,18 @@ void check_rows_apart(const GluArgs& args, const Operand& out, const char* name)
 }
 
 bool overlap(const GluArgs& args, const Operand& a, int a_step, const Operand& b, int b_step) {
-  const int64_t rows = args.rows, cols = args.cols, size = dtype_size(args.dtype);
-  // bytes from the first to one past the last element, and between the two
+  const int64_t rows = args.rows, size = dtype_size(args.dtype);
+  // bytes from the first to one past the last element, of a row and of all
+  const auto row_extent = [&](int step) { return ((args.cols - 1) * step + 1) * size; };
   const auto extent = [&](const Operand& m, int step) {
-    return ((rows - 1) * m.row_stride + (cols - 1) * step + 1) * size;
+    return (rows - 1) * m.row_stride * size + row_extent(step);
   };
   const int64_t distance = static_cast<const char*>(a.data) - static_cast<const char*>(b.data);
   if (distance >= extent(b, b_step) || -distance >= extent(a, a_step)) return false;
   const int64_t row = a.row_stride * size;
-  if (rows > 1 && a.row_stride == b.row_stride && a_step == 1 && b_step == 1) {
+  if (rows > 1 && a.row_stride == b.row_stride && row > 0) {
     const int64_t phase = (distance % row + row) % row;  // rows of one may lie between the other's
-    if (phase >= cols * size && phase + cols * size <= row) return false;
+    if (phase >= row_extent(b_step) && phase + row_extent(a_step) <= row) return false;
   }
   return true;
 }

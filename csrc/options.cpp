@@ -50,7 +50,10 @@ int64_t chunk_count(const GluArgs& args) {
   constexpr int64_t kShortest = 32, kUsual = 12, kMost = 1024, kBytesOfRows = 640;
   const int64_t by_rows = std::min(kUsual, (args.rows + kShortest - 1) / kShortest);
   const int64_t by_memory = args.rows * dtype_size(args.dtype) / kBytesOfRows;
-  return std::min(std::max(by_rows, by_memory), kMost);
+  const int64_t chunks = std::min(std::max(by_rows, by_memory), kMost);
+  if (chunks == 0) return 0;
+  const int64_t rows = (args.rows + chunks - 1) / chunks;
+  return (args.rows + rows - 1) / rows;  // none is empty
 }
 
 // Runs a backward call whose gradients are in place and returns the sums [kinds, cols] over rows of
@@ -143,8 +146,8 @@ Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
                            overlap(args, args.gate, args.step, args.grad_out, 1) ||
                            overlap(args, args.up, args.step, args.grad_out, 1)))
     fail<ValueError>("inplace_backward: expected gate, up and grad_out without common memory");
-  args.grad_gate = args.gate;
-  args.grad_up = args.up;
+  if (needs & kGate) args.grad_gate = args.gate;
+  if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
   return backward_with_sums(args, gate, needs);
 }
 

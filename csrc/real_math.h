@@ -138,14 +138,14 @@ struct Math32 {
   }
   static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
     const Real high = x * c;
-    return {high, select(abs(high) < 1e4f, exact_fma(x, c, -high), 0.0f)};
+    return {high, select(Real(1e4f) > abs(high), exact_fma(x, c, -high), Real(0.0f))};
   }
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
     Real scale;
     const Real power = exp({clamp_below(x, -kFar), Real(0.0f)}, &scale);
     const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
                                      1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
-    return {power * scale, select(x > -0.7f, near, power * scale - 1.0f)};
+    return {power * scale, select(x > Real(-0.7f), near, power * scale - Real(1.0f))};
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 

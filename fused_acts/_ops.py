@@ -1,6 +1,6 @@
 """Loads the extension, which registers torch.ops.fused_acts.*, and adds fake implementations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -60,7 +60,7 @@ def _check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
 
 
-def _out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
+def out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
     """Checks the inputs of a gated unit and returns the shape of its output."""
     name = "x" if up is None else "gate"
     if gate.dtype not in _DTYPES:
@@ -76,47 +76,73 @@ def _out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
     return torch.Size((*rows, width // 2))
 
 
+def check_rows(gate: Tensor, cols: int, rows: Mapping[str, Tensor | None]) -> None:
+    """Checks what all rows share: biases, [cols], packed ones, [2 * cols], or a parameter."""
+    real = torch.promote_types(gate.dtype, torch.float32)
+    for name, row in rows.items():
+        if row is None:
+            continue
+        if row.dtype not in (gate.dtype, real):
+            raise TypeError(f"{name}: expected dtype {gate.dtype} or {real}, got {row.dtype}")
+        if row.device != gate.device:
+            raise ValueError(f"{name}: expected a tensor on {gate.device}, got one on {row.device}")
+        is_bias = name.endswith("bias")
+        if not is_bias and row.dim() <= 1 and row.numel() == 1:
+            continue
+        shape = (2 * cols if name == "bias" else cols,)
+        if tuple(row.shape) != shape:
+            expected = f"shape {shape}" + ("" if is_bias else " or a single value")
+            raise ValueError(f"{name}: expected {expected}, got {tuple(row.shape)}")
+
+
+def _checked_call(gate: Tensor, up: Tensor | None, *rows: Tensor | None) -> torch.Size:
+    shape = out_shape(gate, up)
+    names = ("gate_bias", "up_bias", "parameter")
+    check_rows(gate, shape[-1], dict(zip(names, rows, strict=True)))
+    return shape
+
+
 def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    return gate.new_empty(_out_shape(gate, up))
+    return gate.new_empty(out_shape(gate, up))
 
 
 def _glu_forward_out(
     gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
 ) -> None:
-    _check_matches("out", out, _out_shape(gate, up), gate)
+    _check_matches("out", out, out_shape(gate, up), gate)
 
 
 def _glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
 ) -> tuple[Tensor, Tensor]:
-    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    _check_matches("grad_out", grad_out, out_shape(gate, up), gate)
     grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
     return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
 
 
 def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
-    _check_matches("grad_out", grad_out, _out_shape(x, None), x)
+    _check_matches("grad_out", grad_out, out_shape(x, None), x)
     return x.new_empty(x.shape)
 
 
-def _glu_forward_options(gate: Tensor, up: Tensor | None, *_: Any) -> Tensor:
-    return gate.new_empty(_out_shape(gate, up))
+def _glu_forward_options(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
+    return gate.new_empty(_checked_call(gate, up, *rest[:3]))
 
 
 def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
-    _check_matches("out", rest[-1], _out_shape(gate, up), gate)
+    _check_matches("out", rest[-1], _checked_call(gate, up, *rest[:3]), gate)
 
 
 def _sums(gate: Tensor, up: Tensor | None, needs: int) -> Tensor:
     real = torch.promote_types(gate.dtype, torch.float32)
     kinds = (needs >> 2).bit_count()
-    return gate.new_empty((1, kinds, _out_shape(gate, up)[-1]), dtype=real)
+    return gate.new_empty((1, kinds, out_shape(gate, up)[-1]), dtype=real)
 
 
 def _glu_backward_options(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    _check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
     needs = rest[-1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
@@ -126,7 +152,7 @@ def _glu_backward_options(
 def _glu_backward_inplace(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> Tensor:
-    _check_matches("grad_out", grad_out, _out_shape(gate, up), gate)
+    _check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
     return _sums(gate, up, rest[-1])
 
 
@@ -134,8 +160,9 @@ def _glu_second(
     grad_out: Tensor | None, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     needs_out, needs_inputs = rest[-2:]
+    shape = _checked_call(gate, up, *rest[2:5])
     return (
-        gate.new_empty(_out_shape(gate, up) if needs_out else 0),
+        gate.new_empty(shape if needs_out else 0),
         gate.new_empty(gate.shape if needs_inputs else 0),
         gate.new_empty(gate.shape if needs_inputs and up is not None else 0),
     )

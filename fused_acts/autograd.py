@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from fused_acts import _ops, composed, dispatch
 from fused_acts.dispatch import Gradients, require_grad
-from fused_acts.options import PLAIN, Call
+from fused_acts.options import DEFAULTS, Call
 from fused_acts.second_order import OPERANDS, double_backward
 
 
@@ -174,9 +174,12 @@ def _row_gradients(
             results.append(None)
             continue
         total = sums[0, kind]
-        # A copy, because the sums of one call lie in one tensor.
-        whole = total if row.numel() == total.numel() and row.dim() == 1 else total[:1]
-        results.append(whole.reshape(row.shape).to(row.dtype, copy=True))
+        if total.numel() == 0:
+            results.append(torch.zeros_like(row))
+        else:
+            # A copy, because the sums of one call lie in one tensor.
+            whole = total if row.numel() == total.numel() and row.dim() == 1 else total[:1]
+            results.append(whole.reshape(row.shape).to(row.dtype, copy=True))
         kind += 1
     return tuple(results)
 
@@ -218,7 +221,7 @@ def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> T
             and (gate.requires_grad or (up is not None and up.requires_grad))
         )
     ):
-        return gated(gate, up, None, None, None, PLAIN[variant][layout])
+        return gated(gate, up, None, None, None, DEFAULTS[variant][layout])
     return _ops.glu_forward_op(gate, up, variant, layout)
 
 

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fused_acts import autograd, options
-from fused_acts.options import IS_PLAIN, NAMES
+from fused_acts import _ops, autograd, options
+from fused_acts.options import DEFAULTS, IS_PLAIN, NAMES
 from fused_acts.reference import VARIANTS
 
 
@@ -94,10 +94,12 @@ def _call(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        if torch.compiler.is_compiling() and up is not None and torch.is_autocast_enabled("cpu"):
+        if torch.compiler.is_compiling() and up is not None and _autocasts(gate):
             gate, up = _promoted(gate, up)
-        if not given and out is None and IS_PLAIN[variant]:
-            return autograd.glu_forward(gate, up, variant, index)
+        if not given and out is None:
+            if IS_PLAIN[variant]:
+                return autograd.glu_forward(gate, up, variant, index)
+            return autograd.gated(gate, up, None, None, None, DEFAULTS[variant][index])
         return _call_with_options(gate, up, variant, layout, out, given)
     except (AttributeError, TypeError, RuntimeError):
         # Looked into only after a failure, so that calls on small tensors do not pay for it.
@@ -118,22 +120,30 @@ def _call_with_options(
     out: Tensor | None,
     given: dict[str, Any],
 ) -> Tensor:
-    *rows, call = options.parse(NAMES[variant], layout, given)
     if _autocasts(gate):
-        rows = [row if row is None else row.to(gate.dtype) for row in rows]
+        real = torch.promote_types(gate.dtype, torch.float32)
+        given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
+    *rows, call = options.parse(NAMES[variant], layout, given)
+    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    if tensors or call.eager:
+        _ops.check_rows(gate, _ops.out_shape(gate, up)[-1], tensors)
     if out is not None:
         return autograd.glu_forward_out(gate, up, *rows, call, out)
-    if call.inplace:
+    if call.inplace and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         _check_inplace(gate, up)
     return autograd.gated(gate, up, *rows, call)
 
 
 def _check_inplace(gate: Tensor, up: Tensor | None) -> None:
+    if up is gate:
+        raise ValueError("inplace_backward: expected two tensors, got the same as gate and up")
     for name, tensor in (("gate", gate), ("up", up)):
-        if tensor is not None and tensor.requires_grad and tensor.is_leaf:
+        if tensor is None or not tensor.requires_grad:
+            continue
+        if tensor.is_leaf or (tensor._base is not None and tensor._base.is_leaf):
             raise ValueError(
-                f"inplace_backward: expected {name} to be computed from something, got a leaf, "
-                "whose values would be lost"
+                f"inplace_backward: expected {name} to be computed from something, got a leaf or a "
+                "view of one, whose values would be lost"
             )
 
 

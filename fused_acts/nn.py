@@ -52,6 +52,9 @@ class GatedActivation(torch.nn.Module):
             del given[self.learned]
             self.register_parameter(self.learned, torch.nn.Parameter(value))
         options.parse(variant, layout, given)
+        for name, value in given.items():
+            if isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected no tensor, which a module would not register")
         self.options = given
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
@@ -62,6 +65,11 @@ class GatedActivation(torch.nn.Module):
 
     def extra_repr(self) -> str:
         parts = {"variant": self.variant, "layout": self.layout, **self.options}
+        if self.learned is not None:
+            channels = getattr(self, self.learned).shape
+            parts[self.learned] = "per_channel" if channels else "learned"
+            if channels:
+                parts["num_channels"] = channels[0]
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
 
 

@@ -37,10 +37,7 @@ class Parsed(NamedTuple):
     call: Call
 
 
-# The calls without options, and the variants whose default is that.
-PLAIN = tuple(
-    tuple(Call(variant, layout) for layout in range(len(LAYOUTS))) for variant in range(len(NAMES))
-)
+# The variants that have no options by default.
 IS_PLAIN = tuple(
     (row.parameter is None or row.default == 1.0 and row.f is VARIANTS["swiglu"].f)
     and row.limit is None
@@ -135,3 +132,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
     limit = math.inf if limit is None else limit
     call = Call(_INDEX[variant], layout_index(layout), scalar, limit, plain, eager, inplace)
     return Parsed(gate_bias, up_bias, parameter, call)
+
+
+# The calls that are given no options, by variant and layout.
+DEFAULTS = tuple(tuple(parse(name, layout, {}).call for layout in LAYOUTS) for name in NAMES)

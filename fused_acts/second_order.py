@@ -142,7 +142,7 @@ def double_backward(
         halved = (grad_gate, grad_up) if up is not None else halves(grad_gate, LAYOUTS[call.layout])
         for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), halved, strict=True)):
             if bias is not None:
-                of_rows[index] = grad.flatten(0, -2).sum(0).to(bias.dtype)
+                of_rows[index] = grad.unsqueeze(0).flatten(0, -2).sum(0, dtype=bias.dtype)
     return out, grad_gate, grad_up, *of_rows, None
 
 

@@ -20,8 +20,9 @@ DEVICES = ("cpu", CUDA)
 
 
 def variants_on(device: str) -> tuple[str, ...]:
-    """All on the CPU. One on CUDA, for tests of indexing, which all variants share there."""
-    return VARIANTS if device == "cpu" else VARIANTS[-1:]
+    """All on the CPU. On CUDA, for tests of indexing, which variants share there, one of those that
+    have kernels of their own and one of the others."""
+    return VARIANTS if device == "cpu" else ("swiglu", "gtu")
 
 
 class Result(NamedTuple):
@@ -134,15 +135,32 @@ def forward_backward(
     return Result(out, *(grads if layout == "separate" else unpack(grads[0], layout)))
 
 
+def default_parameter(variant: str, dtype: torch.dtype) -> dict[str, float]:
+    """The variant's parameter as an option, rounded to the type of the arithmetic as torch does."""
+    row = fused_acts.reference.VARIANTS[variant]
+    real = torch.promote_types(dtype, torch.float32)
+    return {row.parameter: torch.tensor(row.default, dtype=real).item()} if row.parameter else {}
+
+
+def factors(variant: str, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """f(gate) and g(up) in float64, with the variant's own parameter and limit."""
+    row = fused_acts.reference.VARIANTS[variant]
+    parameter = default_parameter(variant, gate.dtype)
+    gate, up = gate.double(), up.double()
+    if row.limit is not None:
+        gate, up = gate.clamp(max=row.limit), up.clamp(-row.limit, row.limit)
+    return row.f(gate, *parameter.values()), row.g(up)
+
+
 def exact_forward(variant: str, gate: Tensor, up: Tensor) -> Tensor:
-    return fused_acts.reference.gated(gate.double(), up.double(), variant=variant)
+    options = default_parameter(variant, gate.dtype)
+    return fused_acts.reference.gated(gate.double(), up.double(), variant=variant, **options)
 
 
 def exact(variant: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
-    f, g, *_ = fused_acts.reference.VARIANTS[variant]
+    f, g = factors(variant, gate.detach(), up.detach())
+    options, grad_out = default_parameter(variant, gate.dtype), grad_out.double()
     gate, up = gate.detach().double().requires_grad_(), up.detach().double().requires_grad_()
-    grad_out = grad_out.double()
-    out = exact_forward(variant, gate, up)
-    grad_gate, grad_up = torch.autograd.grad(out, (gate, up), grad_out)
-    with torch.no_grad():
-        return Exact(out.detach(), grad_gate, grad_up, grad_out * g(up), grad_out * f(gate))
+    out = fused_acts.reference.gated(gate, up, variant=variant, **options)
+    grads = torch.autograd.grad(out, (gate, up), grad_out)
+    return Exact(out.detach(), *grads, grad_out * g, grad_out * f)

@@ -9,24 +9,30 @@ from torch import Tensor
 # Products of these are rounded once and nowhere else: half an ulp in every dtype and direction.
 EXACT = {"identity", "relu"}
 EXACT_ULPS = 0.5
+# These round once themselves, by a relative 2^-24 in float32: an ulp at most of the product, which
+# adds its own half.
+ROUNDED_ONCE = {"leaky_relu", "squared_relu", "plus_one"}
+ROUNDED_ONCE_ULPS = 1.5
 # One rounding costs half an ulp; the rest is the error of the float32 arithmetic before it.
 FORWARD_ULPS = {torch.bfloat16: 0.51, torch.float16: 0.55}
 GRADIENT_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0}
 # In float32 a function's own error shows. The GELUs have more of it: their exponent is a square.
+# tanh is a quotient, and beside it there may be a sigmoid.
 FLOAT32_ULPS = 6.0
-FLOAT32_ULPS_OF = {"gelu": 16.0, "gelu_tanh": 16.0}
+FLOAT32_ULPS_OF = {"gelu": 16.0, "gelu_tanh": 16.0, "tanh": 8.0}
 # In float64 the oracle rounds as the kernels do, so this is no claim in ulps: 1e-12 relative, far
 # below what gradcheck sees (differences over a step of 1e-6, compared to one part in 1000).
 FLOAT64_ULPS = 1e-12 * 2.0**52
 # A gradient below this part of |grad_out * (the other factor)| is near a root of the derivative,
 # where relative error has no meaning: there the budget is counted in ulps of this floor.
 GRADIENT_FLOOR = 2.0**-8
-# In float32 that floor is the whole of it. A derivative s + x*s*(1 - s) has in it the rounding of
+# In float32 that floor is the whole of it, but for the functions whose derivative has no root. A derivative s + x*s*(1 - s) has in it the rounding of
 # 1 - s, made at size 1, times x, until s is 1: that is at x = 17 for the sigmoid, while the steeper
 # ones of the GELUs bring x*slope to 35. torch's own derivatives do the same.
 FLOAT32_GRADIENT_FLOOR = 1.0
 FLOAT32_GRADIENT_ULPS = 18.0
 FLOAT32_GRADIENT_ULPS_OF = {"gelu": 36.0, "gelu_tanh": 36.0}
+FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0}
 # Where results below the smallest normal number may be flushed to zero; they are taken to be below
 # if the float32 arithmetic may have put them there.
 MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}
@@ -40,6 +46,8 @@ def budget(variant: str, dtype: torch.dtype) -> float:
         return EXACT_ULPS
     if dtype == torch.float64:
         return FLOAT64_ULPS
+    if dtype == torch.float32 and functions <= EXACT | ROUNDED_ONCE:
+        return ROUNDED_ONCE_ULPS
     if dtype == torch.float32:
         return max(FLOAT32_ULPS_OF.get(function, FLOAT32_ULPS) for function in functions)
     return FORWARD_ULPS[dtype]
@@ -50,10 +58,12 @@ def gradient_budget(variant: str, by: int, dtype: torch.dtype) -> tuple[float, f
     function = FUNCTIONS[variant][by]
     if set(FUNCTIONS[variant]) <= EXACT:
         return EXACT_ULPS, 0.0
-    if function in EXACT:  # its derivative, 0 or 1, has no root and no error
+    if function in EXACT | ROUNDED_ONCE:  # a derivative without root and error: 1, a slope, 2x
         return GRADIENT_ULPS.get(dtype, budget(variant, dtype)), 0.0
     if dtype == torch.float64:
         return FLOAT64_ULPS, GRADIENT_FLOOR
+    if dtype == torch.float32 and function in FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT:
+        return FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT[function], GRADIENT_FLOOR
     if dtype == torch.float32:
         ulps = FLOAT32_GRADIENT_ULPS_OF.get(function, FLOAT32_GRADIENT_ULPS)
         return ulps, FLOAT32_GRADIENT_FLOOR

@@ -23,6 +23,25 @@ DenseLoops portable_loops(Variant variant, DType dtype);
 // For processors with AVX-512 (F, BW, DQ, VL); null for float64, whose functions are scalar.
 DenseLoops avx512_loops(Variant variant, DType dtype);
 
+// A run of n columns, 1 element apart, of a call with options. What all rows share and the sums are
+// in the type of the arithmetic. An output or sum that is null is not wanted; an input is null only
+// where the direction does not read it.
+struct GeneralRun {
+  int64_t n;
+  double limit;
+  const void *gate_bias, *up_bias, *parameter;
+  const void *gate, *up, *grad_out, *gate_tangent, *up_tangent;
+  void *out, *grad_gate, *grad_up;
+  void *gate_sum, *up_sum, *parameter_sum;  // added to
+};
+using GeneralLoop = void (*)(const GeneralRun&);
+
+constexpr int64_t kTile = 512;  // columns of a run at most, where it goes through buffers
+
+// As above; the portable ones take runs of up to kTile columns.
+GeneralLoop portable_general_loop(Direction direction, Variant variant, DType dtype);
+GeneralLoop avx512_general_loop(Direction direction, Variant variant, DType dtype);
+
 enum class Capability { kBaseline, kAvx2, kAvx512, kAvx512Bf16 };
 Capability processor_capability();
 

@@ -94,6 +94,19 @@ FUSED_ACTS_INLINE F32xN<K> clamp(F32xN<K> x, float low, float high) {
       x);
 }
 template <int K>
+FUSED_ACTS_INLINE F32xN<K> bounded(F32xN<K> x) {
+  return clamp(x, -1e30f, 1e30f);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> copy_sign(F32xN<K> magnitude, F32xN<K> x) {
+  return each<K>(
+      [](__m512 magnitude, __m512 x) {
+        const __m512 sign = _mm512_set1_ps(-0.0f);
+        return _mm512_or_ps(_mm512_andnot_ps(sign, magnitude), _mm512_and_ps(sign, x));
+      },
+      magnitude, x);
+}
+template <int K>
 FUSED_ACTS_INLINE F32xN<K> positive_part(F32xN<K> x, float zero = 0.0f) {
   return clamp_below(x, zero);
 }

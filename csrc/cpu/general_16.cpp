@@ -1,4 +1,6 @@
 #include "general_loops.h"
 
-template fused_acts::cpu::TileLoop<fused_acts::Math16<float>::Real>
-    fused_acts::cpu::find_tile_loop<fused_acts::Math16<float>>(Direction, Variant);
+template fused_acts::cpu::GeneralLoop fused_acts::cpu::find_portable_loop<fused_acts::Float16>(
+    fused_acts::Direction, fused_acts::Variant);
+template fused_acts::cpu::GeneralLoop fused_acts::cpu::find_portable_loop<fused_acts::BFloat16>(
+    fused_acts::Direction, fused_acts::Variant);

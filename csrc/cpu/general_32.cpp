@@ -1,4 +1,4 @@
 #include "general_loops.h"
 
-template fused_acts::cpu::TileLoop<fused_acts::Math32<float>::Real>
-    fused_acts::cpu::find_tile_loop<fused_acts::Math32<float>>(Direction, Variant);
+template fused_acts::cpu::GeneralLoop fused_acts::cpu::find_portable_loop<float>(
+    fused_acts::Direction, fused_acts::Variant);

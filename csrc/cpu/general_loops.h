@@ -1,14 +1,16 @@
-// The loops over one tile of columns for calls with options, one instantiation per arithmetic.
+// The auto-vectorised loops for calls with options.
 #pragma once
 
+#include <type_traits>
+
 #include "../general.h"
-#include "../glu.h"
 #include "clones.h"
+#include "convert.h"
+#include "dense.h"
 
 namespace fused_acts::cpu {
 
-// Buffers of n columns. An input that the direction does not read, or that is absent, holds what
-// changes nothing.
+// GeneralRun in the type of the arithmetic.
 template <class Real>
 struct Tile {
   int64_t n;
@@ -49,24 +51,77 @@ FUSED_ACTS_CLONES void run_columns(const Tile<Real>& tile) {
   for (int64_t i = 0; i < t.n; ++i) run_column<direction, Gate, M>(t, i);
 }
 
-// The loop for a variant and a direction; each math has a translation unit for it.
-template <class M>
-TileLoop<typename M::Real> find_tile_loop(Direction direction, Variant variant) {
-  return visit_variant(variant, [&](auto gate) -> TileLoop<typename M::Real> {
+// A run through buffers in the type of the arithmetic, where that is not the type in memory.
+template <class T, class Real = typename MathFor<T>::type::Real>
+void run_in_buffers(const GeneralRun& r, Direction direction, TileLoop<Real> loop) {
+  constexpr int kBuffers = 9;
+  alignas(64) Real buffers[kBuffers][kTile];
+  int used = 0;
+  const auto input = [&](const void* data) -> const Real* {
+    if constexpr (std::is_same_v<T, Real>) {
+      return static_cast<const Real*>(data);
+    } else {
+      Real* buffer = buffers[used++];
+      if (data) to_float(static_cast<const T*>(data), buffer, r.n);
+      return buffer;
+    }
+  };
+  const auto output = [&](void* data) -> Real* {
+    return std::is_same_v<T, Real> && data ? static_cast<Real*>(data) : buffers[used++];
+  };
+  const auto finish = [&](const Real* result, void* data, void* sum) {
+    if constexpr (!std::is_same_v<T, Real>)
+      if (data) from_float(result, static_cast<T*>(data), r.n);
+    Real* sums = static_cast<Real*>(sum);
+    for (int64_t i = 0; sums && i < r.n; ++i) sums[i] += result[i];
+  };
+  const auto row = [](const void* data) { return static_cast<const Real*>(data); };
+  const Tile<Real> tile = {r.n,
+                           static_cast<Real>(r.limit),
+                           row(r.gate_bias),
+                           row(r.up_bias),
+                           row(r.parameter),
+                           input(r.gate),
+                           input(r.up),
+                           input(r.grad_out),
+                           input(r.gate_tangent),
+                           input(r.up_tangent),
+                           output(r.out),
+                           output(r.grad_gate),
+                           output(r.grad_up),
+                           output(nullptr)};
+  loop(tile);
+  if (direction != Direction::kBackward) finish(tile.out, r.out, nullptr);
+  if (direction == Direction::kForward) return;
+  finish(tile.grad_gate, r.grad_gate, r.gate_sum);
+  finish(tile.grad_up, r.grad_up, r.up_sum);
+  finish(tile.grad_parameter, nullptr, r.parameter_sum);
+}
+
+template <Direction direction, class T, class Gate>
+void run_portable(const GeneralRun& r) {
+  run_in_buffers<T>(r, direction, run_columns<direction, Gate, typename MathFor<T>::type>);
+}
+
+template <class T>
+GeneralLoop find_portable_loop(Direction direction, Variant variant) {
+  return visit_variant(variant, [&](auto gate) -> GeneralLoop {
     using Gate = decltype(gate);
     switch (direction) {
       case Direction::kForward:
-        return run_columns<Direction::kForward, Gate, M>;
+        return run_portable<Direction::kForward, T, Gate>;
       case Direction::kBackward:
-        return run_columns<Direction::kBackward, Gate, M>;
+        return run_portable<Direction::kBackward, T, Gate>;
       default:
-        return run_columns<Direction::kSecond, Gate, M>;
+        return run_portable<Direction::kSecond, T, Gate>;
     }
   });
 }
 
-extern template TileLoop<float> find_tile_loop<Math16<float>>(Direction, Variant);
-extern template TileLoop<float> find_tile_loop<Math32<float>>(Direction, Variant);
-extern template TileLoop<double> find_tile_loop<Math64>(Direction, Variant);
+// Each arithmetic has a translation unit.
+extern template GeneralLoop find_portable_loop<Float16>(Direction, Variant);
+extern template GeneralLoop find_portable_loop<BFloat16>(Direction, Variant);
+extern template GeneralLoop find_portable_loop<float>(Direction, Variant);
+extern template GeneralLoop find_portable_loop<double>(Direction, Variant);
 
 }  // namespace fused_acts::cpu

@@ -2,11 +2,10 @@
 #include <algorithm>
 
 #include "dense.h"
+#include "runs.h"
 
 namespace fused_acts::cpu {
 namespace {
-
-constexpr int64_t kTile = 512;  // elements; a few tiles fit into the first-level cache
 
 DenseLoops loops_for(const GluArgs& args) {
   if (processor_capability() >= Capability::kAvx512 && args.dtype != DType::kFloat64)
@@ -20,51 +19,6 @@ DenseLoops loops_for(const GluArgs& args) {
 bool should_stream(const GluArgs& args, int64_t operands) {
   return operands * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;
 }
-
-// An operand that is read in runs, through a tile where it is interleaved.
-template <class T>
-class Reader {
- public:
-  Reader(const Operand& operand, int64_t step) : operand_(operand), step_(step) {}
-
-  const T* operator()(int64_t row, int64_t col, int64_t n) {
-    const T* source =
-        static_cast<const T*>(operand_.data) + row * operand_.row_stride + col * step_;
-    if (step_ == 1) return source;
-    for (int64_t i = 0; i < n; ++i) tile_[i] = source[i * step_];
-    return tile_;
-  }
-
- private:
-  const Operand& operand_;
-  const int64_t step_;
-  alignas(64) T tile_[kTile];
-};
-
-// An operand that is written in runs, through a tile where it is interleaved or not wanted at all.
-template <class T>
-class Writer {
- public:
-  Writer(const Operand& operand, int64_t step) : operand_(operand), step_(step) {}
-
-  bool needs_tile() const { return operand_.data == nullptr || step_ != 1; }
-
-  // Where to compute a run, and what then puts it into place.
-  T* begin(int64_t row, int64_t col) {
-    target_ = static_cast<T*>(operand_.data) + row * operand_.row_stride + col * step_;
-    return needs_tile() ? tile_ : target_;
-  }
-  void end(int64_t n) {
-    if (operand_.data == nullptr || step_ == 1) return;
-    for (int64_t i = 0; i < n; ++i) target_[i * step_] = tile_[i];
-  }
-
- private:
-  const Operand& operand_;
-  const int64_t step_;
-  T* target_ = nullptr;
-  alignas(64) T tile_[kTile];
-};
 
 // Calls visitor(row, col, n) for the runs, of one row and one tile if so wanted, that make up
 // elements [begin, end).

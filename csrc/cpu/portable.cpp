@@ -8,9 +8,6 @@
 namespace fused_acts::cpu {
 namespace {
 
-constexpr int64_t kTile =
-    512;  // elements whose conversions to and from float stay in the first-level cache
-
 template <class F, class G, class Real>
 FUSED_ACTS_CLONES void forward_loop(const Real* gate, const Real* up, Real* out, int64_t n) {
 #pragma omp simd

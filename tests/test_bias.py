@@ -1,0 +1,268 @@
+"""Biases: values, their gradients as sums over rows, and the memory that these take."""
+
+import pytest
+import torch
+from cases import (
+    DEVICES,
+    DTYPES,
+    LAYOUTS,
+    PACKED,
+    VARIANTS,
+    operands,
+    pack,
+    random,
+    same_bits,
+    to_device,
+    variants_on,
+)
+from option_cases import check_call, check_sums, fused, oracle
+from torch.profiler import ProfilerActivity, profile
+
+import fused_acts
+
+
+def real(dtype):
+    return torch.promote_types(dtype, torch.float32)
+
+
+def biases(cols, dtype):
+    gate_bias, up_bias = (random(cols, dtype=dtype, seed=seed) for seed in (7, 8))
+    return {"gate_bias": gate_bias, "up_bias": up_bias}
+
+
+def same_results(one, other):
+    assert one.options.keys() == other.options.keys()
+    pairs = [(one.out, other.out), *zip(one.inputs, other.inputs, strict=True)]
+    pairs += [(one.options[name], other.options[name]) for name in one.options]
+    return all(same_bits(*pair) for pair in pairs)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_against_the_oracle(variant, dtype, layout, device):
+    cols = 67
+    gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
+    limits = [{}, {"limit": 1.25}] if fused_acts.reference.VARIANTS[variant].limits else [{}]
+    for bias_dtype in {dtype, real(dtype)}:
+        for limit in limits:
+            options = biases(cols, bias_dtype) | limit
+            result = fused(variant, gate, up, options, grad_out, layout, device)
+            exact = oracle(variant, gate, up, options, grad_out)
+            check_call(result, exact)
+            assert {grad.dtype for grad in result.options.values()} == {bias_dtype}
+            assert all(grad.shape == (cols,) for grad in result.options.values())
+            check_sums(result, exact, cols)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_in_one(dtype, layout, device):
+    """`bias` is packed as x is; with two tensors, in halves."""
+    gate, up, grad_out = operands(5, 34, dtype=dtype)
+    packing = "gate_up" if layout == "separate" else layout
+    for variant in variants_on(device):
+        apart = biases(34, real(dtype))
+        expected = fused(variant, gate, up, apart, grad_out, layout, device)
+        together = {"bias": pack(apart["gate_bias"], apart["up_bias"], packing)}
+        result = fused(variant, gate, up, together, grad_out, layout, device)
+        assert same_bits(result.out, expected.out)
+        assert all(map(same_bits, result.inputs, expected.inputs))
+        grads = pack(expected.options["gate_bias"], expected.options["up_bias"], packing)
+        assert same_bits(result.options["bias"], grads)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_of_the_two(variant, layout, device):
+    gate, up, grad_out = operands(70, 33, dtype=torch.float32)
+    for name, bias in biases(33, torch.float32).items():
+        result = fused(variant, gate, up, {name: bias}, grad_out, layout, device)
+        exact = oracle(variant, gate, up, {name: bias}, grad_out)
+        check_call(result, exact)
+        check_sums(result, exact, 33)
+        zero = {"gate_bias": torch.zeros(33), "up_bias": torch.zeros(33), name: bias}
+        both = fused(variant, gate, up, zero, grad_out, layout, device)
+        assert same_bits(result.options[name], both.options[name])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", ["separate", "interleaved"])
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (3,), (0, 3), (2, 3), (1, 2)])
+def test_only_the_gradients_that_are_needed(wanted, layout, device):
+    """The same bits as all of them together; what is not asked for is not computed."""
+    if layout != "separate" and 1 in wanted:
+        return  # gate and up are one tensor there
+    gate, up, grad_out = operands(70, 34, dtype=torch.bfloat16)
+    rows = biases(34, torch.float32)
+    inputs = [gate, up] if layout == "separate" else [pack(gate, up, layout), None]
+    others = {} if layout == "separate" else {"layout": layout}
+
+    def gradients(which):
+        tensors = [
+            None if t is None else to_device(t, device).requires_grad_(i in which)
+            for i, t in enumerate([*inputs, *rows.values()])
+        ]
+        options = dict(zip(rows, tensors[2:], strict=True))
+        out = fused_acts.swiglu(*tensors[:2], **options, **others)
+        node = out.grad_fn
+        grads = node(to_device(grad_out, device))
+        return [None if grad is None else grad.cpu() for grad in grads]
+
+    every = gradients((0, 1, 2, 3))
+    some = gradients(wanted)
+    for i in range(4):
+        assert some[i] is None if i not in wanted else same_bits(some[i], every[i])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [0, 1, 3, 257, 4097])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_over_rows(dtype, rows, device, threads):
+    """Right, and equal to the last bit whatever the number of threads and the strides."""
+    cols = 37
+    gate, up, grad_out = operands(rows, cols, dtype=dtype)
+    options = biases(cols, real(dtype))
+    exact = oracle("swiglu", gate, up, options, grad_out)
+    results = []
+    for layout in LAYOUTS:
+        for number in (1, 2):
+            threads(number)
+            results.append(fused("swiglu", gate, up, options, grad_out, layout, device))
+    wide = torch.full((3, rows, cols + 9), float("nan"), dtype=dtype)
+    strided = [
+        into[:, 5 : cols + 5].copy_(tensor)
+        for into, tensor in zip(wide, (gate, up, grad_out), strict=True)
+    ]
+    results.append(fused("swiglu", *strided[:2], options, strided[2], device=device))
+    check_sums(results[0], exact, cols)
+    assert all(same_results(results[0], result) for result in results[1:])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [8161, 33333, 100_000])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_sums_over_rows_that_do_not_part_evenly(dtype, rows, device):
+    """The parts that the rows are summed in are as many as there are rows for."""
+    gate, up, grad_out = operands(rows, 3, dtype=dtype)
+    options = biases(3, real(dtype))
+    # Memory that was used before, so that what is not written shows.
+    junk = [torch.full((2000, 3), 1e30, dtype=torch.float64) for _ in range(64)]
+    del junk
+    result = fused("geglu", gate, up, options, grad_out, device=device)
+    check_sums(result, oracle("geglu", gate, up, options, grad_out), 3)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cols", [1, 2, 511, 512, 513, 1531])
+def test_widths(cols, device):
+    """Tiles of columns begin and end anywhere."""
+    gate, up, grad_out = operands(41, cols, dtype=torch.bfloat16)
+    options = biases(cols, torch.float32)
+    for layout in LAYOUTS:
+        result = fused("geglu_tanh", gate, up, options, grad_out, layout, device)
+        exact = oracle("geglu_tanh", gate, up, options, grad_out)
+        check_call(result, exact)
+        check_sums(result, exact, cols)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(34,), (0,), (3, 0), (0, 34), (2, 3, 34), (2, 1, 3, 34)])
+def test_any_rank(shape, device):
+    gate, up, grad_out = operands(*shape, dtype=torch.float64)
+    options = biases(shape[-1], torch.float64)
+    for layout in LAYOUTS:
+        result = fused("gtu", gate, up, options, grad_out, layout, device)
+        exact = oracle("gtu", gate, up, options, grad_out)
+        check_call(result, exact)
+        check_sums(result, exact, max(shape[-1], 1))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_strided_biases(device):
+    gate, up, grad_out = operands(9, 33, dtype=torch.float32)
+    dense = biases(33, torch.float32)
+    strided = {
+        name: torch.stack((bias, torch.full_like(bias, float("nan"))), 1)[:, 0]
+        for name, bias in dense.items()
+    }
+    assert all(bias.stride() == (2,) for bias in strided.values())
+    expected = fused("swiglu", gate, up, dense, grad_out, device=device)
+    assert same_results(fused("swiglu", gate, up, strided, grad_out, device=device), expected)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_bias_of_minus_0_changes_nothing(variant):
+    """Nor does a bias that is not there: the sign of 0 stays."""
+    gate = torch.tensor([[0.0, -0.0, 1.5, -2.5]])
+    up = torch.tensor([[-0.0, 0.0, -0.0, 3.0]])
+    plain = fused(variant, gate, up, {}, torch.ones_like(gate))
+    zero = torch.full((4,), -0.0)
+    biased = fused(variant, gate, up, {"gate_bias": zero, "up_bias": zero}, torch.ones_like(gate))
+    torch.testing.assert_close(biased.out, plain.out, rtol=1e-6, atol=0)
+    assert torch.equal(biased.out.signbit(), plain.out.signbit())
+
+
+def peak_of_allocations(profiler):
+    """The most memory that was allocated at one time, in bytes, over what was there before."""
+    events = [
+        (event.start_ns(), event.nbytes())
+        for event in profiler.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    now = peak = 0
+    for _, size in sorted(events, key=lambda event: event[0]):
+        now += size
+        peak = max(peak, now)
+    return peak
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_of_the_backward(layout):
+    """At most 1% over the gradients' own size at 4096 rows of bfloat16; the width cancels out."""
+    gate, up, grad_out = operands(4096, 448, dtype=torch.bfloat16)
+    inputs = [gate, up] if layout == "separate" else [pack(gate, up, layout)]
+    rows = [torch.zeros(448, requires_grad=True) for _ in range(3)]
+    leaves = [tensor.requires_grad_() for tensor in inputs]
+    others = {} if layout == "separate" else {"layout": layout}
+    out = fused_acts.swiglu(
+        *leaves, gate_bias=rows[0], up_bias=rows[1], beta=rows[2], **others
+    )
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        grads = torch.autograd.grad(out, [*leaves, *rows], grad_out)
+    own = sum(grad.nbytes for grad in grads)
+    peak = peak_of_allocations(profiler)
+    assert own <= peak <= 1.01 * own
+
+
+def test_the_measure_of_memory_sees_what_the_operators_take():
+    gate, up, _ = operands(64, 448, dtype=torch.bfloat16)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        kept = fused_acts.swiglu(gate, up)
+        freed = fused_acts.swiglu(gate, up)
+        del freed
+        fused_acts.swiglu(gate[:1], up[:1])
+    assert peak_of_allocations(profiler) == 2 * kept.nbytes
+
+
+def test_the_backward_reads_the_data_once():
+    """The operators of a backward pass with all gradients."""
+    gate, up, grad_out = operands(64, 32, dtype=torch.bfloat16)
+    rows = [torch.zeros(32, requires_grad=True) for _ in range(3)]
+    leaves = [gate.requires_grad_(), up.requires_grad_()]
+    out = fused_acts.swiglu(*leaves, gate_bias=rows[0], up_bias=rows[1], beta=rows[2])
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        torch.autograd.grad(out, [*leaves, *rows], grad_out)
+    names = [event.name for event in profiler.events()]
+    assert [name for name in names if name.startswith("fused_acts::")] == [
+        "fused_acts::glu_backward_options"
+    ]
+    read = [
+        event.name
+        for event in profiler.events()
+        if event.name.startswith("aten::") and [64, 32] in event.input_shapes
+    ]
+    assert not read

@@ -1,0 +1,336 @@
+"""Options that are numbers: parameters of f, limits; with out=, and what is refused."""
+
+import inspect
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import (
+    DEVICES,
+    DTYPES,
+    DTYPES_16,
+    LAYOUTS,
+    VARIANTS,
+    as_inputs,
+    every_finite,
+    operands,
+    pack,
+    random,
+    same_bits,
+    to_device,
+)
+from option_cases import LIMITED, PARAMETRIC, ROWS, check_call, fused, numbers_for, oracle, parameter
+from tolerances import FORWARD_ULPS, check
+
+import fused_acts
+
+WITH_NUMBERS = [name for name in VARIANTS if numbers_for(name)]
+F64 = torch.float64
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", WITH_NUMBERS)
+def test_against_the_oracle(variant, dtype, layout, device):
+    gate, up, grad_out = operands(3, 5, 67, dtype=dtype)
+    for options in numbers_for(variant):
+        result = fused(variant, gate, up, options, grad_out, layout, device)
+        assert result.out.dtype == dtype and result.out.is_contiguous()
+        check_call(result, oracle(variant, gate, up, options, grad_out))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("variant", WITH_NUMBERS)
+def test_every_finite_gate(variant, dtype, device):
+    gate = every_finite(dtype)
+    up = torch.full_like(gate, -1.7)
+    for options in numbers_for(variant):
+        out = fused(variant, gate, up, options, device=device).out
+        exact = fused_acts.reference.gated(gate.double(), up.double(), variant=variant, **options)
+        check(out, exact, FORWARD_ULPS[dtype])
+
+
+def gpt_oss(gate, up, alpha, limit):
+    gate = gate.clamp(min=None, max=limit)
+    up = up.clamp(min=-limit, max=limit)
+    glu = gate * torch.sigmoid(gate * alpha)
+    return (up + 1) * glu
+
+
+# variant: options, the formula written out
+FORMULAS = {
+    "swiglu_oai": ({}, lambda gate, up: gpt_oss(gate, up, 1.702, 7.0)),
+    "swiglu_oai with others": (
+        {"alpha": 1.1, "limit": 2.0},
+        lambda gate, up: gpt_oss(gate, up, 1.1, 2.0),
+    ),
+    "swiglu_oai without limit": (
+        {"limit": None},
+        lambda gate, up: (up + 1) * gate * torch.sigmoid(gate * 1.702),
+    ),
+    "quick_geglu": ({}, lambda gate, up: gate * torch.sigmoid(1.702 * gate) * up),
+    "swiglu": ({"beta": 2.5}, lambda gate, up: gate * torch.sigmoid(2.5 * gate) * up),
+    "swiglu with limit": (
+        {"limit": 3.0},
+        lambda gate, up: F.silu(gate.clamp(max=3.0)) * up.clamp(-3.0, 3.0),
+    ),
+    "reglu with limit": (
+        {"limit": 3.0},
+        lambda gate, up: F.relu(gate.clamp(max=3.0)) * up.clamp(-3.0, 3.0),
+    ),
+    "geglu with limit": (
+        {"limit": 0.5},
+        lambda gate, up: F.gelu(gate.clamp(max=0.5)) * up.clamp(-0.5, 0.5),
+    ),
+    "leaky_reglu": ({}, lambda gate, up: F.leaky_relu(gate) * up),
+    "leaky_reglu with slope": (
+        {"negative_slope": 0.3},
+        lambda gate, up: F.leaky_relu(gate, 0.3) * up,
+    ),
+    "preglu": (
+        {},
+        lambda gate, up: F.prelu(gate, torch.tensor([0.25], dtype=gate.dtype)) * up,
+    ),
+    "elu_glu": ({}, lambda gate, up: F.elu(gate) * up),
+    "elu_glu with alpha": ({"alpha": 1.6732}, lambda gate, up: F.elu(gate, 1.6732) * up),
+    "gtu": ({}, lambda gate, up: torch.sigmoid(gate) * torch.tanh(up)),
+    "tanh_glu": ({}, lambda gate, up: torch.tanh(gate) * up),
+    "squared_reglu": ({}, lambda gate, up: F.relu(gate).square() * up),
+    "glu_relu": ({}, lambda gate, up: torch.sigmoid(gate) * F.relu(up)),
+}
+
+
+@pytest.mark.parametrize("what", FORMULAS)
+def test_formula(what):
+    options, formula = FORMULAS[what]
+    gate, up, grad_out = operands(16, 33, dtype=F64)
+    up = 3.0 * up
+    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
+    expected = formula(*leaves)
+    grads = torch.autograd.grad(expected, leaves, grad_out)
+    result = fused(what.split()[0], gate, up, options, grad_out)
+    torch.testing.assert_close(result.out, expected.detach(), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(result.inputs, list(grads), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_defaults(variant):
+    """What the signature says is what is computed."""
+    gate, up, _ = operands(4, 33, dtype=torch.float32)
+    function = getattr(fused_acts, variant)
+    own = {
+        name: p.default
+        for name, p in inspect.signature(function).parameters.items()
+        if name not in ("gate", "up", "layout", "out")
+    }
+    assert same_bits(function(gate, up), function(gate, up, **own))
+    row = ROWS[variant]
+    assert own.get(row.parameter) == (row.default if row.parameter else None)
+    assert ("limit" in own) == row.limits and own.get("limit") == row.limit
+
+
+def test_layout_of_packed_inputs_is_the_variants_own():
+    gate, up, _ = operands(4, 8, dtype=torch.float32)
+    for variant in VARIANTS:
+        own = "interleaved" if variant == "swiglu_oai" else "gate_up"
+        function = getattr(fused_acts, variant)
+        assert same_bits(function(pack(gate, up, own)), function(gate, up)), variant
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", LIMITED)
+def test_a_limit_of_0_is_one_and_infinity_is_none(variant, dtype, device):
+    gate, up, grad_out = operands(6, 33, dtype=dtype)
+    none, infinite, zero = (
+        fused(variant, gate, up, {"limit": limit}, grad_out, device=device)
+        for limit in (None, math.inf, 0)
+    )
+    for one, other in zip((none.out, *none.inputs), (infinite.out, *infinite.inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    nothing = fused_acts.reference.gated(
+        gate.double().clamp(max=0), torch.zeros_like(up).double(), variant=variant, limit=None
+    )
+    check(zero.out, nothing, 1.0, torch.ones_like(nothing))
+    assert not torch.equal(zero.out, none.out)
+    assert not zero.inputs[0][gate > 0].any() and not zero.inputs[1].any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", LIMITED)
+def test_at_the_limit_the_gradient_passes(variant, dtype, device):
+    """As through torch.clamp: what lies on a bound is not cut off."""
+    limit = torch.tensor(1.5, dtype=dtype)
+    around = torch.stack(
+        [value for x in (limit, -limit) for value in (x.nextafter(-10 * limit), x, x.nextafter(10 * limit))]
+    )
+    gate, up = (t.flatten().contiguous() for t in torch.meshgrid(around, around, indexing="ij"))
+    result = fused(variant, gate, up, {"limit": 1.5}, torch.ones_like(gate), device=device)
+    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
+    clamped = leaves[0].clamp(max=1.5) + leaves[1].clamp(-1.5, 1.5)
+    for grad, mask in zip(result.inputs, torch.autograd.grad(clamped.sum(), leaves), strict=True):
+        assert torch.equal(grad != 0, mask != 0) or variant == "reglu"
+        assert not grad[mask == 0].any()
+    if variant == "reglu":  # whose gradients are 0 elsewhere too
+        assert result.inputs[0][(gate == 1.5) & (up.abs() <= 1.5)].all()
+        assert result.inputs[1][(gate > 0) & (up.abs() == 1.5)].all()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", LIMITED)
+def test_limits_of_what_is_not_finite(variant, dtype, device):
+    gate = torch.tensor([math.inf, math.nan, 1.0, 1.0, 1.0], dtype=dtype)
+    up = torch.tensor([1.0, 1.0, math.inf, -math.inf, math.nan], dtype=dtype)
+    out = fused(variant, gate, up, {"limit": 2.0}, device=device).out
+    expected = fused_acts.reference.gated(
+        gate.double(), up.double(), variant=variant, limit=2.0
+    )
+    check(out, expected, 4.0, torch.ones_like(expected))
+    assert out.isfinite().tolist() == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("variant", WITH_NUMBERS)
+def test_out(variant, layout, device):
+    options = numbers_for(variant)[0]
+    gate, up, _ = operands(6, 33, dtype=torch.bfloat16)
+    expected = fused(variant, gate, up, options, layout=layout, device=device).out
+    inputs = [to_device(tensor, device) for tensor in as_inputs(gate, up, layout)]
+    others = {} if layout == "separate" else {"layout": layout}
+    out = torch.full((6, 40), 7.25, dtype=gate.dtype, device=device)
+    result = fused_acts.gated(*inputs, variant=variant, out=out[:, 3:36], **options, **others)
+    assert result.data_ptr() == out[:, 3:36].data_ptr()
+    assert same_bits(out[:, 3:36].cpu(), expected)
+    assert (out[:, :3] == 7.25).all() and (out[:, 36:] == 7.25).all()
+    if layout == "interleaved":
+        return
+    if layout == "separate":
+        targets = inputs
+    else:  # either half of a packed input
+        targets = inputs[0].tensor_split(2, -1)
+    for target in targets:
+        kept = [tensor.clone() for tensor in inputs]
+        fused_acts.gated(*inputs, variant=variant, out=target, **options, **others)
+        assert same_bits(target.cpu(), expected)
+        for tensor, values in zip(inputs, kept, strict=True):
+            tensor.copy_(values)
+
+
+def test_out_refuses():
+    gate, up, _ = operands(6, 34, dtype=torch.float32)
+    x = pack(gate, up, "gate_up")
+    bias = torch.zeros(34, requires_grad=True)
+    buffer = torch.zeros(6 * 34 + 1)
+    shifted, view = (buffer[i : i + 6 * 34].view(6, 34) for i in (1, 0))
+    for options, inputs, out, error in (
+        ({"limit": 1.0}, (view, up), shifted, ValueError),
+        ({"limit": 1.0}, (x,), x[:, 1:35], ValueError),
+        ({"limit": 1.0}, (gate, up), torch.zeros(6, 33), ValueError),
+        ({"limit": 1.0}, (gate, up), torch.zeros(6, 34).double(), TypeError),
+        ({"gate_bias": bias}, (gate, up), torch.zeros(6, 34), RuntimeError),
+        ({"beta": bias[0]}, (gate, up), torch.zeros(6, 34), RuntimeError),
+    ):
+        before = out.clone()
+        with pytest.raises(error, match="^out: "):
+            fused_acts.swiglu(*inputs, out=out, **options)
+        assert same_bits(out, before)
+
+
+GATE = torch.ones(4, 6)
+ROW = torch.ones(6)
+# what is wrong: variant, options, exception, what its message begins with, what else is in it
+WRONG = {
+    "no such": ("swiglu", {"gamma": 1.0}, TypeError, "gamma", ["swiglu", "beta", "limit"]),
+    "another's": ("geglu", {"beta": 1.0}, TypeError, "beta", ["geglu", "limit"]),
+    "no limit": ("glu", {"limit": 1.0}, TypeError, "limit", ["glu"]),
+    "beta: str": ("swiglu", {"beta": "1"}, TypeError, "beta", ["str"]),
+    "beta: bool": ("swiglu", {"beta": True}, TypeError, "beta", ["bool"]),
+    "alpha: shape": ("elu_glu", {"alpha": ROW[:5]}, ValueError, "alpha", [r"5\b", r"6\b"]),
+    "slope: rank": ("preglu", {"slope": GATE}, ValueError, "slope", [r"4, 6"]),
+    "beta: dtype": ("swiglu", {"beta": ROW.double()}, TypeError, "beta", ["float64|Double"]),
+    "beta: integer": ("swiglu", {"beta": ROW.int()}, TypeError, "beta", ["int32|Int"]),
+    "beta: device": ("swiglu", {"beta": ROW.to("meta")}, ValueError, "beta", ["meta", "cpu"]),
+    "limit: negative": ("swiglu", {"limit": -1.0}, ValueError, "limit", ["-1"]),
+    "limit: nan": ("swiglu", {"limit": math.nan}, ValueError, "limit", ["nan"]),
+    "limit: str": ("swiglu", {"limit": "7"}, TypeError, "limit", ["str"]),
+    "limit: tensor": ("swiglu", {"limit": ROW}, TypeError, "limit", ["Tensor"]),
+    "rounding": ("swiglu", {"rounding": "twice"}, ValueError, "rounding", ["single", "eager"]),
+    "gate_bias: float": ("glu", {"gate_bias": 1.0}, TypeError, "gate_bias", ["float", "Tensor"]),
+    "gate_bias: shape": ("glu", {"gate_bias": ROW[:1]}, ValueError, "gate_bias", [r"1\b", "6"]),
+    "up_bias: rank": ("glu", {"up_bias": GATE}, ValueError, "up_bias", ["4, 6"]),
+    "up_bias: dtype": ("glu", {"up_bias": ROW.half()}, TypeError, "up_bias", ["float16|Half"]),
+    "up_bias: device": ("glu", {"up_bias": ROW.to("meta")}, ValueError, "up_bias", ["meta"]),
+    "bias: width": ("glu", {"bias": torch.ones(10)}, ValueError, "bias", ["10", "12"]),
+    "bias: odd": ("glu", {"bias": torch.ones(11)}, ValueError, "bias", ["11"]),
+    "bias: rank": ("glu", {"bias": torch.ones(2, 6)}, ValueError, "bias", ["2, 6"]),
+    "bias: list": ("glu", {"bias": [1.0]}, TypeError, "bias", ["list"]),
+    "bias: twice": ("glu", {"bias": torch.ones(12), "up_bias": ROW}, ValueError, "bias", []),
+}
+
+
+@pytest.mark.parametrize("rounding", ["single", "eager"])
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong(what, rounding):
+    variant, options, error, argument, patterns = WRONG[what]
+    options = {"rounding": rounding, **options}
+    for requires_grad in (False, True):
+        gate = GATE.clone().requires_grad_(requires_grad)
+        with pytest.raises(error, match=f"^{argument}: ") as raised:
+            fused_acts.gated(gate, GATE, variant=variant, **options)
+        assert all(re.search(pattern, str(raised.value)) for pattern in patterns), raised.value
+    out = torch.full_like(GATE, 7.25)
+    with pytest.raises(error, match=f"^{argument}: "):
+        fused_acts.gated(GATE, GATE, variant=variant, out=out, **options)
+    assert (out == 7.25).all()
+
+
+@pytest.mark.parametrize("what", ["beta: dtype", "gate_bias: shape", "bias: width", "up_bias: rank"])
+def test_wrong_under_compile(what):
+    variant, options, _, argument, _ = WRONG[what]
+    torch._dynamo.reset()
+    compiled = torch.compile(fused_acts.gated, backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match=f"{argument}: expected"):
+        compiled(GATE, GATE, variant=variant, **options)
+
+
+@pytest.mark.parametrize("options", [{"limit": 1.0}, {"rounding": "eager"}, {"gate_bias": ROW}])
+def test_operands_are_checked_with_options_too(options):
+    for gate, up, error in (
+        (GATE, GATE[:1], ValueError),
+        (GATE, GATE.half(), TypeError),
+        (GATE, GATE.to("meta"), ValueError),
+        (GATE.int(), GATE.int(), TypeError),
+        (torch.ones(4, 7), None, ValueError),
+        ([1.0], GATE, TypeError),
+        (GATE, 1.0, TypeError),
+    ):
+        with pytest.raises(error, match="^(gate|up|x): "):
+            fused_acts.swiglu(gate, up, **options)
+
+
+@pytest.mark.parametrize("variant", PARAMETRIC)
+def test_numbers_of_any_kind(variant):
+    gate, up, _ = operands(4, 33, dtype=torch.float32)
+    expected = fused(variant, gate, up, parameter(variant, 2.0)).out
+    for two in (2, np.float32(2.0), np.float64(2.0)):
+        assert same_bits(fused(variant, gate, up, parameter(variant, two)).out, expected)
+    none = fused(variant, gate, up, parameter(variant, None)).out
+    assert same_bits(none, fused(variant, gate, up, {}).out)
+
+
+def test_many_rows_and_columns():
+    """Calls of more than one tile each way, at strides that keep them from being one row."""
+    wide = random(67, 1500, dtype=torch.float32, seed=1, scale=3.0)
+    gate, up = wide[:, 1:1301], wide[:, 150:1450]
+    expected = fused_acts.reference.gated(gate.double(), up.double(), variant="swiglu", limit=2.0)
+    for one, other in ((gate, up), (gate.contiguous(), up.contiguous())):
+        out = fused("swiglu", one, other, {"limit": 2.0}).out
+        check(out, expected, 36.0, torch.ones_like(expected))
