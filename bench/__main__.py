@@ -1,11 +1,11 @@
-"""`python -m bench [run | targets | digits] [options]`; without a command: run."""
+"""`python -m bench [run | targets | launch | digits] [options]`; without a command: run."""
 
 import argparse
 import importlib
 import sys
 from pathlib import Path
 
-COMMANDS = ("run", "targets", "digits")
+COMMANDS = ("run", "targets", "launch", "digits")
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:
