@@ -51,7 +51,7 @@ def bits(needs: Sequence[bool]) -> int:
 _DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def _check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
+def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
     if tensor.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
     if tensor.device != like.device:
@@ -68,7 +68,7 @@ def out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
     if gate.dim() == 0:
         raise ValueError(f"{name}: expected at least one dimension, got a 0-d tensor")
     if up is not None:
-        _check_matches("up", up, gate.shape, gate)
+        check_matches("up", up, gate.shape, gate)
         return gate.shape
     *rows, width = gate.shape
     if width % 2:
@@ -109,19 +109,19 @@ def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> 
 def _glu_forward_out(
     gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
 ) -> None:
-    _check_matches("out", out, out_shape(gate, up), gate)
+    check_matches("out", out, out_shape(gate, up), gate)
 
 
 def _glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
 ) -> tuple[Tensor, Tensor]:
-    _check_matches("grad_out", grad_out, out_shape(gate, up), gate)
+    check_matches("grad_out", grad_out, out_shape(gate, up), gate)
     grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
     return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
 
 
 def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
-    _check_matches("grad_out", grad_out, out_shape(x, None), x)
+    check_matches("grad_out", grad_out, out_shape(x, None), x)
     return x.new_empty(x.shape)
 
 
@@ -130,7 +130,7 @@ def _glu_forward_options(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
 
 
 def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
-    _check_matches("out", rest[-1], _checked_call(gate, up, *rest[:3]), gate)
+    check_matches("out", rest[-1], _checked_call(gate, up, *rest[:3]), gate)
 
 
 def _sums(gate: Tensor, up: Tensor | None, needs: int) -> Tensor:
@@ -142,7 +142,7 @@ def _sums(gate: Tensor, up: Tensor | None, needs: int) -> Tensor:
 def _glu_backward_options(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    _check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
+    check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
     needs = rest[-1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
@@ -152,7 +152,7 @@ def _glu_backward_options(
 def _glu_backward_inplace(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> Tensor:
-    _check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
+    check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
     return _sums(gate, up, rest[-1])
 
 

@@ -245,11 +245,7 @@ def glu_forward_out(
         )
     if call.eager:
         result = composed.forward(*operands, call)
-        if out.shape != result.shape or out.dtype != result.dtype or out.device != result.device:
-            raise ValueError(
-                f"out: expected a {result.dtype} tensor of shape {tuple(result.shape)} on "
-                f"{result.device}, got {out.dtype}, {tuple(out.shape)}, {out.device}"
-            )
+        _ops.check_matches("out", out, result.shape, result)
         out.copy_(result)
     elif call.plain:
         _ops.glu_forward_out(gate, up, call.variant, call.layout, out)

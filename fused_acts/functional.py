@@ -56,8 +56,8 @@ def gated(
         bias: [2 * cols], both in one, packed as x is.
         beta, alpha, slope, negative_slope: the parameter of f, where the variant has one: a number,
             or a tensor, a single value or [cols], which is differentiated too.
-        limit: of swiglu, reglu, geglu, geglu_tanh and swiglu_oai. Before the activations, gate is
-            cut to min(gate, limit) and up to clamp(up, -limit, limit). None: not at all.
+        limit: where the variant has it, gate is cut to min(gate, limit) and up to
+            clamp(up, -limit, limit) before the activations. None: not at all.
         rounding: "single": one rounding, of the result. "eager": that of torch's own composition,
             bit for bit, which also computes it; the backward pass is the same.
         inplace_backward: whether the backward pass writes the gradients over gate and up, which

@@ -37,12 +37,8 @@ class Parsed(NamedTuple):
     call: Call
 
 
-# The variants that have no options by default.
-IS_PLAIN = tuple(
-    (row.parameter is None or row.default == 1.0 and row.f is VARIANTS["swiglu"].f)
-    and row.limit is None
-    for row in VARIANTS.values()
-)
+# The variants that have no options by default. Where no parameter is given, it is 1.
+IS_PLAIN = tuple(row.default == 1.0 and row.limit is None for row in VARIANTS.values())
 
 
 def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:

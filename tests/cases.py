@@ -11,6 +11,7 @@ import fused_acts
 
 VARIANTS = fused_acts.variants()
 FUNCTIONS = {name: (f, g) for name, f, g in fused_acts._C.variants()}
+PRODUCTS = {"leaky_relu", "squared_relu"}  # functions that multiply once
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES_16 = (torch.bfloat16, torch.float16)
 PACKED = ("gate_up", "up_gate", "interleaved")
@@ -142,14 +143,16 @@ def default_parameter(variant: str, dtype: torch.dtype) -> dict[str, float]:
     return {row.parameter: torch.tensor(row.default, dtype=real).item()} if row.parameter else {}
 
 
-def factors(variant: str, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    """f(gate) and g(up) in float64, with the variant's own parameter and limit."""
+def factors(variant: str, gate: Tensor, up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """f(gate) and g(up) of a call in dtype, with the variant's own parameter and limit.
+
+    NaN is within the limit: the gradient of torch.clamp at NaN is 0, which would swallow it.
+    """
     row = fused_acts.reference.VARIANTS[variant]
-    parameter = default_parameter(variant, gate.dtype)
-    gate, up = gate.double(), up.double()
     if row.limit is not None:
-        gate, up = gate.clamp(max=row.limit), up.clamp(-row.limit, row.limit)
-    return row.f(gate, *parameter.values()), row.g(up)
+        gate = torch.where(gate > row.limit, row.limit, gate)
+        up = torch.where(up.abs() > row.limit, up.sign() * row.limit, up)
+    return row.f(gate, *default_parameter(variant, dtype).values()), row.g(up)
 
 
 def exact_forward(variant: str, gate: Tensor, up: Tensor) -> Tensor:
@@ -158,9 +161,21 @@ def exact_forward(variant: str, gate: Tensor, up: Tensor) -> Tensor:
 
 
 def exact(variant: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
-    f, g = factors(variant, gate.detach(), up.detach())
-    options, grad_out = default_parameter(variant, gate.dtype), grad_out.double()
-    gate, up = gate.detach().double().requires_grad_(), up.detach().double().requires_grad_()
-    out = fused_acts.reference.gated(gate, up, variant=variant, **options)
-    grads = torch.autograd.grad(out, (gate, up), grad_out)
-    return Exact(out.detach(), *grads, grad_out * g, grad_out * f)
+    wide = [tensor.detach().double().requires_grad_() for tensor in (gate, up)]
+    grad_out = grad_out.double()
+    f, g = factors(variant, *wide, gate.dtype)
+    grads = torch.autograd.grad(f * g, wide, grad_out)
+    f, g = f.detach(), g.detach()
+    return Exact(f * g, *grads, grad_out * g, grad_out * f)
+
+
+def in_range(variant: str, gate: Tensor) -> Tensor:
+    """Where f(gate), if it is a mere product, is zero or a normal number of the arithmetic.
+
+    Elsewhere it overflows or loses digits, as torch's own float32 product does.
+    """
+    if FUNCTIONS[variant][0] not in PRODUCTS:
+        return torch.ones_like(gate, dtype=torch.bool)
+    info = torch.finfo(torch.promote_types(gate.dtype, torch.float32))
+    f, _ = factors(variant, gate.double(), gate.double(), gate.dtype)
+    return (f == 0) | ((f.abs() >= info.smallest_normal) & (f.abs() <= info.max))

@@ -1,7 +1,16 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 import fused_acts
+
+SUPPORT_PAGE = Path(__file__).resolve().parent.parent / "docs" / "support.md"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-support", action="store_true", help="write docs/support.md")
 
 
 def why_no_cuda() -> str | None:
@@ -17,6 +26,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "cuda" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return str(val).removeprefix("torch.") if isinstance(val, torch.dtype) else None
+
+
+def pytest_terminal_summary(terminalreporter, config) -> None:
+    """Writes the cells whose tests passed, see test_support.py; lines of other devices stay."""
+    if not config.getoption("--write-support"):
+        return
+    passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
+    found = [re.search(r"test_support.py::test_cell\[(\w+)-(cpu|cuda)-(\w+)\]", n) for n in passed]
+    cells = {match.groups() for match in found if match}
+    devices = {device for _, device, _ in cells}
+    features = [
+        "forward",
+        "backward",
+        "double_backward",
+        "jvp",
+        "vmap",
+        "compiled",
+        "bias",
+        "learned_parameter",
+    ]
+    text = SUPPORT_PAGE.read_text()
+    head, old = text.split("\n|", 1)
+    kept = {
+        (variant, device.lower()): line
+        for line, variant, device in re.findall(r"^(\| (\w+) \| (CPU|CUDA) \|.*)$", old, re.M)
+    }
+    lines = [
+        f"| variant | device | {' | '.join(name.replace('_', ' ') for name in features)} |",
+        "|---" * (2 + len(features)) + "|",
+    ]
+    for variant in fused_acts.variants():
+        for device in ("cpu", "cuda"):
+            said = ["yes" if (variant, device, name) in cells else "-" for name in features]
+            line = f"| {variant} | {device.upper()} | {' | '.join(said)} |"
+            lines.append(line if device in devices else kept.get((variant, device), line))
+    SUPPORT_PAGE.write_text("\n".join((head, *lines)) + "\n")
 
 
 @pytest.fixture

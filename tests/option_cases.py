@@ -13,10 +13,9 @@ ROWS = fused_acts.reference.VARIANTS
 PARAMETRIC = [name for name, row in ROWS.items() if row.parameter]
 LIMITED = [name for name, row in ROWS.items() if row.limits]
 
-# In float32 and float64 the rounding of gate + bias, of beta * gate and of a limit comes before the
-# functions, which multiply it by up to |z|. So these are ulps of the size of the operands, and as
-# many as the GELUs may have there without options.
-REAL_ULPS = {torch.float32: 36.0, torch.float64: 4500.0}
+# In float32 and float64 the rounding of gate + bias, of beta * gate and of up + 1 comes before the
+# products, and may cancel there. So these are ulps of the size of all that is added and multiplied.
+REAL_ULPS = {torch.float32: 4.0, torch.float64: 4.0}
 
 
 class Called(NamedTuple):
@@ -87,9 +86,7 @@ def fused(
     if layout != "separate":
         others["layout"] = layout
     inputs = as_inputs(gate, up, layout)
-    called = call(
-        fused_acts.gated, inputs, options, grad_out, device, variant=variant, **others
-    )
+    called = call(fused_acts.gated, inputs, options, grad_out, device, variant=variant, **others)
     if layout == "separate" or grad_out is None:
         return called
     return called._replace(inputs=list(unpack(called.inputs[0], layout)))
@@ -99,7 +96,8 @@ class Oracle(NamedTuple):
     called: Called  # in float64
     gate_scale: Tensor  # |grad_out * g(up)|
     up_scale: Tensor  # |grad_out * f(gate)|
-    size: Tensor  # of gate with its bias, and 1
+    size: Tensor  # that of gate, with its bias and 1, times that of up
+    grad_out: Tensor  # its absolute value
 
 
 def oracle(
@@ -125,7 +123,8 @@ def oracle(
         called,
         (grad_out.double() * row.g(w)).abs(),
         (grad_out.double() * f).abs(),
-        (gate.double().abs() + z.abs() + 1.0) * (up.double().abs() + 1.0),
+        (gate.double().abs() + z.abs() + 1.0) * (up.double().abs() + w.abs() + 1.0),
+        grad_out.double().abs(),
     )
 
 
@@ -133,12 +132,9 @@ def check_call(actual: Called, exact: Oracle) -> None:
     """out and the gradients by gate and up."""
     dtype = actual.out.dtype
     if dtype in REAL_ULPS:
-        ulps = REAL_ULPS[dtype]
-        check(actual.out, exact.called.out, ulps, exact.size)
-        for grad, expected, scale in zip(
-            actual.inputs, exact.called.inputs, (exact.gate_scale, exact.up_scale), strict=True
-        ):
-            check(grad, expected, ulps, scale * exact.size + scale)
+        check(actual.out, exact.called.out, REAL_ULPS[dtype], exact.size)
+        for grad, expected in zip(actual.inputs, exact.called.inputs, strict=True):
+            check(grad, expected, REAL_ULPS[dtype], exact.grad_out * exact.size)
         return
     check(actual.out, exact.called.out, FORWARD_ULPS[dtype])
     for grad, expected, scale in zip(
@@ -154,9 +150,8 @@ def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
     error of the arithmetic: in 16-bit dtypes what the budget leaves to it, 2^-15 of their size.
     """
     own = 2.0**-15 if actual.out.dtype not in REAL_ULPS else 0.0
-    terms = {"gate_bias": exact.gate_scale * exact.size, "up_bias": exact.up_scale}
+    size = (exact.grad_out * exact.size).reshape(-1, cols)
     for name, grad in actual.options.items():
-        size = terms.get(name, exact.gate_scale * exact.size).reshape(-1, cols)
         total = size.sum(0) if grad.dim() == 1 and grad.shape[0] == cols else size.sum()
         added = size.shape[0] if total.dim() else size.numel()
         real = torch.promote_types(actual.out.dtype, torch.float32)

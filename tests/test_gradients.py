@@ -5,6 +5,7 @@ import torch
 from cases import (
     DEVICES,
     DTYPES,
+    FUNCTIONS,
     LAYOUTS,
     PACKED,
     VARIANTS,
@@ -13,13 +14,14 @@ from cases import (
     forward,
     forward_backward,
     gated,
+    in_range,
     operands,
     pack,
     same_bits,
     to_device,
     variants_on,
 )
-from tolerances import check_result
+from tolerances import check, check_result, gradient_budget
 
 import fused_acts
 
@@ -42,9 +44,30 @@ def test_over_the_whole_range(variant, dtype, device):
     magnitude = torch.logspace(-45, 38.5, 20_000, dtype=torch.float64)
     dense = torch.linspace(-120, 120, 200_001, dtype=torch.float64)
     gate = torch.cat((magnitude, -magnitude, dense)).to(dtype)
+    gate = gate[in_range(variant, gate)]
     up, grad_out = torch.full_like(gate, -1.7), torch.full_like(gate, 0.3)
     result = forward_backward(variant, gate, up, grad_out, device=device)
     check_result(variant, result, exact(variant, gate, up, grad_out))
+
+
+# By x in float64. Autograd has 1 - tanh(x)^2 and 1 + expm1(x), which cancel in the tails.
+SLOPES = {"tanh": lambda x: 1 / x.cosh() ** 2, "elu": torch.exp}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "variant, by",
+    [(name, by) for name in VARIANTS for by in (0, 1) if FUNCTIONS[name][by] in SLOPES],
+)
+def test_slopes_keep_their_tails(variant, by, dtype, device):
+    """Down to the smallest normal number, without a floor."""
+    x = torch.linspace(-43.0, -0.125, 20_001, dtype=torch.float64).to(dtype)
+    one = torch.ones_like(x)
+    gate, up = (one * 40, x) if by else (x, one)  # the sigmoid of 40 is 1
+    result = forward_backward(variant, gate, up, one, device=device)
+    slope = SLOPES[FUNCTIONS[variant][by]](x.double())
+    check(result[1 + by], slope, gradient_budget(variant, by, dtype)[0])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -22,7 +22,16 @@ from cases import (
     same_bits,
     to_device,
 )
-from option_cases import LIMITED, PARAMETRIC, ROWS, check_call, fused, numbers_for, oracle, parameter
+from option_cases import (
+    LIMITED,
+    PARAMETRIC,
+    ROWS,
+    check_call,
+    fused,
+    numbers_for,
+    oracle,
+    parameter,
+)
 from tolerances import FORWARD_ULPS, check
 
 import fused_acts
@@ -168,7 +177,11 @@ def test_at_the_limit_the_gradient_passes(variant, dtype, device):
     """As through torch.clamp: what lies on a bound is not cut off."""
     limit = torch.tensor(1.5, dtype=dtype)
     around = torch.stack(
-        [value for x in (limit, -limit) for value in (x.nextafter(-10 * limit), x, x.nextafter(10 * limit))]
+        [
+            value
+            for x in (limit, -limit)
+            for value in (x.nextafter(-10 * limit), x, x.nextafter(10 * limit))
+        ]
     )
     gate, up = (t.flatten().contiguous() for t in torch.meshgrid(around, around, indexing="ij"))
     result = fused(variant, gate, up, {"limit": 1.5}, torch.ones_like(gate), device=device)
@@ -189,9 +202,7 @@ def test_limits_of_what_is_not_finite(variant, dtype, device):
     gate = torch.tensor([math.inf, math.nan, 1.0, 1.0, 1.0], dtype=dtype)
     up = torch.tensor([1.0, 1.0, math.inf, -math.inf, math.nan], dtype=dtype)
     out = fused(variant, gate, up, {"limit": 2.0}, device=device).out
-    expected = fused_acts.reference.gated(
-        gate.double(), up.double(), variant=variant, limit=2.0
-    )
+    expected = fused_acts.reference.gated(gate.double(), up.double(), variant=variant, limit=2.0)
     check(out, expected, 4.0, torch.ones_like(expected))
     assert out.isfinite().tolist() == [True, False, True, True, False]
 
@@ -292,7 +303,9 @@ def test_wrong(what, rounding):
     assert (out == 7.25).all()
 
 
-@pytest.mark.parametrize("what", ["beta: dtype", "gate_bias: shape", "bias: width", "up_bias: rank"])
+@pytest.mark.parametrize(
+    "what", ["beta: dtype", "gate_bias: shape", "bias: width", "up_bias: rank"]
+)
 def test_wrong_under_compile(what):
     variant, options, _, argument, _ = WRONG[what]
     torch._dynamo.reset()

@@ -1,20 +1,28 @@
 """The oracle itself, against 50 digits: the other tests are worth what it is worth."""
 
+import inspect
+
 import mpmath
 import pytest
 import torch
-from cases import LAYOUTS, VARIANTS, as_inputs, exact, operands
+from cases import LAYOUTS, VARIANTS, as_inputs, exact, factors, operands
 
 from fused_acts import reference
 
 mpmath.mp.dps = 50
 
-# Written once more, from the definitions.
+# Written once more, from the definitions, with a parameter for those that have one.
+PARAMETER = 1.625
 FUNCTIONS = {
     "identity": lambda x: x,
+    "plus_one": lambda x: x + 1,
     "relu": lambda x: max(x, mpmath.mpf(0)),
+    "squared_relu": lambda x: max(x, mpmath.mpf(0)) ** 2,
+    "leaky_relu": lambda x: x if x > 0 else PARAMETER * x,
+    "elu": lambda x: x if x > 0 else PARAMETER * mpmath.expm1(x),
+    "tanh": lambda x: mpmath.tanh(x),
     "sigmoid": lambda x: 1 / (1 + mpmath.exp(-x)),
-    "swish": lambda x: x / (1 + mpmath.exp(-x)),
+    "swish": lambda x: x / (1 + mpmath.exp(-PARAMETER * x)),
     "gelu": lambda x: x * mpmath.ncdf(x),
     "gelu_tanh": lambda x: (
         x / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)))
@@ -26,9 +34,20 @@ FAR_POINTS = [-13.0, -25.0, -37.0, -80.0, -103.0, 30.0, 1e4]
 RELATIVE = 2e-13
 
 
+def function_of_one(name):
+    function = getattr(reference, name)
+    parameters = len(inspect.signature(function).parameters) - 1
+    return lambda x: function(x, *[PARAMETER] * parameters)
+
+
+def test_every_function_is_here():
+    used = {function for row in reference.VARIANTS.values() for function in (row.f, row.g)}
+    assert {function.__name__ for function in used} == set(FUNCTIONS)
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_values(name):
-    function = getattr(reference, name)
+    function = function_of_one(name)
     with mpmath.workdps(700):  # enough for 1 + tanh in its tail
         for point in POINTS + FAR_POINTS:
             truth = FUNCTIONS[name](mpmath.mpf(point))
@@ -39,7 +58,7 @@ def test_values(name):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_derivatives(name):
     x = torch.tensor(POINTS, dtype=torch.float64, requires_grad=True)
-    (slopes,) = torch.autograd.grad(getattr(reference, name)(x).sum(), x)
+    (slopes,) = torch.autograd.grad(function_of_one(name)(x).sum(), x)
     for point, slope in zip(POINTS, slopes.tolist(), strict=True):
         truth = mpmath.diff(FUNCTIONS[name], point, h=1e-40 if abs(point) < 1e-20 else 1e-20)
         assert abs(slope - truth) <= 1e-13 * max(abs(truth), 2.0**-8), point
@@ -51,11 +70,23 @@ def test_units_are_products(variant, layout):
     gate, up, grad_out = operands(3, 4, dtype=torch.float64)
     options = {} if layout == "separate" else {"layout": layout}
     out = reference.gated(*as_inputs(gate, up, layout), variant=variant, **options)
-    f, g, *_ = reference.VARIANTS[variant]
-    assert torch.equal(out, f(gate) * g(up))
-    scales = exact(variant, gate, up, grad_out)
-    assert torch.equal(scales.gate_scale, grad_out * g(up))
-    assert torch.equal(scales.up_scale, grad_out * f(gate))
+    f, g = factors(variant, gate, up, torch.float64)
+    assert torch.equal(out, f * g)
+    truth = exact(variant, gate, up, grad_out)
+    assert torch.equal(truth.out, out)
+    assert torch.equal(truth.gate_scale, grad_out * g)
+    assert torch.equal(truth.up_scale, grad_out * f)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_of_units(variant):
+    """Those of the reference are those the other tests take for exact, at a limit too."""
+    gate, up, _ = operands(20, 10, dtype=torch.float64)
+    gate[:5], up[5:10], gate[10:15], up[15:] = 7.0, -7.0, 50.0, -60.0
+    truth = exact(variant, gate, up, torch.ones_like(gate))
+    inputs = gate.requires_grad_(), up.requires_grad_()
+    grads = torch.autograd.grad(reference.gated(*inputs, variant=variant).sum(), inputs)
+    assert torch.equal(grads[0], truth.grad_gate) and torch.equal(grads[1], truth.grad_up)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

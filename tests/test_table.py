@@ -9,7 +9,7 @@ import torch
 from cases import LAYOUTS, PACKED, VARIANTS, as_inputs, operands, same_bits
 
 import fused_acts
-from fused_acts import _C, reference
+from fused_acts import _C, options, reference
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,8 +26,14 @@ def test_layouts_are_in_the_order_of_the_operators():
     for index, layout in enumerate(PACKED):
         for variant, name in enumerate(VARIANTS):
             (x,) = as_inputs(gate, up, layout)
-            out = torch.ops.fused_acts.glu_forward(x, None, variant, index)
-            assert same_bits(out, fused_acts.gated(gate, up, variant=name))
+            call = options.parse(name, layout, {}).call
+            numbers = (call.scalar, call.limit, variant, index)
+            out = torch.ops.fused_acts.glu_forward_options(x, None, None, None, None, *numbers)
+            expected = fused_acts.gated(gate, up, variant=name)
+            assert same_bits(out, expected)
+            if call.plain:
+                out = torch.ops.fused_acts.glu_forward(x, None, variant, index)
+                assert same_bits(out, expected)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -35,25 +41,45 @@ def test_layouts_are_in_the_order_of_the_operators():
 def test_a_function_for_each_variant(variant, layout):
     function = getattr(fused_acts, variant)
     inputs = as_inputs(*operands(3, 8, dtype=torch.float32)[:2], layout)
-    options = {} if layout == "separate" else {"layout": layout}
-    expected = fused_acts.gated(*inputs, variant=variant, **options)
-    assert same_bits(function(*inputs, **options), expected)
+    chosen = {} if layout == "separate" else {"layout": layout}
+    expected = fused_acts.gated(*inputs, variant=variant, **chosen)
+    assert same_bits(function(*inputs, **chosen), expected)
     out = torch.empty(3, 8)
-    assert function(*inputs, **options, out=out) is out and same_bits(out, expected)
+    assert function(*inputs, **chosen, out=out) is out and same_bits(out, expected)
+
+
+def signature(function):
+    return {
+        name: (parameter.kind, parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+    }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_signatures_are_alike(variant):
-    def parameters(function):
-        return {
-            name: (parameter.kind, parameter.default)
-            for name, parameter in inspect.signature(function).parameters.items()
-        }
+    """`gated` takes the options of them all, each variant's function its own, by name."""
+    row = reference.VARIANTS[variant]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    expected = signature(fused_acts.gated)
+    assert list(expected) == ["gate", "up", "variant", "layout", "out", "options"]
+    del expected["variant"], expected["options"]
+    expected |= {row.parameter: (keyword, row.default)} if row.parameter else {}
+    expected |= {"limit": (keyword, row.limit)} if row.limits else {}
+    expected |= {name: (keyword, None) for name in ("gate_bias", "up_bias", "bias")}
+    expected |= {"rounding": (keyword, "single"), "inplace_backward": (keyword, False)}
+    actual = signature(getattr(fused_acts, variant))
+    if row.layout != "gate_up":  # that of packed inputs alone
+        assert actual["layout"] == (keyword, None)
+        actual["layout"] = expected["layout"]
+    assert actual == expected and list(actual) == list(expected)
 
-    expected = parameters(fused_acts.gated)
-    del expected["variant"]
-    assert parameters(getattr(fused_acts, variant)) == expected
-    assert list(expected) == ["gate", "up", "layout", "out"]
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_packed_inputs_have_the_layout_of_the_table(variant):
+    gate, up, _ = operands(3, 8, dtype=torch.float32)
+    function, layout = getattr(fused_acts, variant), reference.VARIANTS[variant].layout
+    (x,) = as_inputs(gate, up, layout)
+    assert same_bits(function(x), function(gate, up))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from cases import FUNCTIONS, Exact, Result
+from cases import FUNCTIONS, PRODUCTS, Exact, Result
 from torch import Tensor
 
 # Products of these are rounded once and nowhere else: half an ulp in every dtype and direction.
@@ -11,7 +11,7 @@ EXACT = {"identity", "relu"}
 EXACT_ULPS = 0.5
 # These round once themselves, by a relative 2^-24 in float32: an ulp at most of the product, which
 # adds its own half.
-ROUNDED_ONCE = {"leaky_relu", "squared_relu", "plus_one"}
+ROUNDED_ONCE = {*PRODUCTS, "plus_one"}
 ROUNDED_ONCE_ULPS = 1.5
 # One rounding costs half an ulp; the rest is the error of the float32 arithmetic before it.
 FORWARD_ULPS = {torch.bfloat16: 0.51, torch.float16: 0.55}
@@ -26,15 +26,16 @@ FLOAT64_ULPS = 1e-12 * 2.0**52
 # A gradient below this part of |grad_out * (the other factor)| is near a root of the derivative,
 # where relative error has no meaning: there the budget is counted in ulps of this floor.
 GRADIENT_FLOOR = 2.0**-8
-# In float32 that floor is the whole of it, but for the functions whose derivative has no root. A derivative s + x*s*(1 - s) has in it the rounding of
+# In float32 that floor is the whole of it. A derivative s + x*s*(1 - s) has in it the rounding of
 # 1 - s, made at size 1, times x, until s is 1: that is at x = 17 for the sigmoid, while the steeper
-# ones of the GELUs bring x*slope to 35. torch's own derivatives do the same.
+# ones of the GELUs bring x*slope to 35. torch's own derivatives do the same. Not so the derivatives
+# that have no root.
 FLOAT32_GRADIENT_FLOOR = 1.0
 FLOAT32_GRADIENT_ULPS = 18.0
 FLOAT32_GRADIENT_ULPS_OF = {"gelu": 36.0, "gelu_tanh": 36.0}
 FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0}
 # Where results below the smallest normal number may be flushed to zero; they are taken to be below
-# if the float32 arithmetic may have put them there.
+# if the float32 arithmetic may have put them there: by this, or by what the budget has for it.
 MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}
 FLUSH_MARGIN = 1.0 + 2.0**-17
 
@@ -91,10 +92,13 @@ def ulp_distance(actual: Tensor, exact: Tensor, floor: Tensor | None = None) -> 
     if dtype != torch.float64:
         end = 2.0 ** math.frexp(torch.finfo(dtype).max)[1]
         actual, exact = actual.clamp(-end, end), exact.clamp(-end, end)
-    unit = ulp(exact.abs() if floor is None else exact.abs().maximum(floor), dtype)
-    distance = (actual - exact).abs() / unit
+    distance = (actual - exact).abs() / ulp(larger(exact, floor), dtype)
     same = (actual == exact) | (actual.isnan() & exact.isnan())
     return torch.where(same, 0.0, distance).nan_to_num(nan=math.inf)
+
+
+def larger(exact: Tensor, floor: Tensor | None) -> Tensor:
+    return exact.abs() if floor is None else exact.abs().maximum(floor)
 
 
 def check(actual: Tensor, exact: Tensor, ulps: float, floor: Tensor | None = None) -> None:
@@ -102,7 +106,8 @@ def check(actual: Tensor, exact: Tensor, ulps: float, floor: Tensor | None = Non
     distance = ulp_distance(actual, exact, floor)
     if actual.dtype in MAY_FLUSH:
         smallest = torch.finfo(actual.dtype).smallest_normal
-        flushed = (actual == 0) & (exact.abs() < smallest * FLUSH_MARGIN)
+        margin = (ulps - 0.5) * ulp(larger(exact, floor), actual.dtype)
+        flushed = (actual == 0) & (exact.abs() - margin < smallest * FLUSH_MARGIN)
         distance = torch.where(flushed, 0.0, distance)
     if distance.numel() == 0 or distance.max() <= ulps:
         return

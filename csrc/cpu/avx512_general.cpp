@@ -6,7 +6,7 @@
 
 #include "../general.h"
 #include "avx512.h"
-#include "dense.h"
+#include "general_buffers.h"
 
 namespace fused_acts::cpu {
 namespace {
@@ -53,40 +53,39 @@ void run(const GeneralRun& run) {
     }
   };
   // registers in step; second derivatives need many of them
-  constexpr int kTogether = direction == Direction::kSecond ? 2 : 4;
+  constexpr int kTogether = direction == Direction::kForward ? 4 : 2;
   int64_t i = 0;
   for (; i + kTogether * kLanes <= r.n; i += kTogether * kLanes) step(i, Whole<kTogether, false>{});
   for (; i < r.n; i += kLanes) step(i, Partial(std::min(r.n - i, kLanes)));
 }
 
-template <class T, template <class> class Math>
-GeneralLoop find_loop(Direction direction, Variant variant) {
-  return visit_variant(variant, [&](auto gate) -> GeneralLoop {
-    using Gate = decltype(gate);
-    switch (direction) {
-      case Direction::kForward:
-        return run<Direction::kForward, T, Math, Gate>;
-      case Direction::kBackward:
-        return run<Direction::kBackward, T, Math, Gate>;
-      default:
-        return run<Direction::kSecond, T, Math, Gate>;
-    }
-  });
+template <Direction direction, class Gate>
+GeneralLoop loop_for(DType dtype) {
+  constexpr GeneralLoop kFloat32 = run<direction, float, Math32, Gate>;
+  switch (dtype) {
+    case DType::kFloat32:
+      return kFloat32;
+    case DType::kFloat16:  // not worth loops of its own
+      return [](const GeneralRun& run) { run_in_buffers<Float16>(direction, run, kFloat32); };
+    default:
+      return run<direction, BFloat16ByHand, Math16, Gate>;
+  }
 }
 
 }  // namespace
 
 GeneralLoop avx512_general_loop(Direction direction, Variant variant, DType dtype) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return find_loop<float, Math32>(direction, variant);
-    case DType::kFloat16:
-      return find_loop<Float16, Math16>(direction, variant);
-    case DType::kBFloat16:
-      return find_loop<BFloat16ByHand, Math16>(direction, variant);
-    default:
-      return nullptr;
-  }
+  return visit_variant(variant, [&](auto gate) -> GeneralLoop {
+    using Gate = decltype(gate);
+    switch (direction) {
+      case Direction::kForward:
+        return loop_for<Direction::kForward, Gate>(dtype);
+      case Direction::kBackward:
+        return loop_for<Direction::kBackward, Gate>(dtype);
+      default:
+        return loop_for<Direction::kSecond, Gate>(dtype);
+    }
+  });
 }
 
 }  // namespace fused_acts::cpu
