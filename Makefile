@@ -27,9 +27,10 @@ format: $(VENV)/lint.done
 	$(bin)/ruff format
 	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp)
 
-# Registers, spills and instructions of the CUDA kernels, checked against their budgets; needs nvcc.
+# Registers, spills and instructions of the CUDA kernels, checked against their budgets, into
+# docs/kernels.md; needs nvcc. One matplotlib, so that the picture changes with the kernels only.
 kernel-report: $(VENV)/torch.done
-	$(bin)/pip install --quiet nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(bin)/pip install --quiet nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm matplotlib==3.11.2
 	$(bin)/python tools/kernel_report.py --write
 
 clean:

@@ -1,26 +1,31 @@
-"""What only a CUDA device has: streams, device indices, launches and traffic."""
+"""What only a CUDA device has: streams, device indices, memory of its own."""
 
-import json
+import math
 import os
-import subprocess
-import sys
+from itertools import pairwise, product
+from types import SimpleNamespace
 
 import pytest
 import torch
+from alone import run_alone
 from cases import (
     DTYPES,
     LAYOUTS,
-    VARIANTS,
+    as_inputs,
+    forward_backward,
+    gated,
     operands,
     pack,
     run,
     same_bits,
     to_device,
+    unpack,
 )
 
 import fused_acts
 
 pytestmark = pytest.mark.cuda
+SOFTGPU = "SOFTGPU_HOME" in os.environ
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,79 +58,100 @@ def test_operands_on_two_devices(where):
     assert (moved["out"].cpu() == 7.25).all()
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def use_two_devices():
+    tensors = operands(33, 130, dtype=torch.float32)
+    expected = forward_backward("swiglu", *tensors, device="cuda:0")
+    for current, used in product((0, 1), (0, 1)):
+        torch.cuda.set_device(current)
+        for layout in LAYOUTS:
+            result = forward_backward("swiglu", *tensors, layout, f"cuda:{used}")
+            assert all(map(same_bits, result, expected))
+        gate, up, _ = (tensor.to(f"cuda:{used}") for tensor in tensors)
+        out = fused_acts.gated(gate, up, out=torch.empty_like(gate))
+        assert same_bits(out.cpu(), expected.out)
+        assert torch.cuda.current_device() == current
+    here, there = ([t.to(device) for t in tensors] for device in ("cuda:0", "cuda:1"))
+    out = torch.empty_like(there[0])
+    backward = torch.ops.fused_acts.glu_backward
+    for name, call in {
+        "up": lambda: fused_acts.gated(here[0], there[1]),
+        "out": lambda: fused_acts.gated(here[0], here[1], out=out),
+        "grad_out": lambda: backward(there[2], here[0], here[1], 0, True, True),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: .*cuda:0.*cuda:1"):
+            call()
+
+
+@pytest.mark.skipif(
+    not SOFTGPU and torch.cuda.device_count() < 2,
+    reason="one CUDA device, and no second in software",
+)
 def test_the_device_of_the_operands_is_used():
-    gate, up, grad_out = operands(33, 130, dtype=torch.float32)
-    expected = run("swiglu", (gate, up), grad_out, device="cuda:0")
-    assert torch.cuda.current_device() == 0
-    assert all(map(same_bits, run("swiglu", (gate, up), grad_out, device="cuda:1"), expected))
-    assert torch.cuda.current_device() == 0
-    with pytest.raises(ValueError, match="^up: .*cuda:0.*cuda:1|^up: .*cuda:1.*cuda:0"):
-        fused_acts.gated(gate.to("cuda:0"), up.to("cuda:1"))
+    """Whichever is current, which stays so."""
+    run_alone(use_two_devices, SOFTGPU_DEVICES="2")
 
 
-def launches(tmp_path, script):
-    """Softgpu's record of each launch of a Python script that runs in the tests' folder."""
-    records = tmp_path / "launches.jsonl"
-    records.touch()
-    environment = {**os.environ, "SOFTGPU_STATS": str(records)}
-    command = [sys.executable, "-c", script]
-    folder = os.path.dirname(__file__)
-    subprocess.run(command, env=environment, cwd=folder, check=True, timeout=300)
-    return [json.loads(line) for line in records.read_text().splitlines()]
+def far_apart(rows, count, elements):
+    """[count][rows] pieces of memory; those of neighbouring rows are more than 2^31 elements apart.
+
+    Softgpu fills all memory it gives out, so this is no large tensor. But it gives out ascending
+    addresses with a gap behind each, which nothing may touch: many small tensors reach far.
+    """
+    pieces, spacers = [], []
+    for row in range(rows):
+        pieces.append(
+            [torch.empty(elements, dtype=torch.int16, device="cuda") for _ in range(count)]
+        )
+        for _ in range(17_000 if row + 1 < rows else 0):
+            spacers.append(torch.empty(1, device="cuda"))
+    return list(zip(*pieces, strict=True))
 
 
-softgpu = pytest.mark.skipif("SOFTGPU_HOME" not in os.environ, reason="counted by softgpu")
-
-COUNTED = """
-import torch
-from cases import as_inputs, operands, to_device
-import fused_acts
-ops = torch.ops.fused_acts
-dtype = torch.{dtype}
-for layout in {layouts}:
-    gate, up, grad_out = operands({rows}, {cols}, dtype=dtype)
-    inputs = [to_device(tensor, "cuda") for tensor in as_inputs(gate, up, layout)]
-    grad_out = to_device(grad_out, "cuda")
-    for variant in {variants}:
-        if layout == "separate":
-            ops.glu_forward(*inputs, variant, 0)
-            ops.glu_backward(grad_out, *inputs, variant, True, True)
-        else:
-            index = ("gate_up", "up_gate", "interleaved").index(layout)
-            ops.glu_forward(*inputs, None, variant, index)
-            ops.glu_backward_packed(grad_out, *inputs, variant, index)
-"""
-
-
-@softgpu
-@pytest.mark.parametrize("cols", [67, 2816])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_launch_and_each_byte_once(tmp_path, dtype, cols):
-    """Every element is loaded once and every result stored once, whatever the layout."""
-    rows, variants = 3, [len(VARIANTS) - 1]
-    script = COUNTED.format(
-        dtype=str(dtype).removeprefix("torch."),
-        layouts=LAYOUTS,
-        rows=rows,
-        cols=cols,
-        variants=variants,
+def far_matrix(pieces, values, further):
+    """[rows, cols] with these values, a row in each piece, `further` on than in the one before."""
+    for row, (piece, value) in enumerate(zip(pieces, values, strict=True)):
+        piece[row * further :][: len(value)].copy_(value.view(torch.int16))
+    (distance,) = {two.data_ptr() - one.data_ptr() for one, two in pairwise(pieces)}
+    assert distance > 2 * 2**31
+    array = SimpleNamespace(
+        __cuda_array_interface__={
+            "version": 3,
+            "data": (pieces[0].data_ptr(), False),
+            "shape": tuple(values.shape),
+            "strides": (distance + 2 * further, 2),
+            "typestr": "<i2",
+        }
     )
-    records = launches(tmp_path, script)
-    assert len(records) == 2 * len(LAYOUTS) * len(variants)
-    size = rows * cols * dtype.itemsize
-    for record, (loaded, stored) in zip(records, [(2, 1), (3, 2)] * len(LAYOUTS), strict=True):
-        assert record["global_bytes_loaded"] == loaded * size
-        assert record["global_bytes_stored"] == stored * size
+    return torch.as_tensor(array, device="cuda").view(torch.bfloat16)
 
 
-@softgpu
-def test_nothing_is_launched_for_nothing(tmp_path):
-    every_variant = list(range(len(VARIANTS)))
-    script = COUNTED.format(
-        dtype="float32", layouts=LAYOUTS, rows=0, cols=8, variants=every_variant
-    )
-    assert launches(tmp_path, script) == []
+def use_far_rows():
+    rows, cols = 3, 80
+    gate, up, grad_out = operands(rows, cols, dtype=torch.bfloat16)
+    nothing = torch.full_like(gate, math.nan)
+    expected = run("swiglu", (gate, up), grad_out, device="cuda")
+    first, second, third, fourth = far_apart(rows, 4, 2 * cols + 8)
+    for further, layout in product((0, 1, 4), LAYOUTS):  # accesses of many columns, 1 and 4
+        tensors = zip((first, second), as_inputs(gate, up, layout), strict=False)
+        inputs = [far_matrix(pieces, tensor, further) for pieces, tensor in tensors]
+        assert inputs[0].stride(0) > 2**31 and inputs[0].stride(0) % 2 == further % 2
+        seed = far_matrix(third, grad_out, further)
+        out = gated("swiglu", [tensor.requires_grad_() for tensor in inputs], layout)
+        grads = [grad.cpu() for grad in torch.autograd.grad(out, inputs, seed)]
+        if layout != "separate":
+            grads = unpack(grads[0], layout)
+        assert all(map(same_bits, (out.detach().cpu(), *grads), expected))
+
+        inputs = [to_device(tensor, "cuda") for tensor in as_inputs(gate, up, layout)]
+        out = far_matrix(fourth, nothing, further)
+        options = {} if layout == "separate" else {"layout": layout}
+        fused_acts.gated(*inputs, **options, out=out)
+        assert same_bits(torch.stack([row.cpu() for row in out]), expected[0])
+
+
+@pytest.mark.skipif(not SOFTGPU, reason="relies on the addresses that softgpu gives out")
+def test_rows_more_than_2_31_elements_apart():
+    run_alone(use_far_rows)
 
 
 def test_packed_on_the_device_is_split_there():

@@ -19,7 +19,8 @@ from cases import (
 )
 from tolerances import check_result
 
-WIDTHS = (*range(1, 68), 1408, 2730, 2816, 3420)
+HIDDEN = (1408, 2730, 2816, 3420, 11008, 13653, 14336)  # of models
+WIDTHS = (*range(1, 68), *HIDDEN)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -57,7 +58,7 @@ def test_every_rank(shape, layout, device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(0,), (0, 8), (8, 0), (2, 0, 4), (3, 2, 0)])
+@pytest.mark.parametrize("shape", [(0,), (0, 8), (0, 14336), (8, 0), (2, 0, 4), (3, 2, 0)])
 def test_empty(shape, dtype, layout, device):
     gate, up, grad_out = operands(*shape, dtype=dtype)
     for variant in VARIANTS:
@@ -87,6 +88,21 @@ def test_two_tensors_and_every_packing_agree(dtype, rows, device):
             for layout in LAYOUTS:
                 result = forward_backward(variant, gate, up, grad_out, layout, device)
                 assert all(map(same_bits, result, expected)), f"{variant} {layout} {cols}"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [1, 257])
+@pytest.mark.parametrize("cols", HIDDEN)
+def test_every_row(cols, rows, device):
+    """An element's result doesn't depend on where the rows end."""
+    tensors = operands(rows, cols, dtype=torch.bfloat16)
+    flat = [tensor.flatten() for tensor in tensors]
+    for variant in variants_on(device):
+        expected = forward_backward(variant, *flat, device=device)
+        for layout in LAYOUTS:
+            result = forward_backward(variant, *tensors, layout, device)
+            for one, other in zip(result, expected, strict=True):
+                assert same_bits(one.flatten(), other), f"{variant} {layout}"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -62,7 +62,7 @@ def columns_first(tensor):
 
 READ_IN_PLACE = {
     **{f"offset by {elements}": offset_by(elements) for elements in (1, 2, 3, 5, 8)},
-    **{f"rows {extra} further": row_stride(extra) for extra in (1, 2, 3, 4, 7, 8, 16, 136)},
+    **{f"rows {extra} further": row_stride(extra) for extra in (1, 2, 3, 4, 7, 8, 16, COLS, 136)},
     **{f"columns from {first}": row_stride(32, first) for first in (1, 2, 3, 4, 5, 8)},
     "every other row": every_other_row,
 }
@@ -114,18 +114,22 @@ def test_made_contiguous(dtype, layout, view):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stride", [0, 1, 3])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_that_share_memory(dtype, stride, device):
+def test_rows_that_share_memory(dtype, layout, stride, device):
     """One row for all (stride 0), and windows sliding over one buffer."""
-    gate, up, grad_out = (
-        random(COLS + stride * ROWS, dtype=dtype, seed=seed).as_strided((ROWS, COLS), (stride, 1))
-        for seed in (1, 2, 3)
+    widths = (COLS, COLS) if layout == "separate" else (2 * COLS,)
+    *inputs, grad_out = (
+        random(cols + stride * ROWS, dtype=dtype, seed=cols + i).as_strided(
+            (ROWS, cols), (stride, 1)
+        )
+        for i, cols in enumerate((*widths, COLS))
     )
     for variant in variants_on(device):
-        dense = [tensor.contiguous() for tensor in (gate, up, grad_out)]
-        expected = run(variant, dense[:2], dense[2], device=device)
-        results = run(variant, (gate, up), grad_out, device=device)
-        assert all(map(same_bits, results, expected))
+        dense = [tensor.contiguous() for tensor in inputs]
+        expected = run(variant, dense, grad_out.contiguous(), layout, device)
+        for some in ((inputs, grad_out), (dense, grad_out), (inputs, grad_out.contiguous())):
+            assert all(map(same_bits, run(variant, *some, layout, device), expected))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

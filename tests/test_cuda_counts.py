@@ -1,0 +1,187 @@
+"""What one call costs on a CUDA device: calls of the runtime, launches, bytes moved."""
+
+import json
+import os
+import subprocess
+from itertools import product
+
+import pytest
+import torch
+from alone import run_alone
+from cases import DTYPES, LAYOUTS, PACKED, VARIANTS, as_inputs, gated, operands, pack, to_device
+from test_launch_plan import named
+from test_views import offset_by, row_stride
+
+from fused_acts._C import launch_plan
+
+pytestmark = pytest.mark.cuda
+softgpu = pytest.mark.skipif("SOFTGPU_HOME" not in os.environ, reason="counted by softgpu")
+
+OPS = torch.ops.fused_acts
+ROWS, COLS = 3, 67
+WIDEST = int(os.environ.get("FUSED_ACTS_WIDEST_ACCESS", 16))
+# Ahead of the CUDA runtime: each of its functions, with a line written for each call, that has the
+# second argument, the size of an allocation, in it. Arguments are pointers and integers, and few.
+COUNTER = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#define COUNT(name)                                                                          \
+  long name(long a, long size, long c, long d, long e, long f, long g, long h, long i) {     \
+    static long (*next)(long, long, long, long, long, long, long, long, long);               \
+    if (!next) next = dlsym(RTLD_NEXT, #name);                                               \
+    const int calls = open(getenv("CUDA_CALLS"), O_WRONLY | O_APPEND);                       \
+    if (dprintf(calls, #name " %ld\n", size) < 0) abort();                                   \
+    close(calls);                                                                            \
+    return next(a, size, c, d, e, f, g, h, i);                                               \
+  }
+"""
+
+
+def compile_counter(folder):
+    """A library that counts the calls of whatever the CUDA runtime of this process exports."""
+    with open("/proc/self/maps") as maps:
+        runtime = next(line.split()[-1] for line in maps if "cudart.so" in line)
+    symbols = subprocess.check_output(["nm", "-D", "--defined-only", runtime], text=True).split()
+    names = {symbol.split("@")[0] for symbol in symbols if symbol.startswith("cuda")}
+    source, library = folder / "counter.c", folder / "counter.so"
+    source.write_text(COUNTER + "".join(f"COUNT({name})\n" for name in sorted(names)))
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    return str(library)
+
+
+def calls(dtype):
+    """(name, function, sizes of the tensors it makes, in outputs)"""
+    gate, up, grad_out = operands(ROWS, COLS, dtype=dtype)
+    packed = [pack(gate, up, layout).cuda() for layout in PACKED]
+    gate, up, grad_out = gate.cuda(), up.cuda(), grad_out.cuda()
+    out = torch.empty_like(gate)
+    packed_backward = OPS.glu_backward_packed
+    yield "forward", lambda: OPS.glu_forward(gate, up, 0, 0), [1]
+    yield "forward into out", lambda: OPS.glu_forward_out(gate, up, 0, 0, out), []
+    yield "backward", lambda: OPS.glu_backward(grad_out, gate, up, 0, True, True), [1, 1]
+    yield "backward to gate", lambda: OPS.glu_backward(grad_out, gate, up, 0, True, False), [1]
+    yield "backward to up", lambda: OPS.glu_backward(grad_out, gate, up, 0, False, True), [1]
+    for i, x in enumerate(packed):
+        yield f"forward, {PACKED[i]}", lambda i=i, x=x: OPS.glu_forward(x, None, 0, i), [1]
+        yield f"backward, {PACKED[i]}", lambda i=i, x=x: packed_backward(grad_out, x, 0, i), [2]
+    leaves = [gate.requires_grad_(), up.requires_grad_()]
+    recorded = gated("swiglu", leaves)
+    grad = torch.autograd.grad
+    yield "recorded", lambda: gated("swiglu", leaves), [1]
+    yield "replayed", lambda: grad(recorded, leaves, grad_out, retain_graph=True), [1, 1]
+
+
+def call_everything(record):
+    with open(record, "a", buffering=1) as marks:
+        for dtype in DTYPES:
+            for name, call, _ in calls(dtype):
+                first = call()  # on a new device it also asks what the device can do
+                marks.write(f"> {dtype} {name}\n")
+                second = call()
+                marks.write("<\n")
+                del first, second  # only now, for to free memory is a call too
+
+
+def test_a_call_allocates_its_outputs_and_launches_once(tmp_path):
+    """No synchronisation, no copy and no scratch memory, so it can be captured in a graph too."""
+    record = tmp_path / "calls"
+    record.touch()
+    run_alone(
+        call_everything,
+        str(record),
+        LD_PRELOAD=compile_counter(tmp_path) + ":" + os.environ.get("LD_PRELOAD", ""),
+        CUDA_CALLS=str(record),
+        PYTORCH_NO_CUDA_MEMORY_CACHING="1",  # each tensor is allocated by the runtime
+    )
+    parts = [part.split("\n<\n")[0] for part in record.read_text().split("\n> ")[1:]]
+    expected = [(d, name, made) for d in DTYPES for name, _, made in calls(d)]
+    assert len(parts) == len(expected)
+    for part, (dtype, name, made) in zip(parts, expected, strict=True):
+        title, *called = part.splitlines()
+        assert title == f"{dtype} {name}"
+        # which device is current is asked often; an empty tensor stands for a gradient not wanted
+        called = [c for c in called if not c.startswith("cudaGetDevice ") and c != "cudaMalloc 0"]
+        sizes = [size * ROWS * COLS * dtype.itemsize for size in made]
+        assert called[:-1] == [f"cudaMalloc {size}" for size in sizes], title
+        assert called[-1].startswith("cudaLaunchKernel "), title
+
+
+# (rows, cols, elements that the inputs are offset by, that their rows lie further apart)
+CASES = [
+    (1, 11008, 0, 0),
+    (3, 2816, 0, 0),
+    (3, 67, 0, 0),
+    (3, 67, 3, 0),
+    (3, 2816, 1, 0),
+    (3, 2816, 2, 0),
+    (3, 2816, 8, 0),
+    (3, 2816, 0, 1),
+    (3, 2816, 0, 4),
+    (3, 2816, 0, 16),
+]
+
+
+def launch(cases, dtypes, variants):
+    """A forward and a backward launch for each variant of each layout."""
+    for dtype, (rows, cols, offset, further), layout in product(dtypes, cases, LAYOUTS):
+        gate, up, grad_out = operands(rows, cols, dtype=getattr(torch, dtype))
+        view = row_stride(further) if further else offset_by(offset)
+        tensors = as_inputs(gate, up, layout)
+        inputs = [to_device(view(tensor).copy_(tensor), "cuda") for tensor in tensors]
+        grad_out = grad_out.cuda()
+        for variant in variants:
+            if layout == "separate":
+                OPS.glu_forward(*inputs, variant, 0)
+                OPS.glu_backward(grad_out, *inputs, variant, True, True)
+            else:
+                index = PACKED.index(layout)
+                OPS.glu_forward(*inputs, None, variant, index)
+                OPS.glu_backward_packed(grad_out, *inputs, variant, index)
+
+
+def launches(tmp_path, *arguments):
+    """Softgpu's record of each launch."""
+    records = tmp_path / "launches.jsonl"
+    records.touch()
+    run_alone(launch, *arguments, SOFTGPU_STATS=str(records), FUSED_ACTS_WIDEST_ACCESS=str(WIDEST))
+    return [json.loads(line) for line in records.read_text().splitlines()]
+
+
+@softgpu
+def test_each_byte_moves_once_and_as_planned(tmp_path):
+    """Every element is loaded once and every result stored once, whatever the operands."""
+    records = launches(tmp_path, CASES, list(map(named, DTYPES)), [len(VARIANTS) - 1])
+    calls = list(product(DTYPES, CASES, LAYOUTS, (False, True)))
+    assert len(records) == len(calls)
+    for record, call in zip(records, calls, strict=True):
+        dtype, (rows, cols, offset, further), layout, backward = call
+        size = rows * cols * dtype.itemsize
+        loaded, stored = (3, 2) if backward else (2, 1)
+        assert record["global_bytes_loaded"] == loaded * size, call
+        assert record["global_bytes_stored"] == stored * size, call
+        plan = launch_plan(
+            named(dtype),
+            rows,
+            cols,
+            layout=layout,
+            row_stride=(cols if layout == "separate" else 2 * cols) + further,
+            offset=offset,
+            backward=backward,
+            widest_access=WIDEST,
+        )
+        assert record["grid"] == [plan["grid"], 1, 1], call
+        assert record["block"] == [plan["block"], 1, 1], call
+        assert max(map(int, record["load_widths"])) == plan["bytes_per_access"], call
+        if plan["bytes_per_access"] == WIDEST and (offset + further) % 16 == 0:
+            # in sectors of 32 bytes too, a warp touches no more than what it takes
+            assert record["sectors"] == record["sectors_ideal"], call
+
+
+@softgpu
+def test_nothing_is_launched_for_nothing(tmp_path):
+    nothing = [(0, 8, 0, 0), (8, 0, 0, 0), (0, 0, 0, 0)]
+    assert launches(tmp_path, nothing, ["float32"], list(range(len(VARIANTS)))) == []

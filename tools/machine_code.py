@@ -1,0 +1,240 @@
+"""Compiles the CUDA kernels and reads the machine code; no GPU is needed.
+
+Needs nvcc, and cuobjdump and nvdisasm (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm).
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+ARCHITECTURES = (80, 90, 100)
+WIDEST = {80: 16, 90: 16, 100: 32}  # bytes of an access
+SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
+ACCESSES = ("element", "vector", "interleaved")
+
+SYMBOL = r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)E"
+DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
+
+# Per multiprocessor.
+WARPS, BLOCKS, REGISTERS = 64, 32, 65536
+WARPS_OF_BLOCK = (
+    int(re.findall(r"kBlock = (\d+)", (ROOT / "csrc/cuda/plan.h").read_text())[0]) // 32
+)
+
+
+@dataclass
+class Instruction:
+    address: int
+    predicate: str
+    name: str  # modifiers included
+    arguments: str
+
+    @property
+    def operation(self) -> str:
+        return self.name.split(".")[0]
+
+    @property
+    def target(self) -> int | None:
+        found = re.findall(r"0x[0-9a-f]+", self.arguments)
+        return int(found[-1], 16) if self.operation == "BRA" and found else None
+
+    @property
+    def access_bits(self) -> int:
+        """Width of an access to global memory, 0 for other instructions."""
+        if self.operation not in ("LDG", "STG"):
+            return 0
+        for width in ("256", "128", "64", "U16"):
+            if f".{width}" in self.name:
+                return int(width.strip("U"))
+        return 32
+
+
+@dataclass
+class Kernel:
+    architecture: int
+    direction: str
+    variant: str
+    dtype: str
+    access: str
+    access_bytes: int
+    instructions: list[Instruction]
+    registers: int
+    stack: int
+
+    @property
+    def name(self) -> str:
+        access = f"{self.access} {self.access_bytes}"
+        return f"sm_{self.architecture} {self.variant} {self.direction} {self.dtype} {access}"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it serves aligned operands with gate and up in two halves of a row."""
+        return self.access == "vector" and self.access_bytes == WIDEST[self.architecture]
+
+    @property
+    def bytes_per_element(self) -> int:
+        return (5 if self.direction == "backward" else 3) * SIZES[self.dtype]
+
+    @property
+    def resident_warps(self) -> int:
+        registers_of_warp = -(-self.registers * 32 // 256) * 256
+        warps = min(WARPS, REGISTERS // 4 // registers_of_warp * 4)
+        return min(BLOCKS, warps // WARPS_OF_BLOCK) * WARPS_OF_BLOCK
+
+    @property
+    def occupancy(self) -> float:
+        return self.resident_warps / WARPS
+
+    @cached_property
+    def hot_path(self) -> list[Instruction]:
+        """All that can run in a thread which gets to a store of the full width."""
+        blocks, successors = basic_blocks(self.instructions)
+        widest = max(i.access_bits for i in self.instructions if i.operation == "STG")
+        is_store = lambda i: i.operation == "STG" and i.access_bits == widest  # noqa: E731
+        stores = {n for n, block in enumerate(blocks) if any(map(is_store, block))}
+        predecessors = defaultdict(set)
+        for n, following in successors.items():
+            for m in following:
+                predecessors[m].add(n)
+        hot = reachable(stores, predecessors) | reachable(stores, successors)
+        return [i for n in sorted(hot & reachable({0}, successors)) for i in blocks[n]]
+
+    @property
+    def elements(self) -> float:
+        """Of a thread on the hot path."""
+        stores = [i.access_bits // 8 for i in self.hot_path if i.operation == "STG"]
+        stored = sum(width for width in stores if width == max(stores))
+        return stored / SIZES[self.dtype] / (2 if self.direction == "backward" else 1)
+
+    def per_element(self, operations: str = ".*") -> float:
+        """Instructions of the hot path whose operation matches, by element."""
+        pattern = re.compile(operations)
+        return sum(bool(pattern.fullmatch(i.operation)) for i in self.hot_path) / self.elements
+
+
+Blocks = list[list[Instruction]]
+
+
+def basic_blocks(instructions: list[Instruction]) -> tuple[Blocks, dict[int, set[int]]]:
+    ends = ("BRA", "EXIT")
+    starts = {0, *(i.address + 16 for i in instructions if i.operation in ends)}
+    starts |= {i.target for i in instructions if i.target is not None}
+    blocks: Blocks = []
+    number = {}
+    for instruction in instructions:
+        if instruction.address in starts:
+            number[instruction.address] = len(blocks)
+            blocks.append([])
+        blocks[-1].append(instruction)
+    successors: dict[int, set[int]] = defaultdict(set)
+    for n, block in enumerate(blocks):
+        last = block[-1]
+        if last.target is not None:
+            successors[n].add(number[last.target])
+        always = last.operation in ends and not last.predicate
+        conditional_operand = re.match(r"!?U?P\d", last.arguments)
+        if n + 1 < len(blocks) and (not always or conditional_operand):
+            successors[n].add(n + 1)
+    return blocks, successors
+
+
+def reachable(start: set[int], edges: dict[int, set[int]]) -> set[int]:
+    seen, waiting = set(start), list(start)
+    while waiting:
+        for n in edges[waiting.pop()] - seen:
+            seen.add(n)
+            waiting.append(n)
+    return seen
+
+
+def tool(name: str) -> str:
+    folders = [Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin"]
+    folders += [folder for base in sys.path for folder in Path(base).glob("nvidia/*/bin")]
+    for folder in folders:
+        if (folder / name).is_file():
+            return str(folder / name)
+    if found := shutil.which(name):
+        return found
+    sys.exit(f"{name} is neither in $CUDA_HOME/bin, on PATH nor in a pip package nvidia-cuda-*")
+
+
+def run(*command: str) -> str:
+    path = os.pathsep.join([str(Path(tool("nvdisasm")).parent), os.environ["PATH"]])
+    return subprocess.run(
+        command, check=True, text=True, stdout=subprocess.PIPE, env=os.environ | {"PATH": path}
+    ).stdout
+
+
+def variants() -> dict[tuple[str, str], str]:
+    """{(f, g): name} as in the table of csrc/variants.h."""
+    table = (ROOT / "csrc/variants.h").read_text()
+    return {(f, g): name for name, f, g in re.findall(r"X\((\w+), (\w+), (\w+)\)", table)[1:]}
+
+
+def compile_source(source: Path, architecture: int, folder: str) -> Path:
+    cubin = Path(folder) / f"{source.stem}.sm_{architecture}.cubin"
+    (flags,) = re.findall(r"^NVCC_FLAGS = (\[.*?\])", (ROOT / "setup.py").read_text(), re.M | re.S)
+    flags = [*ast.literal_eval(flags), f"-I{ROOT / 'csrc'}", f"-arch=sm_{architecture}", "-cubin"]
+    run(tool("nvcc"), *flags, "-o", str(cubin), str(source))
+    return cubin
+
+
+def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
+    name_of = variants()
+    usage = {
+        name: (int(registers), int(stack) + int(local))
+        for name, registers, stack, local in re.findall(
+            r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
+            run(tool("cuobjdump"), "-res-usage", str(cubin)),
+        )
+    }
+    for text in run(tool("cuobjdump"), "-sass", str(cubin)).split("Function : ")[1:]:
+        symbol = text.split()[0]
+        if not (found := re.search(SYMBOL, symbol)):
+            continue
+        direction, functions, dtype, access, access_bytes = found.groups()
+        if int(access_bytes) > WIDEST[architecture]:
+            continue  # a stub, never launched on this architecture
+        names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
+        code = [
+            Instruction(int(address, 16), predicate or "", name, arguments)
+            for address, predicate, name, arguments in re.findall(
+                r"/\*([0-9a-f]{4,})\*/ +(@!?U?P\w+ +)?([A-Z][\w.]*) *(.*?) *;", text
+            )
+        ]
+        registers, stack = usage[symbol]
+        yield Kernel(
+            architecture, direction, name_of[names[0], names[-1]],
+            DTYPES[re.sub(r"^NS_(.*)E$", r"\1", dtype)],
+            ACCESSES[int(access)], int(access_bytes), code, registers, stack,
+        )  # fmt: skip
+
+
+def compile_kernels() -> list[Kernel]:
+    """Every kernel for every architecture, in the order of the table of variants."""
+    jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").glob("*.cu")) for a in ARCHITECTURES]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        cubins = list(pool.map(lambda job: compile_source(*job, folder), jobs))
+        kernels = [
+            k for cubin, (_, a) in zip(cubins, jobs, strict=True) for k in read_kernels(cubin, a)
+        ]
+    order, dtypes = list(variants().values()), list(SIZES)
+    kernels.sort(
+        key=lambda k: (
+            k.direction == "backward", order.index(k.variant), dtypes.index(k.dtype),
+            k.architecture, k.access, k.access_bytes,
+        )
+    )  # fmt: skip
+    return kernels
