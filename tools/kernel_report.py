@@ -16,7 +16,15 @@ from itertools import product
 from pathlib import Path
 
 import roofline
-from machine_code import ARCHITECTURES, ROOT, Kernel, compile_kernels, variants
+from machine_code import (
+    ARCHITECTURES,
+    ROOT,
+    AnyKernel,
+    GeneralKernel,
+    Kernel,
+    compile_kernels,
+    variants,
+)
 
 DOCUMENT = ROOT / "docs/kernels.md"
 PICTURE = ROOT / "docs/roofline.svg"
@@ -35,6 +43,13 @@ BUDGETS = {
 BELOW_SWIGLU = ("glu", "bilinear", "reglu")
 
 
+def spills(kernels: Sequence[AnyKernel]) -> Iterator[str]:
+    for k in kernels:
+        local = sum(i.operation in ("LDL", "STL") for i in k.instructions)
+        if k.stack or local:
+            yield f"{k.name}: {k.stack} bytes of stack, {local} accesses to local memory"
+
+
 def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
     costs = {
         (k.architecture, k.dtype, k.variant, k.direction): k.per_element()
@@ -46,9 +61,6 @@ def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
         if wanted not in costs:
             yield f"sm_{' '.join(map(str, wanted))}: no such kernel was found"
     for k in kernels:
-        spills = sum(i.operation in ("LDL", "STL") for i in k.instructions)
-        if k.stack or spills:
-            yield f"{k.name}: {k.stack} bytes of stack, {spills} accesses to local memory"
         if k.dtype not in SIXTEEN_BIT:
             continue
         lowest = 0.62 if k.architecture >= 100 and k.direction == "backward" else 0.75
@@ -122,6 +134,14 @@ def counted(kernels: Sequence[Kernel]) -> Iterator[str]:
         )
 
 
+def shared_by_all(kernels: Sequence[GeneralKernel]) -> Iterator[str]:
+    rows: dict[str, list[str]] = defaultdict(list)
+    for k in kernels:
+        name = f"{k.direction} {k.dtype}, {k.access_bytes} bytes"
+        rows[name].append(f"{k.registers} · {k.occupancy:.0%} · {k.kilobytes:.0f}")
+    yield from markdown(["kernel", *(f"sm_{a}" for a in ARCHITECTURES)], rows)
+
+
 def modelled(kernels: Sequence[Kernel]) -> Iterator[str]:
     def busiest(kernels: Sequence[Kernel]) -> str:
         unit, busy = max(map(roofline.second, kernels), key=lambda item: item[1])
@@ -164,15 +184,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
     parser.add_argument("--write", action="store_true", help="update docs/kernels.md")
     options = parser.parse_args()
-    kernels = compile_kernels()
-    blocks = {"counted": list(counted(kernels)), "modelled": list(modelled(kernels))}
+    kernels, general = compile_kernels()
+    blocks = {
+        "counted": list(counted(kernels)),
+        "general": list(shared_by_all(general)),
+        "modelled": list(modelled(kernels)),
+    }
     for name, lines in blocks.items():
         print(name.capitalize(), "", *lines, "", sep="\n")
     if options.write:
         write(DOCUMENT, blocks)
         roofline.draw(kernels, PICTURE)
-    found = list(violations(kernels))
-    print(*found, f"{len(kernels)} kernels, {len(found)} violations", sep="\n")
+    found = [*violations(kernels), *spills([*kernels, *general])]
+    print(*found, f"{len(kernels) + len(general)} kernels, {len(found)} violations", sep="\n")
     sys.exit(bool(found))
 
 

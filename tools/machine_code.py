@@ -25,6 +25,8 @@ SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 ACCESSES = ("element", "vector", "interleaved")
 
 SYMBOL = r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)E"
+GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
+DIRECTIONS = ("forward", "backward", "second")
 DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
 
 # Per multiprocessor.
@@ -62,16 +64,43 @@ class Instruction:
 
 
 @dataclass
-class Kernel:
+class AnyKernel:
     architecture: int
     direction: str
-    variant: str
     dtype: str
-    access: str
     access_bytes: int
     instructions: list[Instruction]
     registers: int
     stack: int
+
+    @property
+    def resident_warps(self) -> int:
+        registers_of_warp = -(-self.registers * 32 // 256) * 256
+        warps = min(WARPS, REGISTERS // 4 // registers_of_warp * 4)
+        return min(BLOCKS, warps // WARPS_OF_BLOCK) * WARPS_OF_BLOCK
+
+    @property
+    def occupancy(self) -> float:
+        return self.resident_warps / WARPS
+
+    @property
+    def kilobytes(self) -> float:
+        return 16 * len(self.instructions) / 1024
+
+
+@dataclass
+class GeneralKernel(AnyKernel):
+    """Of calls with options: all variants in one."""
+
+    @property
+    def name(self) -> str:
+        return f"sm_{self.architecture} general {self.direction} {self.dtype} {self.access_bytes}"
+
+
+@dataclass
+class Kernel(AnyKernel):
+    variant: str
+    access: str
 
     @property
     def name(self) -> str:
@@ -86,16 +115,6 @@ class Kernel:
     @property
     def bytes_per_element(self) -> int:
         return (5 if self.direction == "backward" else 3) * SIZES[self.dtype]
-
-    @property
-    def resident_warps(self) -> int:
-        registers_of_warp = -(-self.registers * 32 // 256) * 256
-        warps = min(WARPS, REGISTERS // 4 // registers_of_warp * 4)
-        return min(BLOCKS, warps // WARPS_OF_BLOCK) * WARPS_OF_BLOCK
-
-    @property
-    def occupancy(self) -> float:
-        return self.resident_warps / WARPS
 
     @cached_property
     def hot_path(self) -> list[Instruction]:
@@ -178,9 +197,10 @@ def run(*command: str) -> str:
 
 
 def variants() -> dict[tuple[str, str], str]:
-    """{(f, g): name} as in the table of csrc/variants.h."""
+    """{(f, g): name} of the common ones in the table of csrc/variants.h."""
     table = (ROOT / "csrc/variants.h").read_text()
-    return {(f, g): name for name, f, g in re.findall(r"X\((\w+), (\w+), (\w+)\)", table)[1:]}
+    common = table[table.index("COMMON_VARIANTS(X)") : table.index("define FUSED_ACTS_VARIANTS")]
+    return {(f, g): n for n, f, g in re.findall(r"X\((\w+), (\w+), (\w+), \w+\)", common)}
 
 
 def compile_source(source: Path, architecture: int, folder: str) -> Path:
@@ -191,7 +211,7 @@ def compile_source(source: Path, architecture: int, folder: str) -> Path:
     return cubin
 
 
-def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
+def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
     name_of = variants()
     usage = {
         name: (int(registers), int(stack) + int(local))
@@ -202,39 +222,52 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[Kernel]:
     }
     for text in run(tool("cuobjdump"), "-sass", str(cubin)).split("Function : ")[1:]:
         symbol = text.split()[0]
-        if not (found := re.search(SYMBOL, symbol)):
-            continue
-        direction, functions, dtype, access, access_bytes = found.groups()
-        if int(access_bytes) > WIDEST[architecture]:
-            continue  # a stub, never launched on this architecture
-        names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
         code = [
             Instruction(int(address, 16), predicate or "", name, arguments)
             for address, predicate, name, arguments in re.findall(
                 r"/\*([0-9a-f]{4,})\*/ +(@!?U?P\w+ +)?([A-Z][\w.]*) *(.*?) *;", text
             )
         ]
-        registers, stack = usage[symbol]
-        yield Kernel(
-            architecture, direction, name_of[names[0], names[-1]],
-            DTYPES[re.sub(r"^NS_(.*)E$", r"\1", dtype)],
-            ACCESSES[int(access)], int(access_bytes), code, registers, stack,
-        )  # fmt: skip
+        if found := re.search(GENERAL_SYMBOL, symbol):
+            direction, dtype, columns = found.groups()
+            access_bytes = int(columns) * SIZES[dtype_of(dtype)]
+            yield GeneralKernel(
+                architecture, DIRECTIONS[int(direction)], dtype_of(dtype), access_bytes, code,
+                *usage[symbol],
+            )  # fmt: skip
+        elif found := re.search(SYMBOL, symbol):
+            direction, functions, dtype, access, access_bytes = found.groups()
+            names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
+            yield Kernel(
+                architecture, direction, dtype_of(dtype), int(access_bytes), code, *usage[symbol],
+                name_of[names[0], names[-1]], ACCESSES[int(access)],
+            )  # fmt: skip
 
 
-def compile_kernels() -> list[Kernel]:
+def dtype_of(mangled: str) -> str:
+    return DTYPES[re.sub(r"^NS_(.*)E$", r"\1", mangled)]
+
+
+def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel]]:
     """Every kernel for every architecture, in the order of the table of variants."""
     jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").glob("*.cu")) for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         cubins = list(pool.map(lambda job: compile_source(*job, folder), jobs))
-        kernels = [
+        every = [
             k for cubin, (_, a) in zip(cubins, jobs, strict=True) for k in read_kernels(cubin, a)
         ]
     order, dtypes = list(variants().values()), list(SIZES)
+    kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
             k.direction == "backward", order.index(k.variant), dtypes.index(k.dtype),
             k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip
-    return kernels
+    general = [k for k in every if isinstance(k, GeneralKernel)]
+    general.sort(
+        key=lambda k: (
+            DIRECTIONS.index(k.direction), dtypes.index(k.dtype), -k.access_bytes, k.architecture
+        )
+    )  # fmt: skip
+    return kernels, general

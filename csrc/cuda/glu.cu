@@ -10,8 +10,7 @@ namespace {
 
 __global__ void probe() {}
 
-// 32-byte accesses exist in code compiled for sm_100 or later, which is not what runs on such a
-// device when the build has only older PTX for it.
+// What runs on a device of sm_100 or later is older code when the build has only older PTX for it.
 int find_widest_access() {
   // Lets tests run the widest kernels on a device that does not tell what code it runs.
   if (const char* bytes = std::getenv("FUSED_ACTS_WIDEST_ACCESS")) return std::atoi(bytes);
@@ -21,10 +20,7 @@ int find_widest_access() {
 }
 
 int widest_access() {
-  constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
-  bool has_wide_code = false;
-  for (const int architecture : kArchitectures) has_wide_code |= architecture >= 1000;
-  if (!has_wide_code) return 16;
+  if (widest_compiled() < kWidestAccess) return widest_compiled();
 
   constexpr int kDevices = 64;
   static std::atomic<int> known[kDevices];  // 0: not yet

@@ -46,7 +46,7 @@ cudaError_t launch_bytes(const GluArgs& args, const LaunchPlan& plan, cudaStream
 
 template <class T>
 cudaError_t launch(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
-  return launch_bytes<T, kWidestAccess>(args, plan, stream);
+  return launch_bytes<T, widest_compiled()>(args, plan, stream);
 }
 
 }  // namespace fused_acts::cuda

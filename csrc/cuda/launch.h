@@ -8,6 +8,14 @@
 
 namespace fused_acts::cuda {
 
+// 32-byte accesses exist in code compiled for sm_100 or later.
+constexpr int widest_compiled() {
+  constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
+  for (const int architecture : kArchitectures)
+    if (architecture >= 1000) return kWidestAccess;
+  return 16;
+}
+
 // The one launch of a call; backward if it has a grad_out. Defined in launch.cuh and instantiated
 // in a translation unit for each storage type T.
 template <class T>
