@@ -156,6 +156,7 @@ class _GluBackwardTransformable(_GluBackward):
 gated: Callable[..., Tensor] = dispatch.dispatcher(
     _Glu, _GluTransformable, composed.forward, require_grad
 )
+_apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
     _GluBackward, _GluBackwardTransformable, composed.backward, require_grad
 )
@@ -211,17 +212,15 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
 
 
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    """A call without options; without derivatives, straight to the operator."""
+    """A call without options by the shortest way: what `gated` does, in fewer steps."""
     if (
         forward_ad._current_level >= 0
         or torch._C._are_functorch_transforms_active()
         or torch.compiler.is_compiling()
-        or (
-            torch.is_grad_enabled()
-            and (gate.requires_grad or (up is not None and up.requires_grad))
-        )
     ):
         return gated(gate, up, None, None, None, DEFAULTS[variant][layout])
+    if torch.is_grad_enabled() and (gate.requires_grad or (up is not None and up.requires_grad)):
+        return _apply(gate, up, None, None, None, DEFAULTS[variant][layout])
     return _ops.glu_forward_op(gate, up, variant, layout)
 
 

@@ -28,6 +28,16 @@ def compile_as(form: str) -> None:
     _compile_form = form
 
 
+def raw_apply(function: Any) -> Callable[..., Any]:
+    """The C++ apply of a Function, which does all that is needed outside functorch transforms.
+
+    Function.apply binds its arguments through `inspect`, which takes longer than the kernel on
+    small tensors.
+    """
+    apply: Callable[..., Any] = super(torch.autograd.Function, function).apply
+    return apply
+
+
 def dispatcher(
     function: Any,
     transformable: Any,
@@ -39,9 +49,7 @@ def dispatcher(
     function has a backward formula; transformable has jvp and vmap formulas too; plain is composed
     of torch operations. A call that records nothing needs only the forward of function.
     """
-    # Function.apply binds its arguments through `inspect`, which takes longer than the kernel on
-    # small tensors; the C++ apply beneath it does all that is needed outside functorch transforms.
-    raw_apply = super(torch.autograd.Function, function).apply
+    apply = raw_apply(function)
     bare = function.forward
     is_compiling = torch.compiler.is_compiling
     transforms_active = torch._C._are_functorch_transforms_active
@@ -54,7 +62,7 @@ def dispatcher(
         if is_compiling():
             return plain(*args) if _compile_form == "inductor" else function.apply(*args)
         if is_grad_enabled() and requires_grad(*args):
-            return raw_apply(*args)
+            return apply(*args)
         return bare(*args)
 
     return call
