@@ -19,25 +19,11 @@ namespace fused_acts {
 FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
 FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
 
-// a*b + c, rounded once on the device; on the host fused where the processor can. Device code is
-// compiled to fuse nothing else, so that an element's bits do not depend on the kernel it fell to.
-FUSED_ACTS_INLINE float fma(float a, float b, float c) {
-#ifdef __CUDA_ARCH__
-  return __fmaf_rn(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-FUSED_ACTS_INLINE double fma(double a, double b, double c) {
-#ifdef __CUDA_ARCH__
-  return __fma_rn(a, b, c);
-#else
-  return a * b + c;
-#endif
-}
-
-// a*b + c rounded once, for error terms.
-FUSED_ACTS_INLINE float exact_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+// a*b + c, rounded once. Not left to the compiler: a sum of two products it would fuse in one way
+// in a vector loop and in the other in what remains of it, and an element's bits must not depend on
+// the loop it fell to. Device code is compiled to fuse nothing else.
+FUSED_ACTS_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FUSED_ACTS_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
 FUSED_ACTS_INLINE float abs(float x) { return __builtin_fabsf(x); }
 FUSED_ACTS_INLINE double abs(double x) { return __builtin_fabs(x); }

@@ -134,11 +134,11 @@ struct Math32 {
     const Real slope_low =
         error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
     const Real high = x * slope;
-    return {high, fma(x, slope_low, exact_fma(x, slope, -high))};
+    return {high, fma(x, slope_low, fma(x, slope, -high))};
   }
   static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
     const Real high = x * c;
-    return {high, select(Real(1e4f) > abs(high), exact_fma(x, c, -high), Real(0.0f))};
+    return {high, select(Real(1e4f) > abs(high), fma(x, c, -high), Real(0.0f))};
   }
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
     Real scale;
@@ -211,12 +211,12 @@ struct Math32 {
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;
-    return {high, exact_fma(x, x, -high)};
+    return {high, fma(x, x, -high)};
   }
   static FUSED_ACTS_INLINE Exponent multiply(Exponent x, double c) {
     const float c_high = static_cast<float>(c);
     const Real high = x.high * Real(c_high);
-    const Real error = exact_fma(x.high, Real(c_high), -high);
+    const Real error = fma(x.high, Real(c_high), -high);
     return {high,
             fma(x.high, Real(static_cast<float>(c - c_high)), fma(x.low, Real(c_high), error))};
   }

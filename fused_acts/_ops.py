@@ -35,7 +35,7 @@ glu_backward_inplace = torch.ops.fused_acts.glu_backward_inplace.default
 glu_second = torch.ops.fused_acts.glu_second.default
 
 # Without the Python layer around it, for calls that record nothing.
-glu_forward_op = glu_forward._op
+glu_forward_op: Callable[..., Tensor] = glu_forward._op
 
 
 def numbers(call: Call) -> tuple[float, float, int, int]:
@@ -149,9 +149,7 @@ def _glu_backward_options(
     return grad_gate, grad_up, _sums(gate, up, needs)
 
 
-def _glu_backward_inplace(
-    grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
-) -> Tensor:
+def _glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
     check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
     return _sums(gate, up, rest[-1])
 

@@ -41,8 +41,9 @@ class _Glu(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        *operands, ctx.call = inputs
-        ctx.save_for_backward(*operands)
+        call = ctx.call = inputs[-1]
+        # What is not there takes as long to save.
+        ctx.save_for_backward(*inputs[: 2 if call.plain else OPERANDS])
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
@@ -51,7 +52,8 @@ class _Glu(torch.autograd.Function):
         needs = ctx.needs_input_grad[:OPERANDS]
         if ctx.call.inplace and not torch.compiler.is_compiling():
             return *_backward_inplace(ctx, grad_out, needs), None
-        return *glu_backward(grad_out, *ctx.saved_tensors, ctx.call, needs), None
+        operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
+        return *glu_backward(grad_out, *operands, ctx.call, needs), None
 
 
 class _GluTransformable(_Glu):
@@ -90,23 +92,21 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        if not call.plain:
-            grad_gate, grad_up, sums = _ops.glu_backward_options(
-                grad_out,
-                *(gate, up, gate_bias, up_bias, parameter),
-                *_ops.numbers(call),
-                _ops.bits(needs),
-            )
-        elif up is None:
+        if call.plain and up is None:
             grad_gate = _ops.glu_backward_packed(grad_out, gate, call.variant, call.layout)
             return grad_gate, None, None, None, None
-        else:
+        if call.plain:
             grad_gate, grad_up = _ops.glu_backward(grad_out, gate, up, call.variant, *needs[:2])
-            sums = None
-        needs_up = needs[1] and up is not None
+            return grad_gate if needs[0] else None, grad_up if needs[1] else None, None, None, None
+        grad_gate, grad_up, sums = _ops.glu_backward_options(
+            grad_out,
+            *(gate, up, gate_bias, up_bias, parameter),
+            *_ops.numbers(call),
+            _ops.bits(needs),
+        )
         return (
             grad_gate if needs[0] else None,
-            grad_up if needs_up else None,
+            grad_up if needs[1] and up is not None else None,
             *_row_gradients(sums, gate_bias, up_bias, parameter, needs),
         )
 
@@ -160,8 +160,10 @@ _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
     _GluBackward, _GluBackwardTransformable, composed.backward, require_grad
 )
+
+
 def _row_gradients(
-    sums: Tensor | None,
+    sums: Tensor,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
@@ -171,7 +173,7 @@ def _row_gradients(
     results: list[Tensor | None] = []
     kind = 0
     for row, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
-        if not need or row is None or sums is None:
+        if not need or row is None:
             results.append(None)
             continue
         total = sums[0, kind]
@@ -196,10 +198,9 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
             "inplace_backward: expected a backward pass without create_graph, since the gradients "
             "take the place of what they would be differentiated by"
         )
-    gate, up, *rows = ctx.saved_tensors
-    sums = _ops.glu_backward_inplace(
-        grad_out, gate, up, *rows, *_ops.numbers(ctx.call), _ops.bits(needs)
-    )
+    operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
+    gate, up, gate_bias, up_bias, parameter = operands
+    sums = _ops.glu_backward_inplace(grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs))
     ctx.written = True
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
         if tensor is not None and need:
@@ -207,7 +208,7 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *_row_gradients(sums, *rows, needs),
+        *_row_gradients(sums, gate_bias, up_bias, parameter, needs),
     )
 
 

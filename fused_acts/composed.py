@@ -6,6 +6,7 @@ up is None when gate is packed, and so are the others where a call does not have
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,9 +51,7 @@ def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> l
             every[index] = tensor
         outputs = function(*every)
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-        return tuple(
-            out for out, seed in zip(outputs, cotangents, strict=True) if seed is not None
-        )
+        return tuple(out for out, seed in zip(outputs, cotangents, strict=True) if seed is not None)
 
     tensors = [tensor for tensor in inputs if tensor is not None]
     for index, grad in zip(present, torch.func.vjp(of_present, *tensors)[1](seeds), strict=True):
@@ -63,7 +62,7 @@ def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> l
 def backward(grad_out: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
     """Gradients by the operands; after these come the call and which gradients are needed."""
     *tensors, call, needs = operands
-    grads = vjp(lambda *inputs: forward(*inputs, call), tensors, (grad_out,))
+    grads = vjp(partial(forward, call=call), tensors, (grad_out,))
     return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
 
 

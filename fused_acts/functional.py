@@ -123,15 +123,15 @@ def _call_with_options(
     if _autocasts(gate):
         real = torch.promote_types(gate.dtype, torch.float32)
         given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
-    *rows, call = options.parse(NAMES[variant], layout, given)
+    gate_bias, up_bias, parameter, call = options.parse(NAMES[variant], layout, given)
     tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
     if tensors or call.eager:
         _ops.check_rows(gate, _ops.out_shape(gate, up)[-1], tensors)
     if out is not None:
-        return autograd.glu_forward_out(gate, up, *rows, call, out)
+        return autograd.glu_forward_out(gate, up, gate_bias, up_bias, parameter, call, out)
     if call.inplace and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         _check_inplace(gate, up)
-    return autograd.gated(gate, up, *rows, call)
+    return autograd.gated(gate, up, gate_bias, up_bias, parameter, call)
 
 
 def _check_inplace(gate: Tensor, up: Tensor | None) -> None:

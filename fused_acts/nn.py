@@ -45,9 +45,11 @@ class GatedActivation(torch.nn.Module):
         self.layout = layout
         self.learned = row.parameter if learned in ("learned", "per_channel") else None
         if self.learned is not None:
-            if learned == "per_channel" and num_channels is None:
-                raise ValueError("num_channels: expected a number for a parameter per channel")
-            shape = (num_channels,) if learned == "per_channel" else ()
+            shape: tuple[int, ...] = ()
+            if learned == "per_channel":
+                if num_channels is None:
+                    raise ValueError("num_channels: expected a number for a parameter per channel")
+                shape = (num_channels,)
             value = torch.full(shape, row.default, device=device, dtype=dtype)
             del given[self.learned]
             self.register_parameter(self.learned, torch.nn.Parameter(value))
@@ -71,5 +73,3 @@ class GatedActivation(torch.nn.Module):
             if channels:
                 parts["num_channels"] = channels[0]
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
-
-

@@ -84,8 +84,8 @@ class _GluSecondTransformable(_GluSecond):
                 )
 
             primals = tuple(inputs[i] for i in moving)
-            _, along = torch.func.jvp(function, primals, tuple(tangents[i] for i in moving))
-            results = iter(along)
+            along = torch.func.jvp(function, primals, tuple(tangents[i] for i in moving))
+            results = iter(along[1])
             return tuple(next(results) if want else None for want in wanted)
 
     @staticmethod
@@ -126,10 +126,10 @@ def double_backward(
     gate_tangent, up_tangent, gate_row, up_row, _ = grad_grads
     if up is None:
         if gate_row is not None or up_row is not None:
-            rows = (gate_row, up_row) if gate_row is not None else (up_row, gate_row)
-            zero = torch.zeros_like(rows[0])
-            both = (zero if row is None else row for row in (gate_row, up_row))
-            gate_tangent = _add_row(gate, gate_tangent, pack(*both, LAYOUTS[call.layout]))
+            zero = torch.zeros_like(up_row if gate_row is None else gate_row)
+            gate_row, up_row = (zero if row is None else row for row in (gate_row, up_row))
+            packed = pack(gate_row, up_row, LAYOUTS[call.layout])
+            gate_tangent = _add_row(gate, gate_tangent, packed)
     else:
         gate_tangent = _add_row(gate, gate_tangent, gate_row)
         up_tangent = _add_row(up, up_tangent, up_row)
@@ -139,8 +139,10 @@ def double_backward(
     )
     of_rows: list[Tensor | None] = [None, None]
     if needs_inputs and (gate_bias is not None or up_bias is not None):
-        halved = (grad_gate, grad_up) if up is not None else halves(grad_gate, LAYOUTS[call.layout])
-        for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), halved, strict=True)):
+        grads: Any = grad_gate, grad_up
+        if up is None:
+            grads = halves(grads[0], LAYOUTS[call.layout])
+        for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), grads, strict=True)):
             if bias is not None:
                 of_rows[index] = grad.unsqueeze(0).flatten(0, -2).sum(0, dtype=bias.dtype)
     return out, grad_gate, grad_up, *of_rows, None

@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     if not config.getoption("--write-support"):
         return
     passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
-    found = [re.search(r"test_support.py::test_cell\[(\w+)-(cpu|cuda)-(\w+)\]", n) for n in passed]
+    found = [re.search(r"::test_cell\[(\w+)-(cpu|cuda)-(\w+)\]", n) for n in passed]
     cells = {match.groups() for match in found if match}
     devices = {device for _, device, _ in cells}
     features = [

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from cases import Sequence, as_inputs, to_device, unpack
 from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, check
-from torch import Tensor
+from torch import Tensor, func
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_acts
 
@@ -160,3 +161,52 @@ def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
         allowed = allowed + torch.finfo(grad.dtype).eps / 2 * exact.called.options[name].abs()
         error = (grad.double() - exact.called.options[name]).abs()
         assert (error <= allowed + 1e-37).all(), f"{name}: off by {error.max()} of {allowed.min()}"
+
+
+def computed(tensor, device="cpu"):
+    """A tensor that is no leaf, with the leaf that it is computed from."""
+    leaf = to_device(tensor, device).requires_grad_()
+    return leaf, leaf * 1
+
+
+def second(function, inputs, grad_out, directions):
+    """[gradients by grad_out, *inputs] of the gradients by the inputs along directions."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (grad_out, *inputs)]
+    grads = torch.autograd.grad(function(*leaves[1:]), leaves[1:], leaves[0], create_graph=True)
+    return torch.autograd.grad(grads, leaves, directions, materialize_grads=True)
+
+
+def tangent(function, inputs, directions):
+    return func.jvp(function, tuple(inputs), tuple(directions))[1]
+
+
+def of(variant, names=(), packed=False, **others):
+    """The library's function and the oracle's, of gate and up, or x, and then options by name."""
+    inputs = 1 if packed else 2
+
+    def bound(function):
+        return lambda *tensors: function(
+            *tensors[:inputs],
+            variant=variant,
+            **others,
+            **dict(zip(names, tensors[inputs:], strict=True)),
+        )
+
+    return bound(fused_acts.gated), bound(fused_acts.reference.gated)
+
+
+def wide(tensors):
+    return [tensor.double() for tensor in tensors]
+
+
+class Operators(TorchDispatchMode):
+    """The names of the library's operators in the order that they run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace == "fused_acts":
+            self.names.append(func._opname)
+        return func(*args, **(kwargs or {}))

@@ -6,7 +6,6 @@ from cases import (
     DEVICES,
     DTYPES,
     LAYOUTS,
-    PACKED,
     VARIANTS,
     operands,
     pack,

@@ -9,7 +9,6 @@ from cases import (
     DEVICES,
     DTYPES,
     LAYOUTS,
-    PACKED,
     VARIANTS,
     as_inputs,
     gated,
@@ -19,10 +18,16 @@ from cases import (
     to_device,
     unpack,
 )
-from option_cases import LIMITED, PARAMETRIC, numbers_for, parameter
+from option_cases import (
+    LIMITED,
+    Operators,
+    numbers_for,
+    of,
+    second,
+    tangent,
+    wide,
+)
 from tolerances import GRADIENT_FLOOR, check
-from torch.func import grad, jvp
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_acts
 
@@ -36,33 +41,6 @@ FLOOR = {
     torch.float32: 1.0,
     F64: 1.0,
 }
-
-
-def second(function, inputs, grad_out, directions):
-    """[gradients by grad_out, *inputs] of the gradients by the inputs along directions."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (grad_out, *inputs)]
-    grads = torch.autograd.grad(function(*leaves[1:]), leaves[1:], leaves[0], create_graph=True)
-    return torch.autograd.grad(grads, leaves, directions, materialize_grads=True)
-
-
-def tangent(function, inputs, directions):
-    return jvp(function, tuple(inputs), tuple(directions))[1]
-
-
-def of(variant, **options):
-    """The library's function and the oracle's, of gate and up and more options by name."""
-    names = list(options.pop("names", ()))
-
-    def bound(function):
-        return lambda gate, up, *rows: function(
-            gate, up, variant=variant, **options, **dict(zip(names, rows, strict=True))
-        )
-
-    return bound(fused_acts.gated), bound(fused_acts.reference.gated)
-
-
-def wide(tensors):
-    return [tensor.double() for tensor in tensors]
 
 
 def check_second(actual, exact, gate, up, grad_out, directions):
@@ -158,71 +136,6 @@ def test_far_out_with_a_limit(variant, dtype, device):
     )
 
 
-def row_cases(variant):
-    """(names of options that are tensors, others)"""
-    yield ("gate_bias", "up_bias"), {}
-    yield ("up_bias",), {}
-    if variant in LIMITED:
-        yield ("gate_bias", "up_bias"), {"limit": 1.3}
-    if variant in PARAMETRIC:
-        (name,) = parameter(variant, None)
-        yield (name,), {}
-        yield (name, "gate_bias", "up_bias"), {"limit": 1.3} if variant in LIMITED else {}
-
-
-def rows_of(names, cols, dtype=F64):
-    return [
-        random(cols, dtype=dtype, seed=20 + seed).sign() * 0.7 + 0.1 * seed
-        for seed, _ in enumerate(names)
-    ]
-
-
-def away_from_kinks(*shape):
-    """Operands, with biases as above, that no limit and no 0 is within 0.01 of."""
-    gate, up, grad_out = operands(*shape, dtype=F64)
-    gate, up = ((tensor * 50).round() / 50 + 0.013 for tensor in (gate / 2, up))
-    return gate, up, grad_out
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradgradcheck(variant):
-    gate, up, _ = away_from_kinks(2, 3)
-    for names, others in row_cases(variant):
-        rows = rows_of(names, 3)
-        function, _ = of(variant, names=names, **others)
-        leaves = [tensor.requires_grad_() for tensor in (gate, up, *rows)]
-        assert torch.autograd.gradcheck(function, leaves, check_forward_ad=True)
-        assert torch.autograd.gradgradcheck(function, leaves, check_fwd_over_rev=True)
-
-
-@pytest.mark.parametrize("layout", PACKED)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_packed_with_rows(variant, layout):
-    """Second derivatives by x and by all rows, one way and the other."""
-    gate, up, grad_out = away_from_kinks(3, 4)
-    (x,) = as_inputs(gate, up, layout)
-    for names, others in row_cases(variant):
-        rows = rows_of(names, 4)
-        directions = [random(*t.shape, dtype=F64, seed=30 + i) for i, t in enumerate((x, *rows))]
-
-        def bound(function, names=names, others=others):
-            return lambda x, *rows: function(
-                x, variant=variant, layout=layout, **others, **dict(zip(names, rows, strict=True))
-            )
-
-        functions = bound(fused_acts.gated), bound(fused_acts.reference.gated)
-        for derive in (
-            lambda f: second(f, (x, *rows), grad_out, directions),
-            lambda f: tangent(f, (x, *rows), directions),
-            lambda f: tangent(
-                grad(lambda *t: f(*t).sin().sum(), argnums=tuple(range(1 + len(rows)))),
-                (x, *rows),
-                directions,
-            ),
-        ):
-            torch.testing.assert_close(*map(derive, functions), rtol=1e-10, atol=1e-12)
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -316,89 +229,6 @@ def test_at_limits_as_torch(variant):
         second(f, (gate, up), one, (one, -one)) for f in (of(variant, limit=limit)[0], clamped)
     ]
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_third_derivative(variant):
-    gate, up, _ = away_from_kinks(2, 3)
-    for names, others in row_cases(variant):
-        rows = rows_of(names, 3)
-
-        def third(function, rows=rows):
-            leaves = [tensor.clone().requires_grad_() for tensor in (gate, up, *rows)]
-            value = function(*leaves)
-            for _ in range(3):
-                grads = torch.autograd.grad(value.sin().sum(), leaves, create_graph=True)
-                value = sum(grad.exp().sum() for grad in grads).clamp(max=30.0).sin()
-            return value
-
-        torch.testing.assert_close(
-            *map(third, of(variant, names=names, **others)), rtol=1e-9, atol=1e-11
-        )
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_of_one_gradient(variant):
-    """The gradient by one operand differentiated by each, the others' being None all the way."""
-    gate, up, grad_out = away_from_kinks(3, 4)
-    for names, others in row_cases(variant):
-        tensors = (gate, up, *rows_of(names, 4))
-        functions = of(variant, names=names, **others)
-        for first in range(len(tensors)):
-            for then in range(len(tensors)):
-
-                def derive(function, tensors=tensors, first=first, then=then):
-                    leaves = [
-                        tensor.detach().clone().requires_grad_(i in (first, then))
-                        for i, tensor in enumerate(tensors)
-                    ]
-                    (grad,) = torch.autograd.grad(
-                        function(*leaves), leaves[first], grad_out, create_graph=True
-                    )
-                    if not grad.requires_grad:
-                        return torch.zeros_like(leaves[then])
-                    (result,) = torch.autograd.grad(
-                        grad.sin().sum(), leaves[then], materialize_grads=True
-                    )
-                    return result
-
-                torch.testing.assert_close(*map(derive, functions), rtol=1e-10, atol=1e-12)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_tangents_of_some(variant):
-    """Any operands may move while the others stand still."""
-    gate, up, _ = away_from_kinks(3, 4)
-    for names, others in row_cases(variant):
-        tensors = (gate, up, *rows_of(names, 4))
-        for moving in [(i,) for i in range(len(tensors))] + [tuple(range(1, len(tensors)))]:
-
-            def along(function, tensors=tensors, moving=moving):
-                def of_moving(*some):
-                    every = list(tensors)
-                    for i, tensor in zip(moving, some, strict=True):
-                        every[i] = tensor
-                    return function(*every)
-
-                primals = [tensors[i] for i in moving]
-                return tangent(of_moving, primals, [t.cos() for t in primals])
-
-            torch.testing.assert_close(
-                *map(along, of(variant, names=names, **others)), rtol=1e-10, atol=1e-12
-            )
-
-
-class Operators(TorchDispatchMode):
-    """The names of the library's operators in the order that they run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "fused_acts":
-            self.names.append(func._opname)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("options", [{}, {"limit": 1.3}, {"gate_bias": torch.ones(6).double()}])

@@ -55,10 +55,6 @@ FUSED_ACTS_INLINE F32xN<K> fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
   return each<K>([](__m512 a, __m512 b, __m512 c) { return _mm512_fmadd_ps(a, b, c); }, a, b, c);
 }
 template <int K>
-FUSED_ACTS_INLINE F32xN<K> exact_fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
-  return fma(a, b, c);
-}
-template <int K>
 FUSED_ACTS_INLINE F32xN<K> abs(F32xN<K> x) {
   return each<K>([](__m512 x) { return _mm512_abs_ps(x); }, x);
 }
