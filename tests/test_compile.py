@@ -184,11 +184,12 @@ def test_under_autocast(form):
     gate, up, _ = operands(4, 8, dtype=torch.float32)
     bias = torch.ones(8, dtype=torch.float16)
     compiled = torch.compile(fused_acts.swiglu, backend="aot_eager", fullgraph=True)
-    with torch.autocast("cpu", torch.bfloat16):
-        out = compiled(gate, up.bfloat16(), gate_bias=bias)
-        expected = fused_acts.swiglu(gate, up.bfloat16(), gate_bias=bias)
-    assert out.dtype == expected.dtype == torch.float32
-    torch.testing.assert_close(out, expected)
+    for options in ({}, {"gate_bias": bias}):
+        with torch.autocast("cpu", torch.bfloat16):
+            out = compiled(gate, up.bfloat16(), **options)
+            expected = fused_acts.swiglu(gate, up.bfloat16(), **options)
+        assert out.dtype == expected.dtype == torch.float32
+        torch.testing.assert_close(out, expected)
 
 
 def test_export_with_options():
