@@ -1,5 +1,5 @@
-"""What a call costs beside its kernel: tiny tensors, and code that torch.compile made. Times relative
-to eager PyTorch, and under torch.compile to the compiled eager expression."""
+"""What a call costs beside its kernel: tiny tensors, and code that torch.compile made. Times are
+relative to eager PyTorch, and under torch.compile to the compiled eager expression."""
 
 import argparse
 import json

@@ -18,8 +18,8 @@ using OptionalTensor = std::optional<Tensor>;
 enum Needs : int64_t { kGate = 1, kUp = 2, kGateBias = 4, kUpBias = 8, kParameter = 16 };
 
 Inputs checked_call(const Tensor& gate, const OptionalTensor& up, const OptionalTensor& gate_bias,
-                      const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
-                      double limit, int64_t variant, int64_t layout) {
+                    const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
+                    double limit, int64_t variant, int64_t layout) {
   Inputs in = checked_inputs(gate, up, variant, layout);
   const auto row = [&](const OptionalTensor& t, const char* name, bool may_be_one) {
     return t ? row_of(*t, name, gate, in.args.cols, may_be_one) : Row{};
@@ -87,8 +87,7 @@ Tensor backward_with_sums(GluArgs& args, const Tensor& gate, int64_t needs) {
 Tensor glu_forward_options(Tensor gate, OptionalTensor up, OptionalTensor gate_bias,
                            OptionalTensor up_bias, OptionalTensor parameter, double scalar,
                            double limit, int64_t variant, int64_t layout) {
-  Inputs in =
-      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
   Tensor out = empty_like(gate, in.args.cols);
   in.args.out = operand_of(out);
   run(Direction::kForward, in.args, gate);
@@ -98,8 +97,7 @@ Tensor glu_forward_options(Tensor gate, OptionalTensor up, OptionalTensor gate_b
 void glu_forward_options_out(Tensor gate, OptionalTensor up, OptionalTensor gate_bias,
                              OptionalTensor up_bias, OptionalTensor parameter, double scalar,
                              double limit, int64_t variant, int64_t layout, Tensor out) {
-  Inputs in =
-      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
   forward_into(in, gate, up ? "gate" : "x", out);
 }
 
@@ -109,8 +107,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward_options(Tensor grad_out, Tensor 
                                                         OptionalTensor parameter, double scalar,
                                                         double limit, int64_t variant,
                                                         int64_t layout, int64_t needs) {
-  Inputs in =
-      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
   GluArgs& args = in.args;
   check_matches(grad_out, "grad_out", gate, up ? "gate" : "x", args.cols);
   const Tensor grad = with_row_stride(grad_out);
@@ -132,8 +129,7 @@ Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
                             OptionalTensor gate_bias, OptionalTensor up_bias,
                             OptionalTensor parameter, double scalar, double limit, int64_t variant,
                             int64_t layout, int64_t needs) {
-  Inputs in =
-      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
   GluArgs& args = in.args;
   check_matches(grad_out, "grad_out", gate, up ? "gate" : "x", args.cols);
   if (gate.numel() > 0 && (!is_matrix(gate) || (up && !is_matrix(*up))))
@@ -158,8 +154,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_second(OptionalTensor grad_out, Tensor ga
                                               OptionalTensor up_bias, OptionalTensor parameter,
                                               double scalar, double limit, int64_t variant,
                                               int64_t layout, bool needs_out, bool needs_inputs) {
-  Inputs in =
-      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
   GluArgs& args = in.args;
   const char* name = up ? "gate" : "x";
   const int64_t width = gate.size(gate.dim() - 1);

@@ -36,6 +36,7 @@ glu_second = torch.ops.fused_acts.glu_second.default
 
 # Without the Python layer around it, for calls that record nothing.
 glu_forward_op: Callable[..., Tensor] = glu_forward._op
+glu_forward_options_op: Callable[..., Tensor] = glu_forward_options._op
 
 
 def numbers(call: Call) -> tuple[float, float, int, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _ops, autograd, options
-from fused_acts.options import DEFAULTS, IS_PLAIN, NAMES
+from fused_acts.options import NAMES
 from fused_acts.reference import VARIANTS
 
 
@@ -97,9 +97,7 @@ def _call(
         if torch.compiler.is_compiling() and up is not None and _autocasts(gate):
             gate, up = _promoted(gate, up)
         if not given and out is None:
-            if IS_PLAIN[variant]:
-                return autograd.glu_forward(gate, up, variant, index)
-            return autograd.gated(gate, up, None, None, None, DEFAULTS[variant][index])
+            return autograd.glu_forward(gate, up, variant, index)
         return _call_with_options(gate, up, variant, layout, out, given)
     except (AttributeError, TypeError, RuntimeError):
         # Looked into only after a failure, so that calls on small tensors do not pay for it.

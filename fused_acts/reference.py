@@ -197,7 +197,9 @@ def unit(
     if up_bias is not None:
         up = up + up_bias.to(real)
     if limit != math.inf:
-        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
+        gate = torch.where(gate > limit, limit, gate)
+        up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
     if isinstance(parameter, Tensor):
         parameter = parameter.to(real)
     f = row.f(gate) if row.parameter is None else row.f(gate, parameter)

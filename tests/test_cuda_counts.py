@@ -154,7 +154,7 @@ def launches(tmp_path, *arguments):
 @softgpu
 def test_each_byte_moves_once_and_as_planned(tmp_path):
     """Every element is loaded once and every result stored once, whatever the operands."""
-    records = launches(tmp_path, CASES, list(map(named, DTYPES)), [len(VARIANTS) - 1])
+    records = launches(tmp_path, CASES, list(map(named, DTYPES)), [VARIANTS.index("swiglu")])
     calls = list(product(DTYPES, CASES, LAYOUTS, (False, True)))
     assert len(records) == len(calls)
     for record, call in zip(records, calls, strict=True):

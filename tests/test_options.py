@@ -173,7 +173,7 @@ def test_a_limit_of_0_is_one_and_infinity_is_none(variant, dtype, device):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("variant", LIMITED)
 def test_at_the_limit_the_gradient_passes(variant, dtype, device):
-    """As through torch.clamp: what lies on a bound is not cut off."""
+    """What lies on a bound is not cut off."""
     limit = torch.tensor(1.5, dtype=dtype)
     around = torch.stack(
         [
@@ -184,11 +184,9 @@ def test_at_the_limit_the_gradient_passes(variant, dtype, device):
     )
     gate, up = (t.flatten().contiguous() for t in torch.meshgrid(around, around, indexing="ij"))
     result = fused(variant, gate, up, {"limit": 1.5}, torch.ones_like(gate), device=device)
-    leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
-    clamped = leaves[0].clamp(max=1.5) + leaves[1].clamp(-1.5, 1.5)
-    for grad, mask in zip(result.inputs, torch.autograd.grad(clamped.sum(), leaves), strict=True):
-        assert torch.equal(grad != 0, mask != 0) or variant == "reglu"
-        assert not grad[mask == 0].any()
+    for grad, inside in zip(result.inputs, (gate <= 1.5, up.abs() <= 1.5), strict=True):
+        assert torch.equal(grad != 0, inside) or variant == "reglu"
+        assert not grad[~inside].any()
     if variant == "reglu":  # whose gradients are 0 elsewhere too
         assert result.inputs[0][(gate == 1.5) & (up.abs() <= 1.5)].all()
         assert result.inputs[1][(gate > 0) & (up.abs() == 1.5)].all()
