@@ -68,6 +68,18 @@ def dispatcher(
     return call
 
 
+def autocasts(gate: Tensor) -> bool:
+    return torch.is_autocast_enabled(gate.device.type)
+
+
+def promoted(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """gate and up in the wider of their dtypes."""
+    if up is None or gate.dtype == up.dtype:
+        return gate, up
+    dtype = torch.promote_types(gate.dtype, up.dtype)
+    return gate.to(dtype), up.to(dtype)
+
+
 @contextmanager
 def next_level(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
     """Lets the body of a jvp formula be differentiated forward by the transforms around it.

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from fused_acts import _ops, autograd, options
-from fused_acts.options import NAMES
+from fused_acts.autograd import glu_forward
+from fused_acts.dispatch import autocasts, promoted
+from fused_acts.options import LAYOUT_INDEX, NAMES
 from fused_acts.reference import VARIANTS
 
 
@@ -90,23 +92,23 @@ def _call(
     out: Tensor | None,
     given: dict[str, Any],
 ) -> Tensor:
-    index = options.layout_index(layout)
+    index = LAYOUT_INDEX.get(layout)
+    if index is None:
+        raise options.unknown("layout", layout, LAYOUT_INDEX)
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        if torch.compiler.is_compiling() and up is not None and _autocasts(gate):
-            gate, up = _promoted(gate, up)
-        if not given and out is None:
-            return autograd.glu_forward(gate, up, variant, index)
-        return _call_with_options(gate, up, variant, layout, out, given)
+        if given or out is not None:
+            return _call_with_options(gate, up, variant, layout, out, given)
+        return glu_forward(gate, up, variant, index)
     except (AttributeError, TypeError, RuntimeError):
         # Looked into only after a failure, so that calls on small tensors do not pay for it.
         for argument, value in (("gate", gate), ("up", up), ("out", out)):
             if not isinstance(value, Tensor) and (value is not None or argument == "gate"):
                 got = type(value).__name__
                 raise TypeError(f"{argument}: expected a torch.Tensor, got {got}") from None
-        if up is not None and gate.dtype != up.dtype and _autocasts(gate):
-            return _call(*_promoted(gate, up), variant, layout, out, given)
+        if up is not None and gate.dtype != up.dtype and autocasts(gate):
+            return _call(*promoted(gate, up), variant, layout, out, given)
         raise
 
 
@@ -118,7 +120,8 @@ def _call_with_options(
     out: Tensor | None,
     given: dict[str, Any],
 ) -> Tensor:
-    if _autocasts(gate):
+    if autocasts(gate):
+        gate, up = promoted(gate, up)
         real = torch.promote_types(gate.dtype, torch.float32)
         given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
     gate_bias, up_bias, parameter, call = options.parse(NAMES[variant], layout, given)
@@ -143,15 +146,6 @@ def _check_inplace(gate: Tensor, up: Tensor | None) -> None:
                 f"inplace_backward: expected {name} to be computed from something, got a leaf or a "
                 "view of one, whose values would be lost"
             )
-
-
-def _autocasts(gate: Tensor) -> bool:
-    return torch.is_autocast_enabled(gate.device.type)
-
-
-def _promoted(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    dtype = torch.promote_types(gate.dtype, up.dtype)
-    return gate.to(dtype), up.to(dtype)
 
 
 def _function(name: str, variant: int) -> GatedFunction:

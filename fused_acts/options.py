@@ -14,7 +14,7 @@ NAMES = tuple(VARIANTS)
 LAYOUTS = ("gate_up", "up_gate", "interleaved")
 
 _INDEX = {name: index for index, name in enumerate(NAMES)}
-_LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
+LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
 _COMMON = ("gate_bias", "up_bias", "bias", "rounding", "inplace_backward")
 
 
@@ -53,7 +53,7 @@ def variant_index(variant: str) -> int:
 
 
 def layout_index(layout: str) -> int:
-    index = _LAYOUT_INDEX.get(layout)
+    index = LAYOUT_INDEX.get(layout)
     if index is None:
         raise unknown("layout", layout, LAYOUTS)
     return index
@@ -124,6 +124,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
         and parameter is None
         and limit is None
         and (IS_PLAIN[_INDEX[variant]] and scalar == row.default)
+        and not eager
     )
     limit = math.inf if limit is None else limit
     call = Call(_INDEX[variant], layout_index(layout), scalar, limit, plain, eager, inplace)
