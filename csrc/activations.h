@@ -112,7 +112,7 @@ struct Elu {
     const auto [exp, expm1] = M::exponential(negative_part(x));
     const Real slope = alpha * exp;
     return {select(above, x, alpha * expm1), select(above, Real(1.0f), slope),
-            select(Real(0.0f) > x, slope, Real(0.0f))};  // 0 at 0, as torch has it
+            select(not_below_or_zero(-x), slope, Real(0.0f))};  // 0 at 0, as torch has it
   }
   FUSED_ACTS_INLINE Real by_parameter(Real x) const {
     return M::exponential(negative_part(x)).expm1;

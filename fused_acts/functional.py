@@ -169,7 +169,8 @@ def _function(name: str, variant: int) -> GatedFunction:
         out: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        layout = layout or ("gate_up" if up is not None else row.layout)
+        if layout is None:
+            layout = "gate_up" if up is not None else row.layout
         return _call(gate, up, variant, layout, out, options)
 
     chosen: Callable[..., Any] = function if row.layout == "gate_up" else function_of_packed

@@ -40,8 +40,10 @@ def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
 
 def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
     """x above 0, alpha * (exp(x) - 1) elsewhere"""
-    # The other branch of a where must not overflow, or its gradient is inf * 0.
-    return torch.where(x > 0, x, alpha * torch.expm1(torch.where(x > 0, 0.0, x)))
+    # The other branch of a where must not overflow, or its gradient is inf * 0. At 0 the second
+    # derivative is torch's, 0.
+    expm1 = torch.where(x == 0, x, torch.expm1(torch.where(x > 0, 0.0, x)))
+    return torch.where(x > 0, x, alpha * expm1)
 
 
 def sigmoid(x: Tensor) -> Tensor:

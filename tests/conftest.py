@@ -9,6 +9,11 @@ import fused_acts
 SUPPORT_PAGE = Path(__file__).resolve().parent.parent / "docs" / "support.md"
 
 
+# Threads that wait for each other take many times as long on a busy machine. Tests that are about
+# threads ask for them.
+torch.set_num_threads(1)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-support", action="store_true", help="write docs/support.md")
 
