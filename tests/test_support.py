@@ -95,7 +95,7 @@ def cells() -> Iterator[Any]:
                     yield pytest.param(variant, device, feature, marks=marks, id=name)
 
 
-@pytest.mark.parametrize(("variant", "device", "feature"), cells())
+@pytest.mark.parametrize(("variant", "device", "feature"), list(cells()))
 def test_cell(variant, device, feature, request):
     actual = compute(feature, fused_acts.gated, variant, device)
     expected = compute(feature, reference.gated, variant, "cpu")
