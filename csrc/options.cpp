@@ -58,7 +58,8 @@ int64_t chunk_count(const GluArgs& args) {
 
 // Runs a backward call whose gradients are in place and returns the sums [kinds, cols] over rows of
 // those that `needs` names, in the order of its bits.
-Tensor backward_with_sums(GluArgs& args, const Tensor& gate, int64_t needs) {
+Tensor backward_with_sums(GluArgs& args, const Tensor& gate, const OptionalTensor& parameter,
+                          int64_t needs) {
   const int64_t kinds = !!(needs & kGateBias) + !!(needs & kUpBias) + !!(needs & kParameter);
   if (kinds == 0) {
     run(Direction::kBackward, args, gate);
@@ -77,7 +78,8 @@ Tensor backward_with_sums(GluArgs& args, const Tensor& gate, int64_t needs) {
   args.sums.up = take(needs & kUpBias);
   args.sums.parameter = take(needs & kParameter);
   run(Direction::kBackward, args, gate);
-  const bool total = (needs & kParameter) && args.parameter.step == 0;
+  // Not by its step: one value for each column may lie at a single address, expanded.
+  const bool total = (needs & kParameter) && parameter && parameter->numel() == 1;
   add_chunks({partial.data_ptr(), sums.data_ptr(), kinds, args.chunks, args.cols,
               args.dtype == DType::kFloat64, total},
              gate);
@@ -120,7 +122,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward_options(Tensor grad_out, Tensor 
   };
   place(wanted(needs & kGate, grad_gate), wanted(needs & kUp, grad_up), !up, layout, args,
         &args.grad_gate, &args.grad_up);
-  Tensor sums = backward_with_sums(args, gate, needs);
+  Tensor sums = backward_with_sums(args, gate, parameter, needs);
   return {grad_gate, grad_up, sums};
 }
 
@@ -144,7 +146,7 @@ Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
     fail<ValueError>("inplace_backward: expected gate, up and grad_out without common memory");
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
-  return backward_with_sums(args, gate, needs);
+  return backward_with_sums(args, gate, parameter, needs);
 }
 
 // (grad_out's gradient, gate's, up's); what is not asked for, or was packed with gate's, is empty.

@@ -10,7 +10,7 @@ from torch import Tensor
 from fused_acts import _ops, autograd, options
 from fused_acts.autograd import glu_forward
 from fused_acts.dispatch import autocasts, promoted
-from fused_acts.options import LAYOUT_INDEX, NAMES
+from fused_acts.options import LAYOUT_INDEX, NAMES, variant_index
 from fused_acts.reference import VARIANTS
 
 
@@ -77,11 +77,7 @@ def gated(
             is unknown, a layout is given with two tensors, or inplace_backward with a leaf.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
-    return _call(gate, up, _variant(variant), layout, out, options)
-
-
-def _variant(name: str) -> int:
-    return options.variant_index(name)
+    return _call(gate, up, variant_index(variant), layout, out, options)
 
 
 def _call(

@@ -245,3 +245,16 @@ def test_module_checks_its_options_at_once():
             module("swiglu", **options)
     with pytest.raises(TypeError, match="^beta: "):
         module("glu", beta="learned")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_one_value_expanded_to_the_columns(device):
+    """Its columns share an address, and each still has a gradient of its own."""
+    gate, up, grad_out = (to_device(t, device) for t in operands(33, 6, dtype=torch.float64))
+    beta = to_device(torch.tensor([1.5], dtype=torch.float64), device)
+    grads = []
+    for row in (beta.expand(6), to_device(torch.full((6,), 1.5, dtype=torch.float64), device)):
+        leaf = row.detach().requires_grad_()
+        out = fused_acts.swiglu(gate, up, beta=leaf)
+        grads.append(torch.autograd.grad(out, leaf, grad_out)[0].cpu())
+    assert same_bits(*grads)
