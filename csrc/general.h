@@ -10,9 +10,10 @@
 
 namespace fused_acts {
 
+// The gradients by gate, up and parameter, and the product whose they are.
 template <class Real>
 struct Gradients {
-  Real gate, up, parameter;
+  Real gate, up, parameter, product;
 };
 
 // Of sum(grad_out * out), twice: by grad_out, gate and up, of its gradients by gate and up times
@@ -47,7 +48,7 @@ struct General {
     const Real seed = grad_out * g_dual.value;
     return {by_gate(z, times(f_dual.derivative, seed)),
             by_up(w, times(g_dual.derivative, grad_out * f_dual.value)),
-            by_parameter(limited_gate(z), seed)};
+            by_parameter(limited_gate(z), seed), f_dual.value * g_dual.value};
   }
 
   FUSED_ACTS_INLINE SecondGradients<Real> second(Real grad_out, Real gate, Real up,

@@ -126,20 +126,22 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward_options(Tensor grad_out, Tensor 
   return {grad_gate, grad_up, sums};
 }
 
-// Writes the gradients over gate and up, which are dense or evenly spaced and share no memory.
-Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
-                            OptionalTensor gate_bias, OptionalTensor up_bias,
-                            OptionalTensor parameter, double scalar, double limit, int64_t variant,
-                            int64_t layout, int64_t needs) {
-  Inputs in = checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout);
+// Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
+// written is dense or evenly spaced and shares no memory.
+Tensor backward_inplace(const Tensor& grad_out, const Tensor& gate, const OptionalTensor& up,
+                        Inputs in, const OptionalTensor& parameter, int64_t needs, bool product) {
   GluArgs& args = in.args;
   check_matches(grad_out, "grad_out", gate, up ? "gate" : "x", args.cols);
   if (gate.numel() > 0 && (!is_matrix(gate) || (up && !is_matrix(*up))))
     fail<ValueError>("inplace_backward: expected gate and up with dense, evenly spaced rows");
+  if (product && gate.numel() > 0 && !is_matrix(grad_out))
+    fail<ValueError>("grad_out: expected dense, evenly spaced rows, for the product to go there");
   check_rows_apart(args, args.gate, "gate");
   check_rows_apart(args, args.up, "up");
   const Tensor grad = with_row_stride(grad_out);
   args.grad_out = operand_of(grad);
+  args.product = product;
+  if (product) check_rows_apart(args, args.grad_out, "grad_out");
   if (gate.numel() > 0 && ((up && overlap(args, args.gate, 1, args.up, 1)) ||
                            overlap(args, args.gate, args.step, args.grad_out, 1) ||
                            overlap(args, args.up, args.step, args.grad_out, 1)))
@@ -147,6 +149,27 @@ Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
   return backward_with_sums(args, gate, parameter, needs);
+}
+
+Tensor glu_backward_inplace(Tensor grad_out, Tensor gate, OptionalTensor up,
+                            OptionalTensor gate_bias, OptionalTensor up_bias,
+                            OptionalTensor parameter, double scalar, double limit, int64_t variant,
+                            int64_t layout, int64_t needs) {
+  return backward_inplace(
+      grad_out, gate, up,
+      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout),
+      parameter, needs, false);
+}
+
+// As glu_backward_inplace, and writes the product over grad_out.
+Tensor glu_backward_product(Tensor grad_out, Tensor gate, OptionalTensor up,
+                            OptionalTensor gate_bias, OptionalTensor up_bias,
+                            OptionalTensor parameter, double scalar, double limit, int64_t variant,
+                            int64_t layout, int64_t needs) {
+  return backward_inplace(
+      grad_out, gate, up,
+      checked_call(gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout),
+      parameter, needs, true);
 }
 
 // (grad_out's gradient, gate's, up's); what is not asked for, or was packed with gate's, is empty.
@@ -185,6 +208,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("glu_forward_options_out", TORCH_BOX(&glu_forward_options_out));
   m.impl("glu_backward_options", TORCH_BOX(&glu_backward_options));
   m.impl("glu_backward_inplace", TORCH_BOX(&glu_backward_inplace));
+  m.impl("glu_backward_product", TORCH_BOX(&glu_backward_product));
   m.impl("glu_second", TORCH_BOX(&glu_second));
 }
 
@@ -202,6 +226,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
         ", int needs) -> (Tensor, Tensor, Tensor)");
   m.def("glu_backward_inplace(Tensor grad_out, Tensor(a!) gate, Tensor(b!)? up, " FUSED_ACTS_OPTIONS
         ", int needs) -> Tensor");
+  m.def(
+      "glu_backward_product(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? "
+      "up, " FUSED_ACTS_OPTIONS ", int needs) -> Tensor");
   m.def(
       "glu_second(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, Tensor? "
       "up_tangent, " FUSED_ACTS_OPTIONS

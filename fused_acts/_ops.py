@@ -32,6 +32,7 @@ glu_forward_options = torch.ops.fused_acts.glu_forward_options.default
 glu_forward_options_out = torch.ops.fused_acts.glu_forward_options_out.default
 glu_backward_options = torch.ops.fused_acts.glu_backward_options.default
 glu_backward_inplace = torch.ops.fused_acts.glu_backward_inplace.default
+glu_backward_product = torch.ops.fused_acts.glu_backward_product.default
 glu_second = torch.ops.fused_acts.glu_second.default
 
 # Without the Python layer around it, for calls that record nothing.
@@ -176,6 +177,7 @@ _FAKES: dict[Any, Callable[..., Any]] = {
     glu_forward_options_out: _glu_forward_options_out,
     glu_backward_options: _glu_backward_options,
     glu_backward_inplace: _glu_backward_inplace,
+    glu_backward_product: _glu_backward_inplace,
     glu_second: _glu_second,
 }
 for _op, _fake in _FAKES.items():

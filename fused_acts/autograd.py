@@ -107,7 +107,7 @@ class _GluBackward(torch.autograd.Function):
         return (
             grad_gate if needs[0] else None,
             grad_up if needs[1] and up is not None else None,
-            *_row_gradients(sums, gate_bias, up_bias, parameter, needs),
+            *row_gradients(sums, gate_bias, up_bias, parameter, needs),
         )
 
     @staticmethod
@@ -162,7 +162,7 @@ glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
 )
 
 
-def _row_gradients(
+def row_gradients(
     sums: Tensor,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
@@ -208,7 +208,7 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *_row_gradients(sums, gate_bias, up_bias, parameter, needs),
+        *row_gradients(sums, gate_bias, up_bias, parameter, needs),
     )
 
 

@@ -57,11 +57,13 @@ struct Loops {
   }
 
   static void backward(const void* grad_out_data, const void* gate_data, const void* up_data,
-                       void* grad_gate_data, void* grad_up_data, int64_t n, bool streams) {
+                       void* grad_gate_data, void* grad_up_data, void* product_data, int64_t n,
+                       bool streams) {
     const T *grad_out = static_cast<const T*>(grad_out_data),
             *gate = static_cast<const T*>(gate_data);
     const T* up = static_cast<const T*>(up_data);
     T *grad_gate = static_cast<T*>(grad_gate_data), *grad_up = static_cast<T*>(grad_up_data);
+    T* product = static_cast<T*>(product_data);
     const auto step = [=](int64_t i, auto access) __attribute__((always_inline)) {
       using A = decltype(access);
       const auto grad = load(access, grad_out + i);
@@ -69,8 +71,10 @@ struct Loops {
       const auto g = G<A>{}.dual(load(access, up + i));
       store(access, grad_gate + i, times(f.derivative, grad * g.value));
       store(access, grad_up + i, times(g.derivative, grad * f.value));
+      if (product) store(access, product + i, f.value * g.value);
     };
-    streams = streams && misalignment(grad_gate) == misalignment(grad_up);
+    streams = streams && misalignment(grad_gate) == misalignment(grad_up) &&
+              (!product || misalignment(grad_gate) == misalignment(product));
     streams ? stream_each_vector(grad_gate, n, step) : for_each_vector<false>(0, n, step);
   }
 };

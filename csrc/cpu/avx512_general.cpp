@@ -38,6 +38,7 @@ void run(const GeneralRun& run) {
       store_at<T>(access, r.out, i, unit.forward(gate, up));
     } else if constexpr (direction == Direction::kBackward) {
       const auto grads = unit.backward(load_at<A, T>(access, r.grad_out, i), gate, up);
+      store_at<T>(access, r.out, i, grads.product);
       store_at<T>(access, r.grad_gate, i, grads.gate);
       store_at<T>(access, r.grad_up, i, grads.up);
       add_at(access, r.gate_sum, i, grads.gate);

@@ -10,11 +10,11 @@ namespace fused_acts::cpu {
 
 // All operands hold n elements of one dtype, 1 element apart. An output may be the very same memory
 // as an input. streams: the outputs are too large to be found in the caches again, so write past
-// them where that is possible.
+// them where that is possible. backward also writes the product, where that is not null.
 struct DenseLoops {
   void (*forward)(const void* gate, const void* up, void* out, int64_t n, bool streams);
   void (*backward)(const void* grad_out, const void* gate, const void* up, void* grad_gate,
-                   void* grad_up, int64_t n, bool streams);
+                   void* grad_up, void* product, int64_t n, bool streams);
 };
 
 // Auto-vectorised, for any processor; they do not stream.

@@ -37,6 +37,7 @@ class Call {
         loop_(processor_capability() >= Capability::kAvx512 && args.dtype != DType::kFloat64
                   ? avx512_general_loop(direction, args.variant, args.dtype)
                   : portable_general_loop(direction, args.variant, args.dtype)),
+        out_(args.product ? args.grad_out : args.out),
         gate_(args.gate, args.step),
         up_(args.up, args.step),
         grad_out_(args.grad_out, 1),
@@ -66,10 +67,10 @@ class Call {
       return operand.data ? run : nullptr;
     };
     for (int64_t row = begin; row < end; ++row) {
-      void* out = static_cast<T*>(args_.out.data) + row * args_.out.row_stride + first;
+      void* out = static_cast<T*>(out_.data) + row * out_.row_stride + first;
       loop_({n, args_.limit, gate_bias_, up_bias_, parameter_, gate_(row, first, n),
              up_(row, first, n), grad_out_(row, first, n), gate_tangent_(row, first, n),
-             up_tangent_(row, first, n), wanted(args_.out, out),
+             up_tangent_(row, first, n), wanted(out_, out),
              wanted(args_.grad_gate, grad_gate_.begin(row, first)),
              wanted(args_.grad_up, grad_up_.begin(row, first)), gate_sum, up_sum, parameter_sum});
       grad_gate_.end(n);
@@ -89,6 +90,7 @@ class Call {
 
   const GluArgs& args_;
   const GeneralLoop loop_;
+  const Operand out_;
   Reader<T> gate_, up_, grad_out_, gate_tangent_, up_tangent_;
   Writer<T> grad_gate_, grad_up_;
   alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];

@@ -68,7 +68,7 @@ void run_in_buffers(Direction direction, const GeneralRun& run, GeneralLoop loop
     read(inner.gate_tangent);
     read(inner.up_tangent);
   }
-  if (direction != Direction::kBackward) place(inner.out);
+  place(inner.out);
   if (direction != Direction::kForward) {
     place(inner.grad_gate);
     place(inner.grad_up);
@@ -80,7 +80,7 @@ void run_in_buffers(Direction direction, const GeneralRun& run, GeneralLoop loop
     place_sum(inner.parameter_sum);
   }
   loop(inner);
-  if (direction != Direction::kBackward) write(inner.out, run.out);
+  write(inner.out, run.out);
   if (direction != Direction::kForward) {
     write(inner.grad_gate, run.grad_gate);
     write(inner.grad_up, run.grad_up);

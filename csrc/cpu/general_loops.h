@@ -16,6 +16,7 @@ FUSED_ACTS_INLINE void run_column(const TypedRun<Real>& t, int64_t i) {
     t.out[i] = unit.forward(t.gate[i], t.up[i]);
   } else if constexpr (direction == Direction::kBackward) {
     const auto grads = unit.backward(t.grad_out[i], t.gate[i], t.up[i]);
+    t.out[i] = grads.product;
     t.grad_gate[i] = grads.gate;
     t.grad_up[i] = grads.up;
     t.gate_sum[i] += grads.gate;

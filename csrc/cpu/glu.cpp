@@ -60,10 +60,12 @@ void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
     Reader<T> grad_out(args.grad_out, 1), gate(args.gate, args.step), up(args.up, args.step);
     Writer<T> grad_gate(args.grad_gate, args.step), grad_up(args.grad_up, args.step);
     const bool tiles = grad_gate.needs_tile() || grad_up.needs_tile();
-    const bool streams = !tiles && should_stream(args, 5);
+    const bool streams = !tiles && should_stream(args, args.product ? 6 : 5);
     for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+      T* product = static_cast<T*>(args.grad_out.data) + row * args.grad_out.row_stride + col;
       loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n),
-                     grad_gate.begin(row, col), grad_up.begin(row, col), n, streams);
+                     grad_gate.begin(row, col), grad_up.begin(row, col),
+                     args.product ? product : nullptr, n, streams);
       grad_gate.end(n);
       grad_up.end(n);
     });

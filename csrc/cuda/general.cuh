@@ -20,7 +20,7 @@ struct GeneralParams {
   Row gate_bias, up_bias, parameter;
   double scalar, limit;
   void* sums[3];  // [chunks, cols] by gate, up and parameter
-  bool has_sums, pairs;
+  bool has_sums, pairs, product;
   Variant variant;
   int step, log2_lanes;
   unsigned tiles;
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
     up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
   }
   const Real limit(static_cast<Lane>(p.limit));
-  Gradients<Real> sums{Real(0.0f), Real(0.0f), Real(0.0f)};
+  Gradients<Real> sums{Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
 
   for (int64_t row = chunk * p.rows_per_chunk + (threadIdx.x >> p.log2_lanes); row < last;
        row += kRows * row_lanes) {
@@ -202,10 +202,13 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (!valid[k]) continue;
+      Vector<T, kColumns> rounded;
       if constexpr (direction != Direction::kBackward) {
-        Vector<T, kColumns> rounded;
         set(rounded, 0, out[k]);
         if (p.out.data) store(rounded, at[k].in(p.out, 1));
+      } else if (p.product) {
+        set(rounded, 0, grads[k].product);
+        store(rounded, at[k].in(p.grad_out, 1));
       }
       if constexpr (direction != Direction::kForward)
         store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
@@ -249,6 +252,7 @@ inline GeneralParams general_params(const GeneralPlan& plan) {
           {args.sums.gate, args.sums.up, args.sums.parameter},
           args.chunks > 0,
           plan.pairs,
+          args.product,
           args.variant,
           args.step,
           plan.log2_lanes,

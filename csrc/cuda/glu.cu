@@ -34,21 +34,6 @@ int widest_access() {
   return bytes;
 }
 
-cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
-  const LaunchPlan plan = make_plan(args, widest_access());
-  switch (args.dtype) {
-    case DType::kFloat64:
-      return launch<double>(args, plan, stream);
-    case DType::kFloat32:
-      return launch<float>(args, plan, stream);
-    case DType::kFloat16:
-      return launch<Float16>(args, plan, stream);
-    case DType::kBFloat16:
-      return launch<BFloat16>(args, plan, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
 cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t stream) {
   switch (args.dtype) {
     case DType::kFloat64:
@@ -59,6 +44,23 @@ cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t s
       return launch_general<Float16>(direction, args, stream);
     case DType::kBFloat16:
       return launch_general<BFloat16>(direction, args, stream);
+  }
+  return cudaErrorInvalidValue;
+}
+
+cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
+  const LaunchPlan plan = make_plan(args, widest_access());
+  if (args.product && !has_product_kernel(plan.access, plan.access_bytes, dtype_size(args.dtype)))
+    return run_general(Direction::kBackward, args, stream);
+  switch (args.dtype) {
+    case DType::kFloat64:
+      return launch<double>(args, plan, stream);
+    case DType::kFloat32:
+      return launch<float>(args, plan, stream);
+    case DType::kFloat16:
+      return launch<Float16>(args, plan, stream);
+    case DType::kBFloat16:
+      return launch<BFloat16>(args, plan, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -122,7 +124,8 @@ int glu_forward(const GluArgs& args, void* stream) {
 }
 
 int glu_backward(const GluArgs& args, void* stream) {
-  if (!args.grad_gate.data && !args.grad_up.data && !args.chunks) return cudaSuccess;
+  if (!args.grad_gate.data && !args.grad_up.data && !args.chunks && !args.product)
+    return cudaSuccess;
   return run(Direction::kBackward, args, stream);
 }
 

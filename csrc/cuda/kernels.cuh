@@ -85,8 +85,9 @@ FUSED_ACTS_DEVICE void forward(const GateUp<T, kColumns, kInterleaved>& x, int i
   set(out, i, f.value(x.template gate<Real>(i)) * g.value(x.template up<Real>(i)));
 }
 
-template <class Unit, class T, int kColumns, bool kInterleaved>
-FUSED_ACTS_DEVICE void backward(const Vector<T, kColumns>& grad_out,
+// kProduct: whether the product takes the place of grad_out.
+template <class Unit, bool kProduct, class T, int kColumns, bool kInterleaved>
+FUSED_ACTS_DEVICE void backward(Vector<T, kColumns>& grad_out,
                                 const GateUp<T, kColumns, kInterleaved>& x, int i,
                                 GateUp<T, kColumns, kInterleaved>& grad) {
   using Math = MathOf<T, kColumns>;
@@ -99,6 +100,7 @@ FUSED_ACTS_DEVICE void backward(const Vector<T, kColumns>& grad_out,
   const Real grad_gate = times(f_dual.derivative, seed * g_dual.value);
   const Real grad_up = times(g_dual.derivative, seed * f_dual.value);
   grad.set_both(i, grad_gate, grad_up);
+  if constexpr (kProduct) set(grad_out, i, f_dual.value * g_dual.value);
 }
 
 // One column behind the last vector.
@@ -114,7 +116,7 @@ FUSED_ACTS_DEVICE void forward_tail(const ForwardParams<Index>& p) {
   store(out, p.out + plain);
 }
 
-template <class Unit, class T, class Index>
+template <class Unit, bool kProduct, class T, class Index>
 FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
   const int64_t column = p.tail.begin + threadIdx.x;
   if (blockIdx.x != p.tail.block || column >= p.tail.end) return;
@@ -123,8 +125,9 @@ FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
   Vector<T, 1> grad_out;
   x.load_from(p.gate + stepped, p.up + stepped);
   load(p.grad_out + plain, grad_out);
-  backward<Unit>(grad_out, x, 0, grad);
+  backward<Unit, kProduct>(grad_out, x, 0, grad);
   grad.store_to(p.grad_gate + stepped, p.grad_up + stepped, p.grad_gate, p.grad_up);
+  if constexpr (kProduct) store(grad_out, p.grad_out + plain);
 }
 
 template <class Unit, class C>
@@ -162,7 +165,7 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
   }
 }
 
-template <class Unit, class C>
+template <class Unit, class C, bool kProduct>
 __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
     backward_kernel(const __grid_constant__ BackwardParams<typename C::Index> p) {
   if constexpr (!C::kCompiled) {
@@ -171,14 +174,15 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
     using T = typename C::T;
     const auto n = static_cast<typename C::Index>(blockIdx.x) * kBlock + threadIdx.x;
     const Place<C> place(n, p.shape);
-    if (n >= p.shape.threads || !place.has_vector(0, p.shape)) return backward_tail<Unit, T>(p);
+    if (n >= p.shape.threads || !place.has_vector(0, p.shape))
+      return backward_tail<Unit, kProduct, T>(p);
 
     const int step = C::kElement ? p.tail.column_step : 1;
     const auto up_stride = C::kGeneral ? p.up_stride : p.gate_stride;
     const auto grad_up_stride = C::kGeneral ? p.grad_up_stride : p.grad_gate_stride;
     const char* gate = place.in(p.gate, p.gate_stride, C::kBytes, step);
     const char* up = place.in(p.up, up_stride, C::kBytes, step);
-    const char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
+    char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
     char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, C::kBytes, step);
     char* grad_up = place.in(p.grad_up, grad_up_stride, C::kBytes, step);
     const bool needs_gate = !C::kGeneral || p.grad_gate, needs_up = !C::kGeneral || p.grad_up;
@@ -199,11 +203,12 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
 #pragma unroll
       for (int i = 0; i < C::kColumns; i += C::kLanes) {
         if (fence<C>(p.shape, v * C::kColumns + i)) break;
-        backward<Unit>(seed[v], x[v], i, grad);
+        backward<Unit, kProduct>(seed[v], x[v], i, grad);
       }
       const int offset = v * step * C::kNextBytes;
       if (v == 0 || place.has_vector(v, p.shape)) {
         grad.store_to(grad_gate + offset, grad_up + offset, needs_gate, needs_up);
+        if constexpr (kProduct) store(seed[v], grad_out + v * C::kNextPlainBytes);
       }
     }
   }

@@ -23,9 +23,14 @@ cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStrea
   cudaError_t error = cudaErrorInvalidValue;
   visit_common_variant(args.variant, [&](auto unit) {
     using Unit = decltype(unit);
-    error = args.grad_out.data == nullptr
-                ? launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream)
-                : launch_kernel(backward_kernel<Unit, Backward>, params.backward(), plan, stream);
+    if (args.grad_out.data == nullptr) {
+      error = launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream);
+    } else if (!args.product) {
+      error =
+          launch_kernel(backward_kernel<Unit, Backward, false>, params.backward(), plan, stream);
+    } else if constexpr (has_product_kernel(access, bytes, sizeof(T))) {
+      error = launch_kernel(backward_kernel<Unit, Backward, true>, params.backward(), plan, stream);
+    }
   });
   return error;
 }

@@ -43,6 +43,11 @@ constexpr int vectors_per_thread(Access access, int access_bytes) {
   return std::clamp(bytes / access_bytes, 1, 4);
 }
 
+// Whether there are kernels that write the product too; where not, a general one does.
+constexpr bool has_product_kernel(Access access, int access_bytes, int64_t size) {
+  return access == Access::kVector && !is_general(access_bytes) && size < 8;
+}
+
 constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
 
 namespace internal {

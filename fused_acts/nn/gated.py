@@ -1,4 +1,4 @@
-"""Modules around the functions."""
+"""The activations of the gated units, alone and behind their projections."""
 
 from typing import Any
 
@@ -7,6 +7,14 @@ from torch import Tensor
 
 from fused_acts import functional, options
 from fused_acts.reference import VARIANTS
+
+
+def check_options(variant: str, layout: str, given: dict[str, Any]) -> None:
+    options.variant_index(variant)
+    options.parse(variant, layout, given)
+    for name, value in given.items():
+        if isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected no tensor, which a module would not register")
 
 
 class GatedActivation(torch.nn.Module):
@@ -53,10 +61,7 @@ class GatedActivation(torch.nn.Module):
             value = torch.full(shape, row.default, device=device, dtype=dtype)
             del given[self.learned]
             self.register_parameter(self.learned, torch.nn.Parameter(value))
-        options.parse(variant, layout, given)
-        for name, value in given.items():
-            if isinstance(value, Tensor):
-                raise TypeError(f"{name}: expected no tensor, which a module would not register")
+        check_options(variant, layout, given)
         self.options = given
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
@@ -73,3 +78,54 @@ class GatedActivation(torch.nn.Module):
             if channels:
                 parts["num_channels"] = channels[0]
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
+
+
+class GatedLinear(torch.nn.Module):
+    """(x V + c) * act(x W + b), the gated linear unit of a layer of its own.
+
+    One product with the packed weight and one kernel that adds both biases. From Dauphin et al.
+    2017, arXiv:1612.08083.
+
+    Args:
+        in_features, out_features: the last dimension of the input and the output.
+        variant: one of `fused_acts.variants()`.
+        bias: whether there are biases b and c.
+        layout: where weight and bias hold gate (W, b) and up (V, c), see `fused_acts.gated`.
+        device, dtype: of the parameters.
+        **options: numbers and names, as `fused_acts.gated` takes them.
+
+    weight is [2 * out_features, in_features] and bias [2 * out_features], as of nn.Linear, and so
+    are their first values. Shapes: [..., in_features] to [..., out_features].
+
+    Raises ValueError for an unknown variant or layout, TypeError for an option that the variant
+    does not have.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        variant: str = "glu",
+        bias: bool = True,
+        *,
+        layout: str = "gate_up",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **given: Any,
+    ) -> None:
+        super().__init__()
+        check_options(variant, layout, given)
+        self.in_features, self.out_features = in_features, out_features
+        self.variant, self.layout, self.options = variant, layout, given
+        linear = torch.nn.Linear(in_features, 2 * out_features, bias, device, dtype)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.nn.functional.linear(x, self.weight)
+        given = self.options if self.bias is None else {**self.options, "bias": self.bias}
+        return functional.gated(hidden, variant=self.variant, layout=self.layout, **given)
+
+    def extra_repr(self) -> str:
+        parts = {"variant": self.variant, "bias": self.bias is not None, "layout": self.layout}
+        shown = [f"{name}={value!r}" for name, value in {**parts, **self.options}.items()]
+        return ", ".join([str(self.in_features), str(self.out_features), *shown])

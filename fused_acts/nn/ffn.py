@@ -1,0 +1,129 @@
+"""The feed-forward block."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fused_acts import ffn, functional, options
+from fused_acts.nn.gated import check_options
+
+
+class GatedFFN(torch.nn.Module):
+    """down(f(gate(x)) * g(up(x))): the feed-forward block of a transformer. From Shazeer 2020,
+    arXiv:2002.05202.
+
+    Args:
+        d_model, d_ff: the width of the block's input and output, and of gate and up.
+        variant: one of `fused_acts.variants()`.
+        bias: whether the projections have biases.
+        packed: whether gate and up have one weight, `gate_up_proj` [2 * d_ff, d_model] with gate
+            first, and so one matrix product, or two, `gate_proj` and `up_proj`.
+        recompute: what is kept for the backward pass, and what it computes again. "none": the
+            input, gate, up and their product, d_model + 3 * d_ff elements a token. "product": the
+            product is computed again by the kernel of the gradients; d_model + 2 * d_ff. "all":
+            gate and up are too, for another matrix product; d_model.
+        device, dtype: of the parameters.
+        **options: numbers and names, as `fused_acts.gated` takes them.
+
+    The projections are nn.Linear modules. Where one of them has hooks, was replaced (LoRA,
+    quantisation) or has weights that are no plain tensors, they are called as modules, and what is
+    kept is what they and the activation keep. load_state_dict takes packed weights and separate
+    ones, under the names gate_up_proj; gate_proj, up_proj, down_proj; w1, w3, w2; wi_0, wi_1, wo.
+
+    On the CPU without gradients the block goes through many tokens a few hundred at a time.
+
+    Shapes: [..., d_model] to [..., d_model].
+
+    Raises ValueError for an unknown variant or recompute or an input of another width, TypeError
+    for an option that the variant does not have.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        variant: str = "swiglu",
+        bias: bool = False,
+        packed: bool = True,
+        recompute: str = "product",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **given: Any,
+    ) -> None:
+        super().__init__()
+        if recompute not in ffn.RECOMPUTE:
+            raise options.unknown("recompute", recompute, ffn.RECOMPUTE)
+        check_options(variant, "gate_up", given)
+        self.d_model, self.d_ff = d_model, d_ff
+        self.variant, self.recompute, self.options = variant, recompute, given
+
+        def linear(width: int, out: int) -> torch.nn.Linear:
+            return torch.nn.Linear(width, out, bias, device, dtype)
+
+        if packed:
+            self.gate_up_proj = linear(d_model, 2 * d_ff)
+        else:
+            self.gate_proj, self.up_proj = linear(d_model, d_ff), linear(d_model, d_ff)
+        self.down_proj = linear(d_ff, d_model)
+        self.register_load_state_dict_pre_hook(_rename_weights)  # type: ignore[no-untyped-call]
+
+    @property
+    def projections(self) -> tuple[torch.nn.Linear, ...]:
+        """Of gate and up."""
+        if hasattr(self, "gate_up_proj"):
+            return (self.gate_up_proj,)
+        return self.gate_proj, self.up_proj
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-1:] != (self.d_model,):
+            raise ValueError(f"x: expected [..., {self.d_model}], got {tuple(x.shape)}")
+        projections, down = self.projections, self.down_proj
+        if not all(map(_is_plain, (*projections, down))):
+            hidden = [projection(x) for projection in projections]
+            y: Tensor = down(functional.gated(*hidden, variant=self.variant, **self.options))
+            return y
+        names = ("bias",) if len(projections) == 1 else ("gate_bias", "up_bias")
+        biases = {name: linear.bias for name, linear in zip(names, projections, strict=True)}
+        gate_bias, up_bias, _, call = options.parse(
+            self.variant, "gate_up", {**self.options, **biases}
+        )
+        weights = (projection.weight for projection in projections)
+        return ffn.gated_ffn(
+            call, self.recompute, x, gate_bias, up_bias, down.weight, down.bias, *weights
+        )
+
+    def extra_repr(self) -> str:
+        parts = {"variant": self.variant, "recompute": self.recompute, **self.options}
+        return ", ".join(f"{name}={value!r}" for name, value in parts.items())
+
+
+def _is_plain(linear: torch.nn.Module) -> bool:
+    """Whether to call it is nothing more than a product with its weight."""
+    return (
+        type(linear) is torch.nn.Linear
+        and type(linear.weight) in (torch.nn.Parameter, Tensor)
+        and not (linear._forward_hooks or linear._forward_pre_hooks)
+        and not (linear._backward_hooks or linear._backward_pre_hooks)
+    )
+
+
+# Of gate, up and down in the checkpoints of others: LLaMA's own, T5 v1.1.
+_NAMES = ("gate_proj", "up_proj", "down_proj")
+_OTHER_NAMES = (("w1", "w3", "w2"), ("wi_0", "wi_1", "wo"))
+
+
+def _rename_weights(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Gives the weights of a checkpoint the names, and the packing, that they have here."""
+    packed = len(module.projections) == 1
+    for kind in ("weight", "bias"):
+        own = [f"{prefix}{name}.{kind}" for name in _NAMES]
+        gate, up, both = own[0], own[1], f"{prefix}gate_up_proj.{kind}"
+        for others in _OTHER_NAMES:
+            for key, name in zip(own, others, strict=True):
+                if (other := f"{prefix}{name}.{kind}") in state and key not in state:
+                    state[key] = state.pop(other)
+        if packed and both not in state and gate in state and up in state:
+            state[both] = torch.cat((state.pop(gate), state.pop(up)))
+        elif not packed and both in state and gate not in state and up not in state:
+            state[gate], state[up] = state.pop(both).chunk(2)
