@@ -73,31 +73,32 @@ class _FFN(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
         needs = ctx.needs_input_grad[2:]
-        inputs, kept = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors
+        inputs, kept = saved[: ctx.count], saved[ctx.count :]
         if torch.is_grad_enabled():
             return None, None, *_differentiable_backward(ctx.call, inputs, needs, grad_y)
         x, gate_bias, up_bias, down, down_bias, *projections = inputs
         needs_x, needs_gate_bias, needs_up_bias, needs_down, needs_down_bias, *needs_weights = needs
 
-        *hidden, product = kept if ctx.recompute == "none" else (*kept, None)
-        if not hidden or ctx.written:
-            hidden = [linear(x, weight) for weight in projections]
-        gate, up = _pair(hidden)
         # Which gradients the unit's kernel is to compute.
         needs_hidden = [needs_x or need for need in needs_weights]
         wanted = (needs_hidden[0], needs_hidden[-1], needs_gate_bias, needs_up_bias, False)
+        *hidden, product = kept if ctx.recompute == "none" else (*kept, None)
+        needs_product = needs_down and product is None
+        if (any(wanted) or needs_product) and (not hidden or ctx.written):
+            hidden = [linear(x, weight) for weight in projections]
         sums = x.new_empty(0)
         if any(wanted):
-            # They take the place of gate and up, which nobody else can see; and the product that
+            # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
             ctx.written = True
             grad_product = grad_y @ down
-            kernel = _ops.glu_backward_inplace
-            if needs_down and product is None:
-                kernel, product = _ops.glu_backward_product, grad_product
-            operands = (grad_product, gate, up, gate_bias, up_bias, None)
+            kernel = _ops.glu_backward_product if needs_product else _ops.glu_backward_inplace
+            operands = (grad_product, *_pair(hidden), gate_bias, up_bias, None)
             sums = kernel(*operands, *_ops.numbers(ctx.call), _ops.bits(wanted))
-        elif needs_down and product is None:
+            if needs_product:
+                product = grad_product
+        elif needs_product:
             product = _unit(hidden, gate_bias, up_bias, ctx.call)
 
         grad_x = None
@@ -111,10 +112,7 @@ class _FFN(torch.autograd.Function):
             *autograd.row_gradients(sums, gate_bias, up_bias, None, wanted)[:2],
             grad_y.t() @ product if needs_down else None,
             grad_y.sum(0) if needs_down_bias else None,
-            *(
-                grad.t() @ x if need else None
-                for grad, need in zip(hidden, needs_weights, strict=True)
-            ),
+            *(hidden[i].t() @ x if need else None for i, need in enumerate(needs_weights)),
         )
 
 
@@ -163,6 +161,7 @@ def gated_ffn(
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     rows = x.unsqueeze(0).flatten(0, -2)  # [tokens, d_model]
     inputs: Any = (rows, gate_bias, up_bias, down, down_bias, *projections)
+    compiling = torch.compiler.is_compiling()
     if dispatch.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
@@ -170,14 +169,14 @@ def gated_ffn(
             y = gated_ffn(call, recompute, *cast)
     elif torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         y = composed(call, *inputs)
-    elif torch.compiler.is_compiling():
-        if dispatch._compile_form == "kernel":
+    elif torch.is_grad_enabled() and dispatch.require_grad(*inputs):
+        if not compiling:
+            y = _apply(call, recompute, *inputs)
+        elif dispatch._compile_form == "kernel":
             y = _FFN.apply(call, recompute, *inputs)  # type: ignore[no-untyped-call]
         else:
             y = composed(call, *inputs)
-    elif torch.is_grad_enabled() and dispatch.require_grad(*inputs):
-        y = _apply(call, recompute, *inputs)
-    elif x.device.type == "cpu" and rows.shape[0] > _BLOCK:
+    elif x.device.type == "cpu" and not compiling and rows.shape[0] > _BLOCK:
         y = _in_blocks(call, *inputs)
     else:
         y = composed(call, *inputs)
