@@ -8,6 +8,7 @@ import torch
 from cases import same_bits
 from ffn_cases import D_FF, D_MODEL, LEVELS, block, composed, gradients, tokens
 from torch._dynamo.backends.common import aot_autograd
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
 import fused_acts
@@ -112,6 +113,14 @@ def test_function_transforms(packed):
         )[1]
         results.append([moved, curved, *grads.values(), *each.values()])
     assert near(*results)
+
+
+def test_forward_mode():
+    ffn, x = block(bias=True), tokens()
+    expected = torch.func.jvp(lambda x: composed(ffn, x), (x,), (x.sin(),))
+    with forward_ad.dual_level():
+        y = forward_ad.unpack_dual(ffn(forward_ad.make_dual(x, x.sin())))
+    assert near(y, expected)
 
 
 @pytest.mark.parametrize("level", LEVELS)

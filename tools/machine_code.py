@@ -24,9 +24,14 @@ WIDEST = {80: 16, 90: 16, 100: 32}  # bytes of an access
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 ACCESSES = ("element", "vector", "interleaved")
 
-SYMBOL = r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)E"
+SYMBOL = (
+    r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb\dEEE"
+    r"(Lb1E)?"  # whether it writes the product too
+)
 GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
 DIRECTIONS = ("forward", "backward", "second")
+OUTPUTS = {"forward": 1, "backward": 2, "backward + product": 3}
+INPUTS = {"forward": 2, "backward": 3, "backward + product": 3}
 DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
 
 # Per multiprocessor.
@@ -114,7 +119,7 @@ class Kernel(AnyKernel):
 
     @property
     def bytes_per_element(self) -> int:
-        return (5 if self.direction == "backward" else 3) * SIZES[self.dtype]
+        return (INPUTS[self.direction] + OUTPUTS[self.direction]) * SIZES[self.dtype]
 
     @cached_property
     def hot_path(self) -> list[Instruction]:
@@ -135,7 +140,7 @@ class Kernel(AnyKernel):
         """Of a thread on the hot path."""
         stores = [i.access_bits // 8 for i in self.hot_path if i.operation == "STG"]
         stored = sum(width for width in stores if width == max(stores))
-        return stored / SIZES[self.dtype] / (2 if self.direction == "backward" else 1)
+        return stored / SIZES[self.dtype] / OUTPUTS[self.direction]
 
     def per_element(self, operations: str = ".*") -> float:
         """Instructions of the hot path whose operation matches, by element."""
@@ -236,7 +241,8 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
                 *usage[symbol],
             )  # fmt: skip
         elif found := re.search(SYMBOL, symbol):
-            direction, functions, dtype, access, access_bytes = found.groups()
+            direction, functions, dtype, access, access_bytes, product = found.groups()
+            direction += " + product" if product else ""
             names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
             yield Kernel(
                 architecture, direction, dtype_of(dtype), int(access_bytes), code, *usage[symbol],
@@ -260,7 +266,7 @@ def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel]]:
     kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
-            k.direction == "backward", order.index(k.variant), dtypes.index(k.dtype),
+            list(OUTPUTS).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
             k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip

@@ -50,7 +50,7 @@ cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t s
 
 cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
   const LaunchPlan plan = make_plan(args, widest_access());
-  if (args.product && !has_product_kernel(plan.access, plan.access_bytes, dtype_size(args.dtype)))
+  if (args.product && !has_product_kernel(plan.access, plan.access_bytes))
     return run_general(Direction::kBackward, args, stream);
   switch (args.dtype) {
     case DType::kFloat64:

@@ -33,6 +33,7 @@ struct Config {
   static constexpr int kNextBytes = kGroup * kBytes, kNextPlainBytes = kGroup * kPlainBytes;
   // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
   static constexpr int kMinBlocks = sizeof(T) == 8 ? 6 : backward && kBytes == 32 ? 10 : 12;
+  static constexpr int kMinBlocksWithProduct = kMinBlocks < 10 ? kMinBlocks : 10;
   static constexpr int kFence =
       kArchitecture >= 1000 && (backward || kBytes < 32 || sizeof(T) > 2) ? 4 : 8;
   // 32-byte accesses are planned where the code was compiled for sm_100 or later.
@@ -166,7 +167,7 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
 }
 
 template <class Unit, class C, bool kProduct>
-__global__ void __launch_bounds__(kBlock, C::kMinBlocks)
+__global__ void __launch_bounds__(kBlock, kProduct ? C::kMinBlocksWithProduct : C::kMinBlocks)
     backward_kernel(const __grid_constant__ BackwardParams<typename C::Index> p) {
   if constexpr (!C::kCompiled) {
     __trap();

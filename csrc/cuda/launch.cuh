@@ -28,7 +28,7 @@ cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStrea
     } else if (!args.product) {
       error =
           launch_kernel(backward_kernel<Unit, Backward, false>, params.backward(), plan, stream);
-    } else if constexpr (has_product_kernel(access, bytes, sizeof(T))) {
+    } else if constexpr (has_product_kernel(access, bytes)) {
       error = launch_kernel(backward_kernel<Unit, Backward, true>, params.backward(), plan, stream);
     }
   });

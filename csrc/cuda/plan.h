@@ -44,8 +44,8 @@ constexpr int vectors_per_thread(Access access, int access_bytes) {
 }
 
 // Whether there are kernels that write the product too; where not, a general one does.
-constexpr bool has_product_kernel(Access access, int access_bytes, int64_t size) {
-  return access == Access::kVector && !is_general(access_bytes) && size < 8;
+constexpr bool has_product_kernel(Access access, int access_bytes) {
+  return access == Access::kVector && !is_general(access_bytes);
 }
 
 constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
