@@ -96,11 +96,13 @@ class _FFN(torch.autograd.Function):
             kernel = _ops.glu_backward_product if needs_product else _ops.glu_backward_inplace
             operands = (grad_product, *_pair(hidden), gate_bias, up_bias, None)
             sums = kernel(*operands, *_ops.numbers(ctx.call), _ops.bits(wanted))
-            if needs_product:
-                product = grad_product
+            product = grad_product if needs_product else product
+            del operands, grad_product
         elif needs_product:
             product = _unit(hidden, gate_bias, up_bias, ctx.call)
 
+        grad_down = grad_y.t() @ product if needs_down else None
+        del product  # whose memory the others take
         grad_x = None
         if needs_x:
             for grad, weight in zip(hidden, projections, strict=True):
@@ -110,7 +112,7 @@ class _FFN(torch.autograd.Function):
             None,
             grad_x,
             *autograd.row_gradients(sums, gate_bias, up_bias, None, wanted)[:2],
-            grad_y.t() @ product if needs_down else None,
+            grad_down,
             grad_y.sum(0) if needs_down_bias else None,
             *(hidden[i].t() @ x if need else None for i, need in enumerate(needs_weights)),
         )
