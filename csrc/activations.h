@@ -25,6 +25,18 @@ struct Identity {
   FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const { return {x, One{}, Zero{}}; }
 };
 
+// What stands in the place of g where there is no up.
+template <class M>
+struct Alone {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "alone";
+  FUSED_ACTS_INLINE Real value(Real) const { return Real(1.0f); }
+  FUSED_ACTS_INLINE Dual<Real, Zero> dual(Real) const { return {Real(1.0f), Zero{}}; }
+  FUSED_ACTS_INLINE Triple<Real, Zero, Zero> triple(Real) const {
+    return {Real(1.0f), Zero{}, Zero{}};
+  }
+};
+
 // plus_one(x) = x + 1
 template <class M>
 struct PlusOne {
@@ -249,6 +261,59 @@ struct GeluTanh {
     const Real tilt = fma(s, Real(-2.0f), Real(1.0f)) * slope;
     const Real bracket = fma(a, fma(slope, tilt, a * Real(6 * kCubic)), slope + slope);
     return {gelu, derivative, fma(-s, s, s) * bracket};
+  }
+};
+
+// softplus(x) = log(1 + exp(beta*x)) / beta, derivative sigmoid(beta*x)
+template <class M>
+struct Softplus {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "softplus";
+  Real beta;
+  FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const Real z = beta * x;
+    return (positive_part(z) + M::log1p(M::exponential(-abs(z)).exp)) * reciprocal(beta);
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), M::sigmoid(M::scaled_exponent(x, beta))};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [softplus, s] = dual(x);
+    return {softplus, s, beta * fma(-s, s, s)};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    const auto [softplus, s] = dual(x);
+    return (x * s - softplus) * reciprocal(beta);
+  }
+};
+
+// mish(x) = x * tanh(softplus(x)) = x * t, t = (1 - u^2) / (1 + u^2) with u = 1 - sigmoid(x);
+// written so that nothing cancels in the tails. Derivative t + x*t', t' = 4*s*u^2 / (1 + u^2)^2
+template <class M>
+struct Mish {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "mish";
+  FUSED_ACTS_INLINE Real value(Real x) const { return parts(x).mish; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const Parts p = parts(x);
+    return {p.mish, fma(p.swish, p.bend, p.t)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const Parts p = parts(x);
+    const Real tilt = fma(p.s, fma(p.u * p.u, Real(4.0f) * p.weight, Real(-2.0f)), p.u);
+    return {p.mish, fma(p.swish, p.bend, p.t), p.s * p.bend * fma(bounded(x), tilt, Real(2.0f))};
+  }
+
+ private:
+  struct Parts {
+    Real mish, swish, s, u, t, weight, bend;  // t' = s * bend
+  };
+  static FUSED_ACTS_INLINE Parts parts(Real x) {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    const Real u = Real(1.0f) - s, u2 = u * u;
+    const Real weight = reciprocal(Real(1.0f) + u2), factor = (Real(1.0f) + u) * weight;
+    return {swish * factor, swish, s, u, s * factor, weight, Real(4.0f) * u2 * weight * weight};
   }
 };
 

@@ -43,7 +43,9 @@ void run_on_cuda(const Tensor& input, Launch launch) {
 
 void split(const Operand& packed, Layout layout, const GluArgs& args, Operand* gate, Operand* up) {
   const int64_t second = layout == Layout::kInterleaved ? 1 : args.cols;
-  *gate = *up = packed;
+  *gate = packed;
+  if (layout == Layout::kAlone) return;
+  *up = packed;
   Operand* behind = layout == Layout::kUpGate ? gate : up;
   behind->data = static_cast<char*>(packed.data) + second * dtype_size(args.dtype);
 }
@@ -57,11 +59,16 @@ Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64
   if (layout < 0 || layout >= static_cast<int64_t>(Layout::kCount))
     fail<ValueError>("layout: expected an index below ", static_cast<int64_t>(Layout::kCount),
                      ", got ", layout);
+  const bool alone = static_cast<Layout>(layout) == Layout::kAlone;
+  if (alone != is_alone(static_cast<Variant>(variant)))
+    fail<ValueError>("layout: expected ", static_cast<int64_t>(Layout::kAlone),
+                     " for activations alone and only for them, got ", layout);
+  if (alone && up) fail<ValueError>("up: expected none for an activation alone");
   const DType dtype = checked_dtype(gate, name);
   if (gate.dim() == 0)
     fail<ValueError>(name, ": expected at least one dimension, got a 0-d tensor");
   const int64_t width = gate.size(gate.dim() - 1);
-  if (!up && width % 2 != 0)
+  if (!up && !alone && width % 2 != 0)
     fail<ValueError>("x: expected an even last dimension, gate and up packed, got shape ",
                      shape_of(gate));
   check_device(gate, name);
@@ -72,7 +79,7 @@ Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64
   args.variant = static_cast<Variant>(variant);
   args.dtype = dtype;
   args.rows = width == 0 ? 0 : gate.numel() / width;
-  args.cols = up ? width : width / 2;
+  args.cols = up || alone ? width : width / 2;
   in.gate = with_row_stride(gate);
   if (up) {
     in.up = with_row_stride(*up);

@@ -7,7 +7,8 @@
 
 namespace fused_acts {
 
-enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kCount };
+// kAlone: not packed, for there is no up.
+enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kAlone, kCount };
 
 // gate and up of a call as operands, and the tensors that hold their memory.
 struct Inputs {
@@ -15,7 +16,7 @@ struct Inputs {
   Tensor gate, up;
 };
 
-// up absent: `gate` is the packed tensor x [..., 2 * cols].
+// up absent: `gate` is the packed tensor x [..., 2 * cols], or x [..., cols] of an activation.
 Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64_t variant,
                       int64_t layout);
 

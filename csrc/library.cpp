@@ -44,7 +44,7 @@ Tensor glu_backward_packed(Tensor grad_out, Tensor x, int64_t variant, int64_t l
   GluArgs& args = in.args;
   check_matches(grad_out, "grad_out", x, "x", args.cols);
   const Tensor grad = with_row_stride(grad_out);
-  Tensor grad_x = empty_like(x, 2 * args.cols);
+  Tensor grad_x = empty_like(x, x.size(x.dim() - 1));
   args.grad_out = operand_of(grad);
   split(operand_of(grad_x), static_cast<Layout>(layout), args, &args.grad_gate, &args.grad_up);
   run(Direction::kBackward, args, x);

@@ -32,6 +32,14 @@ std::vector<std::tuple<std::string, std::string, std::string>> variants() {
   };
 }
 
+std::vector<std::tuple<std::string, std::string>> activations() {
+  return {
+#define FUSED_ACTS_NAMES(name, f, g, parametric_f) {#name, f<Math64>::kName},
+      FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_NAMES)
+#undef FUSED_ACTS_NAMES
+  };
+}
+
 std::map<std::string, std::string> build_info() {
   return {
       {"torch_version", FUSED_ACTS_TORCH_VERSION},
@@ -99,6 +107,7 @@ std::map<std::string, int64_t> launch_plan(const std::string& dtype, int64_t row
 PYBIND11_MODULE(_C, m) {
   namespace py = pybind11;
   m.def("variants", &fused_acts::variants);
+  m.def("activations", &fused_acts::activations);
   m.def("build_info", &fused_acts::build_info);
   m.def("launch_plan", &fused_acts::launch_plan, py::arg("dtype"), py::arg("rows"), py::arg("cols"),
         py::kw_only(), py::arg("layout") = "separate", py::arg("row_stride") = py::none(),

@@ -13,6 +13,7 @@
 //   Real     sigmoid(exponent)
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(x)          for x <= 0
+//   Real           log1p(x)                for 0 <= x <= 1
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -68,6 +69,10 @@ struct Math16 {
     const Real exp = exp2_fast(x * Real(static_cast<float>(kLog2E)));
     const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120);
     return {exp, select(x > Real(-0.25f), near, exp - Real(1.0f))};
+  }
+  static FUSED_ACTS_INLINE Real log1p(Real x) {
+    const Real s = x * reciprocal(x + Real(2.0f));
+    return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
@@ -146,6 +151,12 @@ struct Math32 {
     const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
                                      1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
     return {power * scale, select(x > Real(-0.7f), near, power * scale - Real(1.0f))};
+  }
+  // 2*atanh(x / (2 + x)), by its series
+  static FUSED_ACTS_INLINE Real log1p(Real x) {
+    const Real s = x * reciprocal(x + Real(2.0f));
+    return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11, 2.0f / 13,
+                          2.0f / 15);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -252,6 +263,7 @@ struct Math64 {
   static FUSED_ACTS_INLINE Exponential<double> exponential(double x) {
     return {::exp(x), ::expm1(x)};
   }
+  static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);

@@ -1,7 +1,8 @@
-// The table of gated units: out = f(gate) * g(up). Torch-free.
+// The tables of gated units, out = f(gate) * g(up), and of activations alone, out = f(x).
+// Torch-free.
 //
-// A variant is one row; kernels, launchers and the Python module iterate over the table and know no
-// names.
+// A variant is one row; kernels, launchers and the Python module iterate over the tables and know
+// no names. An activation is a variant without up, whose gate is x.
 #pragma once
 
 #include "activations.h"
@@ -29,11 +30,29 @@
   X(glu_relu, Sigmoid, Relu, Sigmoid)                  \
   X(swiglu_oai, SwishBeta, PlusOne, SwishBeta)
 
+// X(name, f, Alone, f with its parameter)
+#define FUSED_ACTS_ACTIVATIONS(X)                  \
+  X(sigmoid, Sigmoid, Alone, Sigmoid)              \
+  X(tanh, Tanh, Alone, Tanh)                       \
+  X(relu, Relu, Alone, Relu)                       \
+  X(leaky_relu, LeakyRelu, Alone, LeakyRelu)       \
+  X(prelu, LeakyRelu, Alone, LeakyRelu)            \
+  X(elu, Elu, Alone, Elu)                          \
+  X(swish, Swish, Alone, SwishBeta)                \
+  X(gelu, Gelu, Alone, Gelu)                       \
+  X(gelu_tanh, GeluTanh, Alone, GeluTanh)          \
+  X(squared_relu, SquaredRelu, Alone, SquaredRelu) \
+  X(quick_gelu, SwishBeta, Alone, SwishBeta)       \
+  X(softplus, Softplus, Alone, Softplus)           \
+  X(mish, Mish, Alone, Mish)
+
 namespace fused_acts {
 
 enum class Variant : int {
 #define FUSED_ACTS_ENUMERATOR(name, ...) name,
-  FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR)
+  FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR) kActivations,
+  kBeforeActivations = kActivations - 1,
+  FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_ENUMERATOR)
 #undef FUSED_ACTS_ENUMERATOR
       kCount
 };
@@ -65,6 +84,8 @@ constexpr bool is_common(Variant variant) {
   }
 }
 
+constexpr bool is_alone(Variant variant) { return variant >= Variant::kActivations; }
+
 // Calls visitor(Gate<f, g>{}) for one of the common variants.
 template <class Visitor>
 auto visit_common_variant(Variant variant, Visitor&& visitor) {
@@ -80,6 +101,7 @@ template <class Visitor>
 FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
   switch (variant) {
     FUSED_ACTS_VARIANTS(FUSED_ACTS_CASE)
+    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_CASE)
     default:
       __builtin_unreachable();  // library.cpp checks the range
   }
