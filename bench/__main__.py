@@ -1,11 +1,11 @@
-"""`python -m bench [run | targets | launch | digits] [options]`; without a command: run."""
+"""`python -m bench [COMMAND] [options]`; without a command: run."""
 
 import argparse
 import importlib
 import sys
 from pathlib import Path
 
-COMMANDS = ("run", "targets", "launch", "digits")
+COMMANDS = ("run", "targets", "launch", "digits", "ffn", "memory")
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:

@@ -18,7 +18,7 @@ from .competitors import OURS
 from .measure import Failure, Line, Row
 
 Key = TypeVar("Key", bound=Any)
-AnyLine = TypeVar("AnyLine", bound=Line)
+AnyLine = TypeVar("AnyLine")
 MIN_WIDTH = 120
 
 

@@ -1,6 +1,8 @@
 """The public functions: `gated`, and one for each variant, made from the table of variants."""
 
+import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -97,8 +99,10 @@ def _call(
         if given or out is not None:
             return _call_with_options(gate, up, variant, layout, out, given)
         return glu_forward(gate, up, variant, index)
-    except (AttributeError, TypeError, RuntimeError):
+    except (AttributeError, TypeError, RuntimeError) as error:
         # Looked into only after a failure, so that calls on small tensors do not pay for it.
+        if isinstance(error, NotImplementedError) and _registers_shardings():
+            return _call(gate, up, variant, layout, out, given)
         for argument, value in (("gate", gate), ("up", up), ("out", out)):
             if not isinstance(value, Tensor) and (value is not None or argument == "gate"):
                 got = type(value).__name__
@@ -106,6 +110,15 @@ def _call(
         if up is not None and gate.dtype != up.dtype and autocasts(gate):
             return _call(*promoted(gate, up), variant, layout, out, given)
         raise
+
+
+def _registers_shardings() -> bool:
+    """Registers the sharding rules if a DTensor may need them now; whether it did."""
+    rules = "fused_acts.distributed"
+    if rules in sys.modules or "torch.distributed.tensor" not in sys.modules:
+        return False
+    importlib.import_module(rules)
+    return True
 
 
 def _call_with_options(

@@ -144,7 +144,8 @@ def double_backward(
             grads = halves(grads[0], LAYOUTS[call.layout])
         for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), grads, strict=True)):
             if bias is not None:
-                of_rows[index] = grad.unsqueeze(0).flatten(0, -2).sum(0, dtype=bias.dtype)
+                rows = tuple(range(grad.dim()))
+                of_rows[index] = grad.unsqueeze(0).sum(rows, dtype=bias.dtype)
     return out, grad_gate, grad_up, *of_rows, None
 
 
