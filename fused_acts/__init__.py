@@ -1,19 +1,33 @@
 """Fused activations for transformer feed-forward blocks: the GLU family on CPU and CUDA."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fused_acts import functional, nn, reference
+from torch import Tensor
+
+from fused_acts import functional, nn, reference, unary
 from fused_acts._build_info import __version__, show_build
 from fused_acts.dispatch import compile_as
-from fused_acts.functional import GatedFunction, gated, variants
+from fused_acts.functional import gated, variants
+from fused_acts.unary import activation, activations
 
 if TYPE_CHECKING:
 
-    def __getattr__(name: str) -> GatedFunction: ...
+    def __getattr__(name: str) -> Callable[..., Tensor]: ...
 
 
-# swiglu and the others: one function for each variant of the table.
-globals().update(functional.FUNCTIONS)
+# swiglu, gelu and the others: one function for each row of the tables.
+globals().update(unary.FUNCTIONS | functional.FUNCTIONS)
 
-__all__ = ["__version__", "compile_as", "gated", "nn", "reference", "show_build", "variants"]
-__all__ += functional.FUNCTIONS
+__all__ = [
+    "__version__",
+    "activation",
+    "activations",
+    "compile_as",
+    "gated",
+    "nn",
+    "reference",
+    "show_build",
+    "variants",
+]
+__all__ += [*unary.FUNCTIONS, *functional.FUNCTIONS]

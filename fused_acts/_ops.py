@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts.options import Call
-from fused_acts.reference import VARIANTS
+from fused_acts.options import ALONE, Call
+from fused_acts.reference import ACTIVATIONS, VARIANTS
 
 try:
     from fused_acts import _C
@@ -18,9 +18,13 @@ except ImportError as error:
         f"or with `pip install -e .` to import fused_acts from there. It needs torch 2.10 or later."
     ) from error
 
-if _C.variants() != [(name, row.f.__name__, row.g.__name__) for name, row in VARIANTS.items()]:
+_TABLES = (
+    [(name, row.f.__name__, row.g.__name__) for name, row in VARIANTS.items()],
+    [(name, row.f.__name__) for name, row in ACTIVATIONS.items()],
+)
+if (_C.variants(), _C.activations()) != _TABLES:
     raise ImportError(
-        f"fused_acts._C was built from other sources, for the variants {_C.variants()}. "
+        f"fused_acts._C was built from other sources, for {_C.variants()} and {_C.activations()}. "
         f"Build it again with `pip install .` in the source folder."
     )
 
@@ -62,8 +66,8 @@ def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) ->
         raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
 
 
-def out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
-    """Checks the inputs of a gated unit and returns the shape of its output."""
+def out_shape(gate: Tensor, up: Tensor | None, layout: int) -> torch.Size:
+    """Checks the inputs of a unit and returns the shape of its output."""
     name = "x" if up is None else "gate"
     if gate.dtype not in _DTYPES:
         raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {gate.dtype}")
@@ -72,13 +76,17 @@ def out_shape(gate: Tensor, up: Tensor | None) -> torch.Size:
     if up is not None:
         check_matches("up", up, gate.shape, gate)
         return gate.shape
+    if layout == ALONE:
+        return gate.shape
     *rows, width = gate.shape
     if width % 2:
         raise ValueError(f"x: expected an even last dimension, got shape {tuple(gate.shape)}")
     return torch.Size((*rows, width // 2))
 
 
-def check_rows(gate: Tensor, cols: int, rows: Mapping[str, Tensor | None]) -> None:
+def check_rows(
+    gate: Tensor, cols: int, rows: Mapping[str, Tensor | None], packed: bool = True
+) -> None:
     """Checks what all rows share: biases, [cols], packed ones, [2 * cols], or a parameter."""
     real = torch.promote_types(gate.dtype, torch.float32)
     for name, row in rows.items():
@@ -91,76 +99,79 @@ def check_rows(gate: Tensor, cols: int, rows: Mapping[str, Tensor | None]) -> No
         is_bias = name.endswith("bias")
         if not is_bias and row.dim() <= 1 and row.numel() == 1:
             continue
-        shape = (2 * cols if name == "bias" else cols,)
+        shape = (2 * cols if name == "bias" and packed else cols,)
         if tuple(row.shape) != shape:
             expected = f"shape {shape}" + ("" if is_bias else " or a single value")
             raise ValueError(f"{name}: expected {expected}, got {tuple(row.shape)}")
 
 
-def _checked_call(gate: Tensor, up: Tensor | None, *rows: Tensor | None) -> torch.Size:
-    shape = out_shape(gate, up)
+def _checked_call(gate: Tensor, up: Tensor | None, *arguments: Any) -> torch.Size:
+    """arguments: those of an operator from gate_bias to layout."""
+    shape = out_shape(gate, up, arguments[6])
     names = ("gate_bias", "up_bias", "parameter")
-    check_rows(gate, shape[-1], dict(zip(names, rows, strict=True)))
+    check_rows(gate, shape[-1], dict(zip(names, arguments, strict=False)))
     return shape
 
 
 def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    return gate.new_empty(out_shape(gate, up))
+    return gate.new_empty(out_shape(gate, up, layout))
 
 
 def _glu_forward_out(
     gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
 ) -> None:
-    check_matches("out", out, out_shape(gate, up), gate)
+    check_matches("out", out, out_shape(gate, up, layout), gate)
 
 
 def _glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
 ) -> tuple[Tensor, Tensor]:
-    check_matches("grad_out", grad_out, out_shape(gate, up), gate)
+    check_matches("grad_out", grad_out, out_shape(gate, up, 0), gate)
     grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
     return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
 
 
 def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
-    check_matches("grad_out", grad_out, out_shape(x, None), x)
+    check_matches("grad_out", grad_out, out_shape(x, None, layout), x)
     return x.new_empty(x.shape)
 
 
 def _glu_forward_options(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
-    return gate.new_empty(_checked_call(gate, up, *rest[:3]))
+    return gate.new_empty(_checked_call(gate, up, *rest))
 
 
 def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
-    check_matches("out", rest[-1], _checked_call(gate, up, *rest[:3]), gate)
+    check_matches("out", rest[-1], _checked_call(gate, up, *rest), gate)
 
 
-def _sums(gate: Tensor, up: Tensor | None, needs: int) -> Tensor:
+def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
     real = torch.promote_types(gate.dtype, torch.float32)
     kinds = (needs >> 2).bit_count()
-    return gate.new_empty((1, kinds, out_shape(gate, up)[-1]), dtype=real)
+    return gate.new_empty((1, kinds, cols), dtype=real)
 
 
 def _glu_backward_options(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
+    shape = _checked_call(gate, up, *rest)
+    check_matches("grad_out", grad_out, shape, gate)
     needs = rest[-1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
-    return grad_gate, grad_up, _sums(gate, up, needs)
+    return grad_gate, grad_up, _sums(gate, shape[-1], needs)
 
 
 def _glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
-    check_matches("grad_out", grad_out, _checked_call(gate, up, *rest[:3]), gate)
-    return _sums(gate, up, rest[-1])
+    shape = _checked_call(gate, up, *rest)
+    check_matches("grad_out", grad_out, shape, gate)
+    return _sums(gate, shape[-1], rest[-1])
 
 
 def _glu_second(
     grad_out: Tensor | None, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     needs_out, needs_inputs = rest[-2:]
-    shape = _checked_call(gate, up, *rest[2:5])
+    shape = _checked_call(gate, up, *rest[2:])
     return (
         gate.new_empty(shape if needs_out else 0),
         gate.new_empty(gate.shape if needs_inputs else 0),

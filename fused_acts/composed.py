@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import reference
-from fused_acts.options import LAYOUTS, NAMES, Call
+from fused_acts.options import ALONE, LAYOUTS, Call
 
 Tensors = Sequence[Tensor | None]
 
@@ -26,12 +26,20 @@ def forward(
     parameter: Tensor | None,
     call: Call,
 ) -> Tensor:
-    if up is None:
+    if up is None and call.layout != ALONE:
         gate, up = reference.halves(gate, LAYOUTS[call.layout])
     value = call.scalar if parameter is None else parameter
-    compute = reference.eager_unit if call.eager else reference.unit
-    row = reference.VARIANTS[NAMES[call.variant]]
-    return compute(row, gate, up, gate_bias, up_bias, value, call.limit)
+    compute: Any = reference.eager_unit if call.eager else reference.unit
+    row = reference.ROWS[call.variant]
+    result: Tensor = compute(row, gate, up, gate_bias, up_bias, value, call.limit)
+    return result
+
+
+def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
+    """A tensor of the shape of the output."""
+    if up is not None or call.layout == ALONE:
+        return gate
+    return reference.halves(gate, LAYOUTS[call.layout])[0]
 
 
 def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:
@@ -80,7 +88,7 @@ def second(*inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """What torch.ops.fused_acts.glu_second computes, from the same arguments up to the call."""
     grad_out, gate, up, gate_tangent, up_tangent, *rows, call, _, _ = inputs
     if grad_out is None:  # the first result does not depend on it
-        grad_out = gate if up is not None else reference.halves(gate, LAYOUTS[call.layout])[0]
+        grad_out = unit_like(gate, up, call)
 
     def gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None) -> Any:
         return backward(grad_out, gate, up, *rows, call, (True, True, False, False, False))[:2]

@@ -136,7 +136,7 @@ def _call_with_options(
     gate_bias, up_bias, parameter, call = options.parse(NAMES[variant], layout, given)
     tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
     if tensors or call.eager:
-        _ops.check_rows(gate, _ops.out_shape(gate, up)[-1], tensors)
+        _ops.check_rows(gate, _ops.out_shape(gate, up, 0)[-1], tensors)
     if out is not None:
         return autograd.glu_forward_out(gate, up, gate_bias, up_bias, parameter, call, out)
     if call.inplace and torch.is_grad_enabled() and not torch.compiler.is_compiling():

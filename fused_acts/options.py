@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fused_acts.reference import VARIANTS, halves
+from fused_acts.reference import ACTIVATIONS, VARIANTS, Activation, Variant, halves
 
-# The operators take variants and layouts as indices into these.
+# The operators take variants, the activations behind them, and layouts as indices into these.
 NAMES = tuple(VARIANTS)
 LAYOUTS = ("gate_up", "up_gate", "interleaved")
+ALONE = 3  # the layout of an activation's input
 
 _INDEX = {name: index for index, name in enumerate(NAMES)}
 LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
+_ACTIVATION_INDEX = {name: len(NAMES) + index for index, name in enumerate(ACTIVATIONS)}
 _COMMON = ("gate_bias", "up_bias", "bias", "rounding", "inplace_backward")
 
 
@@ -88,6 +90,17 @@ def _biases(options: Mapping[str, Any], layout: str) -> tuple[Tensor | None, Ten
     return halves(bias, layout)
 
 
+def _parameter(
+    row: Variant | Activation, options: Mapping[str, Any]
+) -> tuple[Tensor | None, float]:
+    given = None if row.parameter is None else options.get(row.parameter)
+    if row.parameter is None or given is None:
+        return None, row.default
+    if isinstance(given, Tensor):
+        return given, row.default
+    return None, _number(row.parameter, given)
+
+
 def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
     """Checks the options of `fused_acts.gated` and fills in the variant's defaults.
 
@@ -101,13 +114,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
             )
     gate_bias, up_bias = _biases(options, layout)
 
-    parameter, scalar = None, row.default
-    if row.parameter is not None and (given := options.get(row.parameter)) is not None:
-        if isinstance(given, Tensor):
-            parameter = given
-        else:
-            scalar = _number(row.parameter, given)
-
+    parameter, scalar = _parameter(row, options)
     limit = row.limit
     if "limit" in options:
         limit = None if options["limit"] is None else _number("limit", options["limit"])
@@ -129,6 +136,23 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
     limit = math.inf if limit is None else limit
     call = Call(_INDEX[variant], layout_index(layout), scalar, limit, plain, eager, inplace)
     return Parsed(gate_bias, up_bias, parameter, call)
+
+
+def parse_activation(name: str, bias: Any, options: Mapping[str, Any]) -> Parsed:
+    """Checks the arguments of `fused_acts.activation`, as `parse` does."""
+    index = _ACTIVATION_INDEX.get(name)
+    if index is None:
+        raise unknown("name", name, ACTIVATIONS)
+    row = ACTIVATIONS[name]
+    for option in options:
+        if option != row.parameter:
+            has = f"; it has {row.parameter}" if row.parameter else ""
+            raise TypeError(f"{option}: {name} has no such option{has}")
+    if bias is not None and not isinstance(bias, Tensor):
+        raise TypeError(f"bias: expected a torch.Tensor, got {type(bias).__name__}")
+    parameter, scalar = _parameter(row, options)
+    plain = bias is None and parameter is None and scalar == row.default == 1.0
+    return Parsed(bias, None, parameter, Call(index, ALONE, scalar, math.inf, plain))
 
 
 # The calls that are given no options, by variant and layout.

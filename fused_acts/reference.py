@@ -1,7 +1,7 @@
 """The oracle: every variant in plain torch, apart from the C++, differentiable to any order.
 
-A gated unit is a product of two unary activations, out = f(gate) * g(up). VARIANTS has a row for
-each variant, in the order of csrc/variants.h.
+A gated unit is a product of two unary activations, out = f(gate) * g(up); an activation alone is
+f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/variants.h.
 """
 
 import math
@@ -73,6 +73,20 @@ def gelu_tanh(x: Tensor) -> Tensor:
     return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x))
 
 
+def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """log(1 + exp(beta * x)) / beta"""
+    z = beta * x
+    # Both branches of its gradient stay finite.
+    return (torch.where(z > 0, z, 0.0) + torch.log1p(torch.exp(-z.abs()))) / beta
+
+
+def mish(x: Tensor) -> Tensor:
+    """x * tanh(softplus(x))"""
+    # With s = sigmoid(x) and u = sigmoid(-x), in which nothing cancels.
+    u = torch.sigmoid(-x)
+    return x * torch.sigmoid(x) * (1 + u) / (1 + u * u)
+
+
 class Variant(NamedTuple):
     """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
 
@@ -88,6 +102,16 @@ class Variant(NamedTuple):
     limits: bool = False  # whether there is an option `limit`
     limit: float | None = None  # its value
     layout: str = "gate_up"  # of packed inputs to the variant's own function
+
+
+class Activation(NamedTuple):
+    """An activation alone, f(x); its fields are those of a Variant."""
+
+    f: Callable[..., Tensor]
+    formula: str
+    source: str
+    parameter: str | None = None
+    default: float = 1.0
 
 
 _DAUPHIN = "Dauphin et al. 2017, https://arxiv.org/abs/1612.08083"
@@ -158,6 +182,58 @@ VARIANTS = {
 }
 
 
+_HE_PRELU = "He et al. 2015, https://arxiv.org/abs/1502.01852"
+_MISRA = "Misra 2019, https://arxiv.org/abs/1908.08681"
+_DUGAS = "Dugas et al. 2001; Glorot et al. 2011"
+
+ACTIVATIONS = {
+    "sigmoid": Activation(sigmoid, "1 / (1 + exp(-x))", "Verhulst 1845, the logistic function"),
+    "tanh": Activation(tanh, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "LeCun et al. 1998"),
+    "relu": Activation(relu, "max(x, 0)", "Nair and Hinton 2010"),
+    "leaky_relu": Activation(
+        leaky_relu,
+        "x if x > 0 else negative_slope * x",
+        "Maas et al. 2013",
+        "negative_slope",
+        0.01,
+    ),
+    "prelu": Activation(leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, "slope", 0.25),
+    "elu": Activation(
+        elu,
+        "x if x > 0 else alpha * (exp(x) - 1)",
+        "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
+        "alpha",
+    ),
+    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta"),
+    "gelu": Activation(
+        gelu,
+        "x * (1 + erf(x / sqrt(2))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "gelu_tanh": Activation(
+        gelu_tanh,
+        "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "squared_relu": Activation(
+        squared_relu, "max(x, 0)^2", "So et al. 2021, https://arxiv.org/abs/2109.08668"
+    ),
+    "quick_gelu": Activation(
+        swish,
+        "x * sigmoid(alpha * x)",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+        "alpha",
+        1.702,
+    ),
+    "softplus": Activation(softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta"),
+    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA),
+}
+ROWS: tuple[Variant | Activation, ...] = (
+    *VARIANTS.values(),
+    *ACTIVATIONS.values(),
+)  # by the index that operators take
+
+
 def halves(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     """Views (gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
     if layout == "gate_up":
@@ -179,9 +255,9 @@ def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
 
 
 def unit(
-    row: Variant,
+    row: Variant | Activation,
     gate: Tensor,
-    up: Tensor,
+    up: Tensor | None,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: float | Tensor,
@@ -189,22 +265,27 @@ def unit(
 ) -> Tensor:
     """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)), rounded once.
 
-    Computed in the dtype of gate, or in float32 for 16-bit dtypes.
+    Computed in the dtype of gate, or in float32 for 16-bit dtypes. Without up, f(...) alone.
     """
     real = torch.promote_types(gate.dtype, torch.float32)
     result_dtype = gate.dtype
-    gate, up = gate.to(real), up.to(real)
+    gate = gate.to(real)
     if gate_bias is not None:
         gate = gate + gate_bias.to(real)
-    if up_bias is not None:
-        up = up + up_bias.to(real)
     if limit != math.inf:
         # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
         gate = torch.where(gate > limit, limit, gate)
-        up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
     if isinstance(parameter, Tensor):
         parameter = parameter.to(real)
     f = row.f(gate) if row.parameter is None else row.f(gate, parameter)
+    if up is None:
+        return f.to(result_dtype)
+    assert isinstance(row, Variant)
+    up = up.to(real)
+    if up_bias is not None:
+        up = up + up_bias.to(real)
+    if limit != math.inf:
+        up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
     return (f * row.g(up)).to(result_dtype)
 
 

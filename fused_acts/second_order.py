@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fused_acts import _ops, composed, dispatch
 from fused_acts.dispatch import Gradients
-from fused_acts.options import LAYOUTS, Call
+from fused_acts.options import ALONE, LAYOUTS, Call
 from fused_acts.reference import halves, pack
 
 OPERANDS = 5
@@ -119,12 +119,14 @@ def double_backward(
         return (None,) * (OPERANDS + 1)
     if parameter is not None:
         if grad_out is None:  # the first result does not depend on it
-            grad_out = gate if up is not None else halves(gate, LAYOUTS[call.layout])[0]
+            grad_out = composed.unit_like(gate, up, call)
         return composed.double_backward(grad_grads, grad_out, operands, call)
 
     # What moves with a bias is that of every row.
     gate_tangent, up_tangent, gate_row, up_row, _ = grad_grads
-    if up is None:
+    if call.layout == ALONE:
+        gate_tangent = _add_row(gate, gate_tangent, gate_row)
+    elif up is None:
         if gate_row is not None or up_row is not None:
             zero = torch.zeros_like(up_row if gate_row is None else gate_row)
             gate_row, up_row = (zero if row is None else row for row in (gate_row, up_row))
@@ -140,7 +142,7 @@ def double_backward(
     of_rows: list[Tensor | None] = [None, None]
     if needs_inputs and (gate_bias is not None or up_bias is not None):
         grads: Any = grad_gate, grad_up
-        if up is None:
+        if up is None and call.layout != ALONE:
             grads = halves(grads[0], LAYOUTS[call.layout])
         for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), grads, strict=True)):
             if bias is not None:

@@ -122,7 +122,7 @@ def ops_called_wrongly():
     gate, up, grad_out = operands(4, 6, dtype=F32)
     ops = torch.ops.fused_acts
     return {
-        "variant": (lambda: ops.glu_forward(gate, up, len(VARIANTS), 0), ValueError, "variant"),
+        "variant": (lambda: ops.glu_forward(gate, up, 99, 0), ValueError, "variant"),
         "negative variant": (lambda: ops.glu_forward(gate, up, -1, 0), ValueError, "variant"),
         "layout": (lambda: ops.glu_forward(gate, None, 0, 3), ValueError, "layout"),
         "negative layout": (lambda: ops.glu_forward(gate, None, 0, -1), ValueError, "layout"),
