@@ -46,8 +46,8 @@ FFN_ERROR_RATIO = 1.5
 # sums, norms and the softmax carry that into every element: it is counted in ulps of the largest
 # element of a tensor. Twice what tiny models show (12), whose own error is of the same size.
 MODEL_ULPS = 24.0
-# In bfloat16 both are far from a float32 run, as root mean squares: patched 0.75 to 1.1 times as far
-# as before over families and seeds, mostly less, as one rounding has gone.
+# In bfloat16 both are far from a float32 run, as root mean squares: patched 0.75 to 1.1 times as
+# far as before over families and seeds, mostly less, as one rounding has gone.
 MODEL_ERROR_RATIO = 1.15
 
 
