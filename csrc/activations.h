@@ -294,7 +294,10 @@ template <class M>
 struct Mish {
   using Real = typename M::Real;
   static constexpr const char* kName = "mish";
-  FUSED_ACTS_INLINE Real value(Real x) const { return parts(x).mish; }
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    return swish * M::mish_factor(Real(1.0f) - s);
+  }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const Parts p = parts(x);
     return {p.mish, fma(p.swish, p.bend, p.t)};

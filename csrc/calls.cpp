@@ -13,9 +13,7 @@ namespace {
 constexpr int64_t kGrain = 16384;
 
 void run_on_cpu(Direction direction, const GluArgs& args) {
-  const bool common =
-      direction != Direction::kSecond && !args.has_options() && is_common(args.variant);
-  if (common) {
+  if (direction != Direction::kSecond && cpu::has_dense_loops(args)) {
     const auto kernel = direction == Direction::kForward ? cpu::glu_forward : cpu::glu_backward;
     torch::stable::parallel_for(0, args.rows * args.cols, kGrain,
                                 [&](int64_t begin, int64_t end) { kernel(args, begin, end); });

@@ -84,6 +84,9 @@ struct SumArgs {
 
 namespace cpu {
 
+// Whether a call, forward or backward, is one for the loops below.
+bool has_dense_loops(const GluArgs& args);
+
 // Elements [begin, end) of the flat index row * cols + col; calls on disjoint ranges may run at the
 // same time.
 void glu_forward(const GluArgs& args, int64_t begin, int64_t end);

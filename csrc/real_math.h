@@ -14,6 +14,7 @@
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(x)          for x <= 0
 //   Real           log1p(x)                for 0 <= x <= 1
+//   Real           mish_factor(u)          (1 + u) / (1 + u^2) for 0 <= u <= 1
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -74,6 +75,11 @@ struct Math16 {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
   }
+  // relative error 1.2e-5; a division more would be more than memory leaves time for
+  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
+    return polynomial(u, 1.0000118f, 0.998503089f, -0.969264865f, -1.2341125f, 1.82478595f,
+                      -0.336369276f, -0.511170328f, 0.227626607f);
+  }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
   }
@@ -115,6 +121,12 @@ struct Sum {
   Real high, low;
 };
 
+// z = k*log(2) + rest with |rest| < 0.35
+template <class Real>
+struct Reduced {
+  Real rest, k;
+};
+
 // e^-z = power * 2^-k with power near 1
 template <class Real>
 struct NegativeExp {
@@ -145,18 +157,14 @@ struct Math32 {
     const Real high = x * c;
     return {high, select(Real(1e4f) > abs(high), fma(x, c, -high), Real(0.0f))};
   }
-  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
-    Real scale;
-    const Real power = exp({clamp_below(x, -kFar), Real(0.0f)}, &scale);
-    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
-                                     1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
-    return {power * scale, select(x > Real(-0.7f), near, power * scale - Real(1.0f))};
-  }
   // 2*atanh(x / (2 + x)), by its series
   static FUSED_ACTS_INLINE Real log1p(Real x) {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11, 2.0f / 13,
                           2.0f / 15);
+  }
+  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
+    return (Real(1.0f) + u) * reciprocal(fma(u, u, Real(1.0f)));
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -179,6 +187,13 @@ struct Math32 {
     *scale = far ? 0x1p-64f : 1.0f;
     return exp2(t.high + (far ? 64.0f : 0.0f), t.low);
   }
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
+    Real scale;
+    const Real power = exp({clamp_below(x, -kFar), Real(0.0f)}, &scale);
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
+                                     1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
+    return {power * scale, select(x > Real(-0.7f), near, power * scale - Real(1.0f))};
+  }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
     // sigmoid = 2^a / (2^a + power*2^b) with a = min(k, 0), b = min(-k, 0): no power of two
@@ -196,6 +211,14 @@ struct Math32 {
     const NegativeExp<Real> e = negative_exp({-z.high, -z.low});
     *scale = scale_down(Real(1.0f), -e.k);
     return e.power;
+  }
+  // 2^-k * (1 + e), of which e keeps its bits near 0
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
+    const Reduced<Real> r = reduce({-clamp_below(x, -kFar), Real(0.0f)});
+    const Real e = r.rest * polynomial(r.rest, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120,
+                                       1.0f / 720, -1.0f / 5040);
+    const Real scale = scale_down(Real(1.0f), -r.k);
+    return {fma(scale, e, scale), fma(scale, e, scale - Real(1.0f))};
   }
 #endif
 
@@ -238,10 +261,13 @@ struct Math32 {
     return fma(e, low * Real(0.6931471806f), e);
   }
 #else
-  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+  static FUSED_ACTS_INLINE Reduced<Real> reduce(Exponent z) {
     const Real k = round_to_integer(z.high * Real(static_cast<float>(kLog2E)));
     // log(2) in two parts, the first so short that k times it is exact
-    const Real reduced = fma(k, Real(2.12194440e-4f), fma(k, Real(-0.693359375f), z.high)) + z.low;
+    return {fma(k, Real(2.12194440e-4f), fma(k, Real(-0.693359375f), z.high)) + z.low, k};
+  }
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+    const auto [reduced, k] = reduce(z);
     return {polynomial(reduced, 1.0f, -1.0f, 0.49999994f, -0.16666432f, 0.041668f, -0.008374161f,
                        0.0013843647f),
             k};
@@ -264,6 +290,7 @@ struct Math64 {
     return {::exp(x), ::expm1(x)};
   }
   static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
+  static FUSED_ACTS_INLINE double mish_factor(double u) { return (1.0 + u) / (1.0 + u * u); }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);

@@ -31,20 +31,23 @@
   X(swiglu_oai, SwishBeta, PlusOne, SwishBeta)
 
 // X(name, f, Alone, f with its parameter)
-#define FUSED_ACTS_ACTIVATIONS(X)                  \
+#define FUSED_ACTS_COMMON_ACTIVATIONS(X)           \
   X(sigmoid, Sigmoid, Alone, Sigmoid)              \
   X(tanh, Tanh, Alone, Tanh)                       \
   X(relu, Relu, Alone, Relu)                       \
-  X(leaky_relu, LeakyRelu, Alone, LeakyRelu)       \
-  X(prelu, LeakyRelu, Alone, LeakyRelu)            \
-  X(elu, Elu, Alone, Elu)                          \
-  X(swish, Swish, Alone, SwishBeta)                \
+  X(squared_relu, SquaredRelu, Alone, SquaredRelu) \
   X(gelu, Gelu, Alone, Gelu)                       \
   X(gelu_tanh, GeluTanh, Alone, GeluTanh)          \
-  X(squared_relu, SquaredRelu, Alone, SquaredRelu) \
-  X(quick_gelu, SwishBeta, Alone, SwishBeta)       \
-  X(softplus, Softplus, Alone, Softplus)           \
+  X(swish, Swish, Alone, SwishBeta)                \
   X(mish, Mish, Alone, Mish)
+
+#define FUSED_ACTS_ACTIVATIONS(X)            \
+  FUSED_ACTS_COMMON_ACTIVATIONS(X)           \
+  X(leaky_relu, LeakyRelu, Alone, LeakyRelu) \
+  X(prelu, LeakyRelu, Alone, LeakyRelu)      \
+  X(elu, Elu, Alone, Elu)                    \
+  X(quick_gelu, SwishBeta, Alone, SwishBeta) \
+  X(softplus, Softplus, Alone, Softplus)
 
 namespace fused_acts {
 
@@ -57,6 +60,11 @@ enum class Variant : int {
       kCount
 };
 
+template <template <class> class GType>
+constexpr bool kIsAlone = false;
+template <>
+inline constexpr bool kIsAlone<Alone> = true;
+
 // The pair of activations of a variant, with the math M still to be chosen.
 template <template <class> class FType, template <class> class GType>
 struct Gate {
@@ -64,6 +72,7 @@ struct Gate {
   using F = FType<M>;
   template <class M>
   using G = GType<M>;
+  static constexpr bool kAlone = kIsAlone<GType>;
 };
 
 #define FUSED_ACTS_COMMON_CASE(name, f, g, parametric_f) \
@@ -77,6 +86,7 @@ constexpr bool is_common(Variant variant) {
   switch (variant) {
 #define FUSED_ACTS_TRUE(name, ...) case Variant::name:
     FUSED_ACTS_COMMON_VARIANTS(FUSED_ACTS_TRUE)
+    FUSED_ACTS_COMMON_ACTIVATIONS(FUSED_ACTS_TRUE)
 #undef FUSED_ACTS_TRUE
     return true;
     default:
@@ -86,11 +96,12 @@ constexpr bool is_common(Variant variant) {
 
 constexpr bool is_alone(Variant variant) { return variant >= Variant::kActivations; }
 
-// Calls visitor(Gate<f, g>{}) for one of the common variants.
+// Calls visitor(Gate<f, g>{}) for one of the common ones.
 template <class Visitor>
 auto visit_common_variant(Variant variant, Visitor&& visitor) {
   switch (variant) {
     FUSED_ACTS_COMMON_VARIANTS(FUSED_ACTS_COMMON_CASE)
+    FUSED_ACTS_COMMON_ACTIVATIONS(FUSED_ACTS_COMMON_CASE)
     default:
       __builtin_unreachable();  // callers ask is_common
   }

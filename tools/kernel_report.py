@@ -17,8 +17,9 @@ from pathlib import Path
 
 import roofline
 from machine_code import (
+    ALONE,
     ARCHITECTURES,
-    OUTPUTS,
+    GATED,
     ROOT,
     AnyKernel,
     GeneralKernel,
@@ -57,9 +58,12 @@ def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
         for k in kernels
         if k.is_main and k.dtype in SIXTEEN_BIT
     }
-    for wanted in product(ARCHITECTURES, SIXTEEN_BIT, variants().values(), OUTPUTS):
-        if wanted not in costs:
-            yield f"sm_{' '.join(map(str, wanted))}: no such kernel was found"
+    for architecture, dtype, (names, variant) in product(
+        ARCHITECTURES, SIXTEEN_BIT, variants().items()
+    ):
+        for direction in ALONE if names[1] == "Alone" else GATED:
+            if (architecture, dtype, variant, direction) not in costs:
+                yield f"sm_{architecture} {variant} {direction} {dtype}: no such kernel was found"
     for k in kernels:
         if k.dtype not in SIXTEEN_BIT:
             continue

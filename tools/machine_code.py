@@ -30,8 +30,9 @@ SYMBOL = (
 )
 GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
 DIRECTIONS = ("forward", "backward", "second")
-OUTPUTS = {"forward": 1, "backward": 2, "backward + product": 3}
-INPUTS = {"forward": 2, "backward": 3, "backward + product": 3}
+# {direction: (matrices read, written)} of a gated unit and of an activation alone
+GATED = {"forward": (2, 1), "backward": (3, 2), "backward + product": (3, 3)}
+ALONE = {"forward": (1, 1), "backward": (2, 1)}
 DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
 
 # Per multiprocessor.
@@ -106,6 +107,7 @@ class GeneralKernel(AnyKernel):
 class Kernel(AnyKernel):
     variant: str
     access: str
+    alone: bool
 
     @property
     def name(self) -> str:
@@ -118,8 +120,13 @@ class Kernel(AnyKernel):
         return self.access == "vector" and self.access_bytes == WIDEST[self.architecture]
 
     @property
+    def matrices(self) -> tuple[int, int]:
+        """That it reads and writes."""
+        return (ALONE if self.alone else GATED)[self.direction]
+
+    @property
     def bytes_per_element(self) -> int:
-        return (INPUTS[self.direction] + OUTPUTS[self.direction]) * SIZES[self.dtype]
+        return sum(self.matrices) * SIZES[self.dtype]
 
     @cached_property
     def hot_path(self) -> list[Instruction]:
@@ -140,7 +147,7 @@ class Kernel(AnyKernel):
         """Of a thread on the hot path."""
         stores = [i.access_bits // 8 for i in self.hot_path if i.operation == "STG"]
         stored = sum(width for width in stores if width == max(stores))
-        return stored / SIZES[self.dtype] / OUTPUTS[self.direction]
+        return stored / SIZES[self.dtype] / self.matrices[1]
 
     def per_element(self, operations: str = ".*") -> float:
         """Instructions of the hot path whose operation matches, by element."""
@@ -202,9 +209,9 @@ def run(*command: str) -> str:
 
 
 def variants() -> dict[tuple[str, str], str]:
-    """{(f, g): name} of the common ones in the table of csrc/variants.h."""
-    table = (ROOT / "csrc/variants.h").read_text()
-    common = table[table.index("COMMON_VARIANTS(X)") : table.index("define FUSED_ACTS_VARIANTS")]
+    """{(f, g): name} of the common ones in the tables of csrc/variants.h."""
+    tables = (ROOT / "csrc/variants.h").read_text().split("#define ")
+    common = "".join(table for table in tables if table.startswith("FUSED_ACTS_COMMON"))
     return {(f, g): n for n, f, g in re.findall(r"X\((\w+), (\w+), (\w+), \w+\)", common)}
 
 
@@ -246,7 +253,7 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
             names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
             yield Kernel(
                 architecture, direction, dtype_of(dtype), int(access_bytes), code, *usage[symbol],
-                name_of[names[0], names[-1]], ACCESSES[int(access)],
+                name_of[names[0], names[-1]], ACCESSES[int(access)], names[-1] == "Alone",
             )  # fmt: skip
 
 
@@ -266,7 +273,7 @@ def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel]]:
     kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
-            list(OUTPUTS).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
+            k.alone, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
             k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip

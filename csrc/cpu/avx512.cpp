@@ -50,8 +50,12 @@ struct Loops {
     T* out = static_cast<T*>(out_data);
     const auto step = [=](int64_t i, auto access) __attribute__((always_inline)) {
       using A = decltype(access);
-      store(access, out + i,
-            F<A>{}.value(load(access, gate + i)) * G<A>{}.value(load(access, up + i)));
+      const auto f = F<A>{}.value(load(access, gate + i));
+      if constexpr (Gate::kAlone) {
+        store(access, out + i, f);
+      } else {
+        store(access, out + i, f * G<A>{}.value(load(access, up + i)));
+      }
     };
     streams ? stream_each_vector(out, n, step) : for_each_vector<false>(0, n, step);
   }
@@ -68,12 +72,16 @@ struct Loops {
       using A = decltype(access);
       const auto grad = load(access, grad_out + i);
       const auto f = F<A>{}.dual(load(access, gate + i));
+      if constexpr (Gate::kAlone) {
+        store(access, grad_gate + i, times(f.derivative, grad));
+        return;
+      }
       const auto g = G<A>{}.dual(load(access, up + i));
       store(access, grad_gate + i, times(f.derivative, grad * g.value));
       store(access, grad_up + i, times(g.derivative, grad * f.value));
       if (product) store(access, product + i, f.value * g.value);
     };
-    streams = streams && misalignment(grad_gate) == misalignment(grad_up) &&
+    streams = streams && (Gate::kAlone || misalignment(grad_gate) == misalignment(grad_up)) &&
               (!product || misalignment(grad_gate) == misalignment(product));
     streams ? stream_each_vector(grad_gate, n, step) : for_each_vector<false>(0, n, step);
   }

@@ -66,7 +66,9 @@ GeneralLoop loop_for(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
       return kFloat32;
-    case DType::kFloat16:  // not worth loops of its own
+    case DType::kFloat16:  // not worth loops of its own but for activations alone
+      if constexpr (Gate::kAlone && direction != Direction::kSecond)
+        return run<direction, Float16, Math16, Gate>;
       return [](const GeneralRun& run) { run_in_buffers<Float16>(direction, run, kFloat32); };
     default:
       return run<direction, BFloat16ByHand, Math16, Gate>;

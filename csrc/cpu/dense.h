@@ -17,7 +17,7 @@ struct DenseLoops {
                    void* grad_up, void* product, int64_t n, bool streams);
 };
 
-// Auto-vectorised, for any processor; they do not stream.
+// Auto-vectorised, for any processor; they do not stream. None for activations alone.
 DenseLoops portable_loops(Variant variant, DType dtype);
 
 // For processors with AVX-512 (F, BW, DQ, VL); null for float64, whose functions are scalar.

@@ -7,10 +7,13 @@
 namespace fused_acts::cpu {
 namespace {
 
+bool uses_avx512(const GluArgs& args) {
+  return processor_capability() >= Capability::kAvx512 && args.dtype != DType::kFloat64;
+}
+
 DenseLoops loops_for(const GluArgs& args) {
-  if (processor_capability() >= Capability::kAvx512 && args.dtype != DType::kFloat64)
-    return avx512_loops(args.variant, args.dtype);
-  return portable_loops(args.variant, args.dtype);
+  return uses_avx512(args) ? avx512_loops(args.variant, args.dtype)
+                           : portable_loops(args.variant, args.dtype);
 }
 
 // Whether a call that touches so many bytes should write past the caches. From about the size of a
@@ -40,9 +43,14 @@ void for_each_run(int64_t cols, bool tiles, int64_t begin, int64_t end, Visitor&
 
 }  // namespace
 
+bool has_dense_loops(const GluArgs& args) {
+  return !args.has_options() && is_common(args.variant) &&
+         (!is_alone(args.variant) || uses_avx512(args));
+}
+
 void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
   const DenseLoops loops = loops_for(args);
-  const bool streams = args.step == 1 && should_stream(args, 3);
+  const bool streams = args.step == 1 && should_stream(args, is_alone(args.variant) ? 2 : 3);
   visit_dtype(args.dtype, [&](auto t) {
     using T = decltype(t);
     Reader<T> gate(args.gate, args.step), up(args.up, args.step);
@@ -59,8 +67,9 @@ void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
     using T = decltype(t);
     Reader<T> grad_out(args.grad_out, 1), gate(args.gate, args.step), up(args.up, args.step);
     Writer<T> grad_gate(args.grad_gate, args.step), grad_up(args.grad_up, args.step);
-    const bool tiles = grad_gate.needs_tile() || grad_up.needs_tile();
-    const bool streams = !tiles && should_stream(args, args.product ? 6 : 5);
+    const bool alone = is_alone(args.variant);
+    const bool tiles = grad_gate.needs_tile() || (!alone && grad_up.needs_tile());
+    const bool streams = !tiles && should_stream(args, alone ? 3 : args.product ? 6 : 5);
     for_each_run(args.cols, tiles, begin, end, [&](int64_t row, int64_t col, int64_t n) {
       T* product = static_cast<T*>(args.grad_out.data) + row * args.grad_out.row_stride + col;
       loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n),

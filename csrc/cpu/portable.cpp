@@ -90,9 +90,13 @@ DenseLoops portable_loops(Variant variant, DType dtype) {
   return visit_common_variant(variant, [&](auto gate) {
     return visit_dtype(dtype, [&](auto t) -> DenseLoops {
       using Gate = decltype(gate);
-      using M = typename MathFor<decltype(t)>::type;
-      using L = Loops<decltype(t), typename Gate::template F<M>, typename Gate::template G<M>>;
-      return {L::forward, L::backward};
+      if constexpr (Gate::kAlone) {
+        return {};
+      } else {
+        using M = typename MathFor<decltype(t)>::type;
+        using L = Loops<decltype(t), typename Gate::template F<M>, typename Gate::template G<M>>;
+        return {L::forward, L::backward};
+      }
     });
   });
 }

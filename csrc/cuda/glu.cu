@@ -50,8 +50,10 @@ cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t s
 
 cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
   const LaunchPlan plan = make_plan(args, widest_access());
-  if (args.product && !has_product_kernel(plan.access, plan.access_bytes))
-    return run_general(Direction::kBackward, args, stream);
+  const Direction direction = args.grad_out.data ? Direction::kBackward : Direction::kForward;
+  if ((args.product || is_alone(args.variant)) &&
+      !has_rarer_kernels(plan.access, plan.access_bytes))
+    return run_general(direction, args, stream);
   switch (args.dtype) {
     case DType::kFloat64:
       return launch<double>(args, plan, stream);

@@ -75,6 +75,16 @@ FUSED_ACTS_DEVICE bool fence(const Shape<typename C::Index>& shape, int column) 
   return column > 0 && column % C::kFence == 0 && shape.threads == ~typename C::Index{0} - column;
 }
 
+// Gate and up, or the gate alone.
+template <class Unit, class Pair>
+FUSED_ACTS_DEVICE void load_columns(Pair& x, const char* gate, const char* up) {
+  if constexpr (Unit::kAlone) {
+    load(gate, x.gate_vector);
+  } else {
+    x.load_from(gate, up);
+  }
+}
+
 // The column i of a vector, or the pair of columns i and i + 1 where the arithmetic is in pairs.
 template <class Unit, class T, int kColumns, bool kInterleaved>
 FUSED_ACTS_DEVICE void forward(const GateUp<T, kColumns, kInterleaved>& x, int i,
@@ -112,7 +122,7 @@ FUSED_ACTS_DEVICE void forward_tail(const ForwardParams<Index>& p) {
   const int64_t plain = column * sizeof(T), stepped = plain * p.tail.column_step;
   GateUp<T, 1, false> x;
   Vector<T, 1> out;
-  x.load_from(p.gate + stepped, p.up + stepped);
+  load_columns<Unit>(x, p.gate + stepped, p.up + stepped);
   forward<Unit>(x, 0, out);
   store(out, p.out + plain);
 }
@@ -124,7 +134,7 @@ FUSED_ACTS_DEVICE void backward_tail(const BackwardParams<Index>& p) {
   const int64_t plain = column * sizeof(T), stepped = plain * p.tail.column_step;
   GateUp<T, 1, false> x, grad;
   Vector<T, 1> grad_out;
-  x.load_from(p.gate + stepped, p.up + stepped);
+  load_columns<Unit>(x, p.gate + stepped, p.up + stepped);
   load(p.grad_out + plain, grad_out);
   backward<Unit, kProduct>(grad_out, x, 0, grad);
   grad.store_to(p.grad_gate + stepped, p.grad_up + stepped, p.grad_gate, p.grad_up);
@@ -151,7 +161,8 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
       const int offset = v * step * C::kNextBytes;
-      if (v == 0 || place.has_vector(v, p.shape)) x[v].load_from(gate + offset, up + offset);
+      if (v == 0 || place.has_vector(v, p.shape))
+        load_columns<Unit>(x[v], gate + offset, up + offset);
     }
 #pragma unroll
     for (int v = 0; v < C::kVectors; ++v) {
@@ -186,7 +197,8 @@ __global__ void __launch_bounds__(kBlock, kProduct ? C::kMinBlocksWithProduct : 
     char* grad_out = place.in(p.grad_out, p.grad_out_stride, C::kPlainBytes);
     char* grad_gate = place.in(p.grad_gate, p.grad_gate_stride, C::kBytes, step);
     char* grad_up = place.in(p.grad_up, grad_up_stride, C::kBytes, step);
-    const bool needs_gate = !C::kGeneral || p.grad_gate, needs_up = !C::kGeneral || p.grad_up;
+    const bool needs_gate = !C::kGeneral || p.grad_gate;
+    const bool needs_up = !Unit::kAlone && (!C::kGeneral || p.grad_up);
 
     GateUp<T, C::kColumns, C::kInterleaved> x[C::kVectors];
     Vector<T, C::kColumns> seed[C::kVectors];
@@ -194,7 +206,7 @@ __global__ void __launch_bounds__(kBlock, kProduct ? C::kMinBlocksWithProduct : 
     for (int v = 0; v < C::kVectors; ++v) {
       const int offset = v * step * C::kNextBytes;
       if (v == 0 || place.has_vector(v, p.shape)) {
-        x[v].load_from(gate + offset, up + offset);
+        load_columns<Unit>(x[v], gate + offset, up + offset);
         load(grad_out + v * C::kNextPlainBytes, seed[v]);
       }
     }

@@ -23,13 +23,17 @@ cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStrea
   cudaError_t error = cudaErrorInvalidValue;
   visit_common_variant(args.variant, [&](auto unit) {
     using Unit = decltype(unit);
-    if (args.grad_out.data == nullptr) {
-      error = launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream);
-    } else if (!args.product) {
-      error =
-          launch_kernel(backward_kernel<Unit, Backward, false>, params.backward(), plan, stream);
-    } else if constexpr (has_product_kernel(access, bytes)) {
-      error = launch_kernel(backward_kernel<Unit, Backward, true>, params.backward(), plan, stream);
+    constexpr bool kRarer = has_rarer_kernels(access, bytes);
+    if constexpr (kRarer || !Unit::kAlone) {
+      if (args.grad_out.data == nullptr) {
+        error = launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream);
+      } else if (!args.product) {
+        error =
+            launch_kernel(backward_kernel<Unit, Backward, false>, params.backward(), plan, stream);
+      } else if constexpr (kRarer && !Unit::kAlone) {
+        error =
+            launch_kernel(backward_kernel<Unit, Backward, true>, params.backward(), plan, stream);
+      }
     }
   });
   return error;

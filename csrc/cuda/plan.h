@@ -43,8 +43,9 @@ constexpr int vectors_per_thread(Access access, int access_bytes) {
   return std::clamp(bytes / access_bytes, 1, 4);
 }
 
-// Whether there are kernels that write the product too; where not, a general one does.
-constexpr bool has_product_kernel(Access access, int access_bytes) {
+// Whether there are kernels for activations alone, and such as write the product too; where not, a
+// general one does.
+constexpr bool has_rarer_kernels(Access access, int access_bytes) {
   return access == Access::kVector && !is_general(access_bytes);
 }
 
@@ -63,9 +64,10 @@ inline bool is_common(const GluArgs& args, int columns) {
     return stride < kVectorsEnd / args.rows - 1;
   };
   const auto alike = [&](const Operand& gate, const Operand& up) {
-    return spans_less(gate) && (args.rows == 1 || gate.row_stride == up.row_stride);
+    return spans_less(gate) && (args.rows == 1 || !up.data || gate.row_stride == up.row_stride);
   };
-  const bool both = !args.grad_out.data || (args.grad_gate.data && args.grad_up.data);
+  const bool both =
+      !args.grad_out.data || (args.grad_gate.data && (args.grad_up.data || !args.up.data));
   return both && alike(args.gate, args.up) && alike(args.grad_gate, args.grad_up) &&
          spans_less(args.out) && spans_less(args.grad_out) &&
          args.rows * (args.cols / columns + 128) < kThreadsEnd;
