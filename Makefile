@@ -8,7 +8,7 @@ bin = $(VENV)/bin
 cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*.$(suffix) csrc/*/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format kernel-report clean
+.PHONY: test bench lint format kernel-report gallery clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -32,6 +32,11 @@ format: $(VENV)/lint.done
 kernel-report: $(VENV)/torch.done
 	$(bin)/pip install --quiet nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm matplotlib==3.11.2
 	$(bin)/python tools/kernel_report.py --write
+
+# docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
+gallery: $(VENV)/gallery.done
+	$(bin)/pip install --quiet matplotlib==3.11.2
+	$(bin)/python -m fused_acts.gallery --out docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info fused_acts/*.so

@@ -1,0 +1,131 @@
+"""The page: a table of all at a glance, and a section for each entry."""
+
+import re
+from collections.abc import Sequence
+
+from fused_acts.gallery.entry import Entry
+from fused_acts.gallery.figures import Extreme, Figures, Interval, figures, number
+from fused_acts.gallery.formulas import derivatives
+
+Gallery = dict[Entry, Figures]
+
+FOLDER = "activations"  # of the pictures, beside the page
+
+HEAD = """\
+# Activations
+
+Written by `python -m fused_acts.gallery`: every number and curve on this page comes from the
+library's own forward and backward pass in float64. Some of it, or other parameters:
+`python -m fused_acts.gallery swish --beta 1.7 --out FOLDER`, after
+`pip install 'fused-acts[gallery]'`.
+
+- *Largest* and *smallest derivative*: over all numbers, with the place; "as x -> inf" is
+  approached there and not reached.
+- *Zero-centred*: f(0) = 0 with outputs of both signs around it; *odd*: f(-x) = -f(x) as well.
+- *Saturates*: the derivative goes to 0 on that side without staying there; the level is what f
+  goes to.
+- *Dead*: the derivative stays 0 there, so nothing is learned from such inputs.
+"""
+ALONE = """\
+## Alone
+
+![{names} and their derivatives from -6 to 6]({folder}/{overview})
+"""
+GATED = """\
+## Gated units
+
+out = f(gate) * g(up), so grad_gate = grad_out * f'(gate) * g(up) and
+grad_up = grad_out * f(gate) * g'(up). The range is that of the whole unit; the other columns are
+about f. White is where out is near 0, and the colours are the same in all pictures.
+
+![{names} over gate and up from -6 to 6]({folder}/{overview})
+"""
+COLUMNS = (
+    "range",
+    "largest derivative",
+    "smallest derivative",
+    "zero-centred",
+    "saturates",
+    "dead",
+)
+
+
+def overview_name(gated: bool) -> str:
+    return "all-gated.svg" if gated else "all-alone.svg"
+
+
+def galleries(entries: Sequence[Entry]) -> list[Gallery]:
+    """The activations and the gated units with their figures, those of them that there are."""
+    parts = [[e for e in entries if e.is_gated == gated] for gated in (False, True)]
+    return [{entry: figures(entry) for entry in part} for part in parts if part]
+
+
+def settings(entry: Entry) -> str:
+    return ", ".join(f"{name} = {number(value)}" for name, value in entry.options.items())
+
+
+def extreme(found: Extreme) -> str:
+    return f"{number(found.value)} {found.where}"
+
+
+def with_places(interval: Interval) -> str:
+    """The interval, and where its ends are reached if that is at one point."""
+    ends = (("smallest", interval.low), ("largest", interval.high))
+    places = [f"{name} {end.where}" for name, end in ends if end.at == end.at]
+    return ", ".join([str(interval), *places])
+
+
+def facts(entry: Entry, found: Figures) -> dict[str, str]:
+    """What a section says, and in part the table at the top."""
+    lines = {"formula": f"`{entry.row.formula}`"}
+    lines |= {name: f"`{text}`" for name, text in derivatives(entry).items()}
+    if entry.options:
+        lines["here"] = settings(entry)
+    if found.range_of_unit:
+        lines["range"] = str(found.range_of_unit)
+        lines["range of f"] = with_places(found.range)
+    else:
+        lines["range"] = with_places(found.range)
+    of_f = {
+        "largest derivative": extreme(found.largest),
+        "smallest derivative": extreme(found.smallest),
+        "zero-centred": found.zero_centred,
+        "saturates": found.saturates,
+        "dead": found.dead,
+    }
+    if entry.is_gated:
+        of_f = {name: re.sub(r"\bx\b", "gate", text) for name, text in of_f.items()}
+        lines["range of f"] = re.sub(r"\bx\b", "gate", lines["range of f"])
+    return lines | of_f | {"source": entry.row.source}
+
+
+def table(gallery: Gallery) -> str:
+    lines = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for entry, found in gallery.items():
+        said = facts(entry, found) | {"range": str(found.range_of_unit or found.range)}
+        cells = " | ".join(said[column] for column in COLUMNS)
+        lines.append(f"| [{entry.name}](#{entry.name}) | {cells} |")
+    return "\n".join(lines) + "\n"
+
+
+def section(entry: Entry, found: Figures) -> str:
+    lines = [
+        f"### {entry.name}\n",
+        f"![{entry.name}]({FOLDER}/{entry.name}.svg)\n",
+        "| | |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {text} |" for name, text in facts(entry, found).items()]
+    return "\n".join(lines) + "\n"
+
+
+def page(galleries: Sequence[Gallery]) -> str:
+    parts = [HEAD]
+    for gallery in galleries:
+        gated = next(iter(gallery)).is_gated
+        names = ", ".join(entry.name for entry in gallery)
+        head = GATED if gated else ALONE
+        parts.append(head.format(names=names, folder=FOLDER, overview=overview_name(gated)))
+        parts.append(table(gallery))
+        parts += [section(entry, found) for entry, found in gallery.items()]
+    return "\n".join(parts)
