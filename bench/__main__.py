@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-COMMANDS = ("run", "targets", "launch", "digits", "ffn", "memory")
+COMMANDS = ("run", "targets", "launch", "digits", "ffn", "memory", "activations")
 
 
 def make_parser(command: str) -> argparse.ArgumentParser:

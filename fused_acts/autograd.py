@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 
 from fused_acts import _ops, composed, dispatch
 from fused_acts.dispatch import Gradients, require_grad
-from fused_acts.options import DEFAULTS, IS_PLAIN, Call
+from fused_acts.options import DEFAULTS, Call
 from fused_acts.second_order import OPERANDS, double_backward
 
 
@@ -224,12 +224,12 @@ def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> T
         if dispatch.autocasts(gate):
             gate, up = dispatch.promoted(gate, up)
         return gated(gate, up, None, None, None, DEFAULTS[variant][layout])
+    call = DEFAULTS[variant][layout]
     if _is_grad_enabled() and (gate.requires_grad or (up is not None and up.requires_grad)):
-        return _apply(gate, up, None, None, None, DEFAULTS[variant][layout])
-    if IS_PLAIN[variant]:
+        return _apply(gate, up, None, None, None, call)
+    if call.plain:
         return _ops.glu_forward_op(gate, up, variant, layout)
-    numbers = _ops.numbers(DEFAULTS[variant][layout])
-    return _ops.glu_forward_options_op(gate, up, None, None, None, *numbers)
+    return _ops.glu_forward_options_op(gate, up, None, None, None, *_ops.numbers(call))
 
 
 def glu_forward_out(

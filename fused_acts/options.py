@@ -39,10 +39,6 @@ class Parsed(NamedTuple):
     call: Call
 
 
-# The variants that have no options by default. Where no parameter is given, it is 1.
-IS_PLAIN = tuple(row.default == 1.0 and row.limit is None for row in VARIANTS.values())
-
-
 def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:
     return ValueError(f"{argument}: expected one of {', '.join(names)}, got {name!r}")
 
@@ -51,6 +47,13 @@ def variant_index(variant: str) -> int:
     index = _INDEX.get(variant)
     if index is None:
         raise unknown("variant", variant, NAMES)
+    return index
+
+
+def activation_index(name: str) -> int:
+    index = _ACTIVATION_INDEX.get(name)
+    if index is None:
+        raise unknown("name", name, ACTIVATIONS)
     return index
 
 
@@ -130,7 +133,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
         and up_bias is None
         and parameter is None
         and limit is None
-        and (IS_PLAIN[_INDEX[variant]] and scalar == row.default)
+        and scalar == row.default == 1.0  # what the operators without options have
         and not eager
     )
     limit = math.inf if limit is None else limit
@@ -140,9 +143,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
 
 def parse_activation(name: str, bias: Any, options: Mapping[str, Any]) -> Parsed:
     """Checks the arguments of `fused_acts.activation`, as `parse` does."""
-    index = _ACTIVATION_INDEX.get(name)
-    if index is None:
-        raise unknown("name", name, ACTIVATIONS)
+    index = activation_index(name)
     row = ACTIVATIONS[name]
     for option in options:
         if option != row.parameter:
@@ -155,5 +156,6 @@ def parse_activation(name: str, bias: Any, options: Mapping[str, Any]) -> Parsed
     return Parsed(bias, None, parameter, Call(index, ALONE, scalar, math.inf, plain))
 
 
-# The calls that are given no options, by variant and layout.
+# The calls that are given no options, by variant and layout; an activation has one layout only.
 DEFAULTS = tuple(tuple(parse(name, layout, {}).call for layout in LAYOUTS) for name in NAMES)
+DEFAULTS += tuple((parse_activation(name, None, {}).call,) * (ALONE + 1) for name in ACTIVATIONS)

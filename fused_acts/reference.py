@@ -76,8 +76,9 @@ def gelu_tanh(x: Tensor) -> Tensor:
 def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """log(1 + exp(beta * x)) / beta"""
     z = beta * x
-    # Both branches of its gradient stay finite.
-    return (torch.where(z > 0, z, 0.0) + torch.log1p(torch.exp(-z.abs()))) / beta
+    # Not of |z|, whose gradient is 0 at 0. Both branches of the gradient stay finite.
+    decay = torch.exp(torch.where(z > 0, -z, z))
+    return (torch.where(z > 0, z, 0.0) + torch.log1p(decay)) / beta
 
 
 def mish(x: Tensor) -> Tensor:
@@ -190,6 +191,21 @@ ACTIVATIONS = {
     "sigmoid": Activation(sigmoid, "1 / (1 + exp(-x))", "Verhulst 1845, the logistic function"),
     "tanh": Activation(tanh, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "LeCun et al. 1998"),
     "relu": Activation(relu, "max(x, 0)", "Nair and Hinton 2010"),
+    "squared_relu": Activation(
+        squared_relu, "max(x, 0)^2", "So et al. 2021, https://arxiv.org/abs/2109.08668"
+    ),
+    "gelu": Activation(
+        gelu,
+        "x * (1 + erf(x / sqrt(2))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "gelu_tanh": Activation(
+        gelu_tanh,
+        "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta"),
+    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA),
     "leaky_relu": Activation(
         leaky_relu,
         "x if x > 0 else negative_slope * x",
@@ -204,20 +220,6 @@ ACTIVATIONS = {
         "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
         "alpha",
     ),
-    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta"),
-    "gelu": Activation(
-        gelu,
-        "x * (1 + erf(x / sqrt(2))) / 2",
-        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
-    ),
-    "gelu_tanh": Activation(
-        gelu_tanh,
-        "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
-        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
-    ),
-    "squared_relu": Activation(
-        squared_relu, "max(x, 0)^2", "So et al. 2021, https://arxiv.org/abs/2109.08668"
-    ),
     "quick_gelu": Activation(
         swish,
         "x * sigmoid(alpha * x)",
@@ -226,7 +228,6 @@ ACTIVATIONS = {
         1.702,
     ),
     "softplus": Activation(softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta"),
-    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA),
 }
 ROWS: tuple[Variant | Activation, ...] = (
     *VARIANTS.values(),

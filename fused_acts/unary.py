@@ -1,5 +1,6 @@
 """Activations alone: `activation`, and a function for each, made from the table of activations."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _ops, autograd, dispatch, options
+from fused_acts.options import ALONE
 from fused_acts.reference import ACTIVATIONS
 
 
@@ -34,18 +36,7 @@ def activation(
         ValueError: a shape or device does not match, x is 0-d, or the name is unknown.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
-    if dispatch.autocasts(x):
-        real = torch.promote_types(x.dtype, torch.float32)
-        bias = bias.to(real) if isinstance(bias, Tensor) else bias
-        given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
-    row, _, parameter, call = options.parse_activation(name, bias, given)
-    tensors = {"bias": row, **{n: v for n, v in given.items() if isinstance(v, Tensor)}}
-    _ops.check_rows(x, _ops.out_shape(x, None, options.ALONE)[-1], tensors, packed=False)
-    if out is not None:
-        return autograd.glu_forward_out(x, None, row, None, parameter, call, out)
-    return autograd.gated(x, None, row, None, parameter, call)
+    return _call(x, name, options.activation_index(name), bias, out, given)
 
 
 def activations() -> tuple[str, ...]:
@@ -53,19 +44,67 @@ def activations() -> tuple[str, ...]:
     return tuple(ACTIVATIONS)
 
 
+def _call(
+    x: Tensor,
+    name: str,
+    index: int,
+    bias: Tensor | None,
+    out: Tensor | None,
+    given: dict[str, Any],
+) -> Tensor:
+    try:
+        if bias is None and out is None and not given:
+            return autograd.glu_forward(x, None, index, ALONE)
+        return _call_with_options(x, name, bias, out, given)
+    except (AttributeError, TypeError, RuntimeError):
+        # Looked into only after a failure, so that calls on small tensors do not pay for it.
+        for argument, value in (("x", x), ("out", out)):
+            if not isinstance(value, Tensor) and (value is not None or argument == "x"):
+                got = type(value).__name__
+                raise TypeError(f"{argument}: expected a torch.Tensor, got {got}") from None
+        raise
+
+
+def _call_with_options(
+    x: Tensor, name: str, bias: Tensor | None, out: Tensor | None, given: dict[str, Any]
+) -> Tensor:
+    if dispatch.autocasts(x):
+        real = torch.promote_types(x.dtype, torch.float32)
+        bias = bias.to(real) if isinstance(bias, Tensor) else bias
+        given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
+    row, _, parameter, call = options.parse_activation(name, bias, given)
+    tensors = {"bias": row, **{n: v for n, v in given.items() if isinstance(v, Tensor)}}
+    _ops.check_rows(x, _ops.out_shape(x, None, ALONE)[-1], tensors, packed=False)
+    if out is not None:
+        return autograd.glu_forward_out(x, None, row, None, parameter, call, out)
+    return autograd.gated(x, None, row, None, parameter, call)
+
+
 def _function(name: str) -> Callable[..., Tensor]:
-    row = ACTIVATIONS[name]
+    row, index = ACTIVATIONS[name], options.activation_index(name)
 
     def function(
         x: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None, **given: Any
     ) -> Tensor:
-        return activation(x, name, bias, out=out, **given)
+        return _call(x, name, index, bias, out, given)
 
     _, _, arguments = (activation.__doc__ or "").partition("\n\n")
     function.__doc__ = f"{name}(x) = {row.formula}\n\n    From {row.source}.\n\n{arguments}"
     function.__name__ = function.__qualname__ = name
     function.__module__ = "fused_acts"
+    function.__signature__ = _signature(name, function)  # type: ignore[attr-defined]
     return function
+
+
+def _signature(name: str, function: Callable[..., Any]) -> inspect.Signature:
+    """The parameter by its name, in the place of **given."""
+    row = ACTIVATIONS[name]
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    if row.parameter is not None:
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(row.parameter, keyword, default=row.default))
+    return signature.replace(parameters=parameters)
 
 
 FUNCTIONS = {name: _function(name) for name in ACTIVATIONS}

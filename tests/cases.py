@@ -11,6 +11,8 @@ import fused_acts
 
 VARIANTS = fused_acts.variants()
 FUNCTIONS = {name: (f, g) for name, f, g in fused_acts._C.variants()}
+FUNCTIONS |= {name: (f, "identity") for name, f in fused_acts._C.activations()}  # of an up of 1
+TABLE = fused_acts.reference.VARIANTS | fused_acts.reference.ACTIVATIONS
 PRODUCTS = {"leaky_relu", "squared_relu"}  # functions that multiply once
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES_16 = (torch.bfloat16, torch.float16)
@@ -138,7 +140,7 @@ def forward_backward(
 
 def default_parameter(variant: str, dtype: torch.dtype) -> dict[str, float]:
     """The variant's parameter as an option, rounded to the type of the arithmetic as torch does."""
-    row = fused_acts.reference.VARIANTS[variant]
+    row = TABLE[variant]
     real = torch.promote_types(dtype, torch.float32)
     return {row.parameter: torch.tensor(row.default, dtype=real).item()} if row.parameter else {}
 

@@ -27,6 +27,8 @@ FUNCTIONS = {
     "gelu_tanh": lambda x: (
         x / 2 * (1 + mpmath.tanh(mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)))
     ),
+    "softplus": lambda x: mpmath.log1p(mpmath.exp(PARAMETER * x)) / PARAMETER,
+    "mish": lambda x: x * mpmath.tanh(mpmath.log1p(mpmath.exp(x))),
 }
 POINTS = [sign * x for x in (1e-30, 1e-3, 0.1, 0.5, 1, 2, 3.3, 5, 7.5, 11) for sign in (1, -1)]
 FAR_POINTS = [-13.0, -25.0, -37.0, -80.0, -103.0, 30.0, 1e4]
@@ -42,6 +44,7 @@ def function_of_one(name):
 
 def test_every_function_is_here():
     used = {function for row in reference.VARIANTS.values() for function in (row.f, row.g)}
+    used |= {row.f for row in reference.ACTIVATIONS.values()}
     assert {function.__name__ for function in used} == set(FUNCTIONS)
 
 

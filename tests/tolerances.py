@@ -33,7 +33,7 @@ GRADIENT_FLOOR = 2.0**-8
 FLOAT32_GRADIENT_FLOOR = 1.0
 FLOAT32_GRADIENT_ULPS = 18.0
 FLOAT32_GRADIENT_ULPS_OF = {"gelu": 36.0, "gelu_tanh": 36.0}
-FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0}
+FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0, "softplus": 6.0}
 # Where results below the smallest normal number may be flushed to zero; they are taken to be below
 # if the float32 arithmetic may have put them there: by this, or by what the budget has for it.
 MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}

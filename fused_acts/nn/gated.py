@@ -6,15 +6,46 @@ import torch
 from torch import Tensor
 
 from fused_acts import functional, options
-from fused_acts.reference import VARIANTS
+from fused_acts.reference import VARIANTS, Activation, Variant
 
 
 def check_options(variant: str, layout: str, given: dict[str, Any]) -> None:
     options.variant_index(variant)
     options.parse(variant, layout, given)
+    refuse_tensors(given)
+
+
+def refuse_tensors(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if isinstance(value, Tensor):
             raise TypeError(f"{name}: expected no tensor, which a module would not register")
+
+
+def register_learned(
+    module: torch.nn.Module,
+    row: Variant | Activation,
+    given: dict[str, Any],
+    num_channels: int | None,
+    device: Any,
+    dtype: torch.dtype | None,
+) -> str | None:
+    """Makes the parameter of f a Parameter of the module, if it is to be learned.
+
+    Then takes it out of the options given, and returns its name.
+    """
+    name = row.parameter
+    kind = given.get(name) if name else None
+    if name is None or kind not in ("learned", "per_channel"):
+        return None
+    shape: tuple[int, ...] = ()
+    if kind == "per_channel":
+        if num_channels is None:
+            raise ValueError("num_channels: expected a number for a parameter per channel")
+        shape = (num_channels,)
+    del given[name]
+    value = torch.full(shape, row.default, device=device, dtype=dtype)
+    module.register_parameter(name, torch.nn.Parameter(value))
+    return name
 
 
 class GatedActivation(torch.nn.Module):
@@ -47,20 +78,10 @@ class GatedActivation(torch.nn.Module):
     ) -> None:
         super().__init__()
         options.variant_index(variant)
-        row = VARIANTS[variant]
-        learned = given.get(row.parameter) if row.parameter else None
         self.variant = variant
         self.layout = layout
-        self.learned = row.parameter if learned in ("learned", "per_channel") else None
-        if self.learned is not None:
-            shape: tuple[int, ...] = ()
-            if learned == "per_channel":
-                if num_channels is None:
-                    raise ValueError("num_channels: expected a number for a parameter per channel")
-                shape = (num_channels,)
-            value = torch.full(shape, row.default, device=device, dtype=dtype)
-            del given[self.learned]
-            self.register_parameter(self.learned, torch.nn.Parameter(value))
+        row = VARIANTS[variant]
+        self.learned = register_learned(self, row, given, num_channels, device, dtype)
         check_options(variant, layout, given)
         self.options = given
 

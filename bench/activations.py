@@ -1,0 +1,231 @@
+"""Times activations alone, with a bias and a parameter where torch needs more than one kernel for
+them, against torch's own functions: forward, and forward with backward, fresh outputs."""
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+import fused_acts
+
+from . import report
+from .cases import DTYPES
+from .competitors import EAGER, OURS
+from .machine import busy, describe, usable_cpus
+from .timing import Call, Clock, Label, interleave, make_sampler
+
+# Relative errors in the Euclidean norm that are acceptable: of torch's own roundings in eps of the
+# dtype, and of its sums of thousands of rows and its float32 functions.
+ROUNDINGS, ARITHMETIC = 4.0, 1e-4
+SLOWEST = 1 / 0.95  # of what torch has one kernel for
+TORCH_LABEL: Label = (EAGER, "fresh")
+OWN_LABEL: Label = (OURS, "fresh")
+
+
+@dataclass(frozen=True)
+class Expression:
+    """One activation as it is written with torch."""
+
+    text: str
+    name: str
+    kernels: int  # that torch's forward launches
+    function: Callable[..., Tensor]  # of x and the rows
+    rows: tuple[str, ...] = ()  # options that are tensors, [cols]
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def fused(self, x: Tensor, *rows: Tensor) -> Tensor:
+        given = dict(zip(self.rows, rows, strict=True))
+        result: Tensor = getattr(fused_acts, self.name)(x, **given, **self.numbers)
+        return result
+
+    def exact(self, x: Tensor, *rows: Tensor) -> Tensor:
+        """In the dtype of x."""
+        row = fused_acts.reference.ACTIVATIONS[self.name]
+        given = {**dict(zip(self.rows, rows, strict=True)), **self.numbers}
+        bias = given.pop("bias", None)
+        value = given.get(row.parameter or "", row.default)
+        return fused_acts.reference.unit(row, x, None, bias, None, value, float("inf"))
+
+
+EXPRESSIONS = (
+    Expression("sigmoid(x)", "sigmoid", 1, torch.sigmoid),
+    Expression("tanh(x)", "tanh", 1, torch.tanh),
+    Expression("relu(x)", "relu", 1, F.relu),
+    Expression("leaky_relu(x)", "leaky_relu", 1, F.leaky_relu),
+    Expression("elu(x)", "elu", 1, F.elu),
+    Expression("silu(x)", "swish", 1, F.silu),
+    Expression("gelu(x)", "gelu", 1, F.gelu),
+    Expression("gelu(x, 'tanh')", "gelu_tanh", 1, lambda x: F.gelu(x, approximate="tanh")),
+    Expression("softplus(x)", "softplus", 1, F.softplus),
+    Expression("mish(x)", "mish", 1, F.mish),
+    Expression("prelu(x, slope)", "prelu", 1, F.prelu, ("slope",)),
+    Expression("relu(x).square()", "squared_relu", 2, lambda x: F.relu(x).square()),
+    Expression("x * sigmoid(1.702 * x)", "quick_gelu", 3, lambda x: x * torch.sigmoid(1.702 * x)),
+    Expression(
+        "x * sigmoid(beta * x)", "swish", 3, lambda x, beta: x * torch.sigmoid(beta * x), ("beta",)
+    ),
+    Expression("relu(x + bias)", "relu", 2, lambda x, bias: F.relu(x + bias), ("bias",)),
+    Expression("silu(x + bias)", "swish", 2, lambda x, bias: F.silu(x + bias), ("bias",)),
+    Expression("gelu(x + bias)", "gelu", 2, lambda x, bias: F.gelu(x + bias), ("bias",)),
+    Expression(
+        "gelu(x + bias, 'tanh')",
+        "gelu_tanh",
+        2,
+        lambda x, bias: F.gelu(x + bias, approximate="tanh"),
+        ("bias",),
+    ),
+    Expression(
+        "prelu(x + bias, slope)",
+        "prelu",
+        2,
+        lambda x, bias, slope: F.prelu(x + bias, slope),
+        ("bias", "slope"),
+    ),
+)
+QUICK = ("silu(x)", "gelu(x)", "x * sigmoid(beta * x)", "gelu(x + bias)", "prelu(x + bias, slope)")
+
+
+@dataclass(frozen=True)
+class Time:
+    expression: str
+    kernels: int
+    direction: str
+    threads: int
+    dtype: str
+    rows: int
+    cols: int
+    tensor_bytes: int
+    torch_seconds: float
+    own_seconds: float
+    ratio: float  # of our time to torch's, the median over rounds
+    rounds: int
+
+
+def make_calls(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor], grad_out: Tensor
+) -> dict[str, Call]:
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return function(*tensors)
+
+    def both() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(function(*tensors), tensors, grad_out)
+
+    return {"forward": forward, "forward+backward": both}
+
+
+def make_tensors(
+    expression: Expression, rows: int, cols: int, dtype: torch.dtype, device: torch.device
+) -> tuple[list[Tensor], Tensor]:
+    """[x, *rows] and grad_out."""
+    shapes = [(rows, cols), *[(cols,)] * len(expression.rows)]
+    tensors = [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
+    return tensors, torch.randn(rows, cols, device=device).to(dtype)
+
+
+def check(
+    expression: Expression, tensors: Sequence[Tensor], grad_out: Tensor, result: Sequence[Tensor]
+) -> None:
+    """Raises a RuntimeError where the result is not that of the formula in float64."""
+    wide = [tensor.detach().double().requires_grad_() for tensor in tensors]
+    out = expression.exact(*wide)
+    exact = (out.detach(), *torch.autograd.grad(out, wide, grad_out.double()))
+    for own, right in zip(result, exact, strict=True):
+        error = ((own.double() - right).norm() / right.norm()).item()
+        if not error <= ROUNDINGS * torch.finfo(own.dtype).eps + ARITHMETIC:
+            raise RuntimeError(f"{expression.text}, {own.dtype}: off by {error:.1e}")
+
+
+def times(
+    expression: Expression, dtype: str, rows: int, cols: int, threads: int, args: argparse.Namespace
+) -> Iterator[Time]:
+    tensors, grad_out = make_tensors(expression, rows, cols, DTYPES[dtype], args.device)
+    calls = {
+        TORCH_LABEL: make_calls(expression.function, tensors, grad_out),
+        OWN_LABEL: make_calls(expression.fused, tensors, grad_out),
+    }
+    for direction in ("forward", "forward+backward"):
+        samplers = {
+            label: make_sampler([each[direction]], args.device) for label, each in calls.items()
+        }
+        timings = interleave(samplers, args.seconds, Clock(10 * args.seconds), 10**6)
+        yield Time(
+            expression.text,
+            expression.kernels,
+            direction,
+            threads,
+            dtype,
+            rows,
+            cols,
+            tensors[0].nbytes,
+            timings.seconds(TORCH_LABEL),
+            timings.seconds(OWN_LABEL),
+            timings.ratio(OWN_LABEL, TORCH_LABEL),
+            len(timings.samples[OWN_LABEL]),
+        )
+
+
+def result_tables(results: Sequence[Time]) -> Iterator[Table]:
+    for (direction, threads), group in report.grouped(results, lambda r: (r.direction, r.threads)):
+        columns = list(dict.fromkeys((r.dtype, r.tensor_bytes) for r in group))
+        table = report.plain_table(
+            f"Time relative to torch, {direction}, {threads} thread{'s' * (threads > 1)}",
+            ["torch", "kernels", *(f"{d}\n{report.format_bytes(size)}" for d, size in columns)],
+        )
+        for (text, kernels), line in report.grouped(group, lambda r: (r.expression, r.kernels)):
+            ratios = {(r.dtype, r.tensor_bytes): report.styled_ratio(r.ratio) for r in line}
+            cells: list[str | Text] = [ratios.get(column, "-") for column in columns]
+            table.add_row(text, str(kernels), *cells)
+        yield table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--quick", action="store_true", help="five expressions, bf16 and fp32, one thread")
+    option("--dtypes", nargs="+", choices=DTYPES, help="(all; quick: bf16 fp32)")
+    option("--rows", nargs="+", type=int, metavar="N", help="(16 4096; quick: 16 512)")
+    option("--cols", type=int, default=14336, help="(14336)")
+    option("--only", nargs="+", metavar="NAME", help="activations by name, such as gelu")
+    option("--seconds", type=float, default=0.3, metavar="S", help="for each time (0.3)")
+
+
+def main(args: argparse.Namespace) -> int:
+    console = report.make_console()
+    console.print(report.machine_table(describe(args.device)))
+    if busy():
+        console.print("  The machine is busy: expect noise.\n", style="red")
+    torch.manual_seed(args.seed)
+    dtypes = args.dtypes or (["bf16", "fp32"] if args.quick else list(DTYPES))
+    sizes = args.rows or ([16, 512] if args.quick else [16, 4096])
+    one = bool(args.threads) or args.quick or args.device.type == "cuda" or usable_cpus() < 2
+    counts = [args.threads or 1] if one else [1, 2]
+    chosen = [e for e in EXPRESSIONS if not args.quick or e.text in QUICK]
+    chosen = [e for e in chosen if not args.only or e.name in args.only]
+    for expression in chosen:
+        for dtype in dtypes:
+            tensors, grad_out = make_tensors(expression, 64, 256, DTYPES[dtype], args.device)
+            for function in (expression.fused, expression.function):
+                each = make_calls(function, tensors, grad_out)
+                out, grads = each["forward"](), each["forward+backward"]()
+                check(expression, tensors, grad_out, [out, *grads])  # type: ignore[list-item]
+    results: list[Time] = []
+    for threads in counts:
+        torch.set_num_threads(threads)
+        for expression in chosen:
+            with console.status(f"{expression.text}, {threads} threads"):
+                for dtype in dtypes:
+                    for rows in sizes:
+                        results += times(expression, dtype, rows, args.cols, threads, args)
+            report.write_csv(args.output / "activations.csv", results)  # a stopped run keeps these
+    for table in result_tables(results):
+        console.print(table)
+    slow = [r for r in results if r.kernels == 1 and r.ratio > SLOWEST]
+    alone = sum(r.kernels == 1 for r in results)
+    console.print(f"  slower than 0.95 of torch where torch has one kernel: {len(slow)} of {alone}")
+    console.print(f"  written to {args.output}: activations.csv")
+    return 0

@@ -1,0 +1,266 @@
+"""Activations as modules: torch.nn's in all but the kernel, and the generic one."""
+
+import copy
+import inspect
+import io
+import pickle
+
+import pytest
+import torch
+from activation_cases import ACTIVATIONS, PARAMETRIC, ROWS, TORCH, fused, parameter
+from cases import DEVICES, operands, random, same_bits, to_device
+from option_cases import Operators
+
+import fused_acts
+from fused_acts import nn
+
+# Modules of the same name and arguments in torch.nn and here, and what they compute.
+SAME = [
+    ("Sigmoid", {}, "sigmoid", {}),
+    ("Tanh", {}, "tanh", {}),
+    ("ReLU", {}, "relu", {}),
+    ("LeakyReLU", {}, "leaky_relu", {}),
+    ("LeakyReLU", {"negative_slope": 0.2}, "leaky_relu", {"negative_slope": 0.2}),
+    ("ELU", {}, "elu", {}),
+    ("ELU", {"alpha": 0.7}, "elu", {"alpha": 0.7}),
+    ("SiLU", {}, "swish", {}),
+    ("Mish", {}, "mish", {}),
+    ("GELU", {}, "gelu", {}),
+    ("GELU", {"approximate": "tanh"}, "gelu_tanh", {}),
+    ("Softplus", {}, "softplus", {}),
+    ("Softplus", {"beta": 0.7, "threshold": 30.0}, "softplus", {"beta": 0.7}),
+    ("PReLU", {}, "prelu", {"slope": torch.tensor([0.25])}),
+    ("PReLU", {"num_parameters": 33, "init": 0.1}, "prelu", {"slope": torch.full((33,), 0.1)}),
+]
+INPLACE = ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish")
+
+
+def copies(module):
+    yield module
+    yield copy.deepcopy(module)
+    yield pickle.loads(pickle.dumps(module))
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    yield torch.load(file, weights_only=False)
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", range(len(SAME)))
+def test_drop_in(case, device):
+    """Value and gradients as of torch.nn's, by one kernel for each pass."""
+    kind, arguments, name, options = SAME[case]
+    ours = getattr(nn, kind)(**arguments).to(device)
+    theirs = getattr(torch.nn, kind)(**arguments)
+    assert isinstance(ours, type(theirs)) and repr(ours) == repr(theirs)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x, _, grad_out = operands(6, 33, dtype=torch.float32)
+    results = []
+    for module, where in ((ours, device), (theirs, "cpu")):
+        leaf = to_device(x, where).requires_grad_()
+        with Operators() as operators:
+            out = module(leaf)
+            grads = torch.autograd.grad(out, [leaf, *module.parameters()], grad_out.to(where))
+        results.append([tensor.detach().cpu() for tensor in (out, *grads)])
+        assert len(operators.names) == (2 if module is ours else 0)
+    close(*results)
+    assert same_bits(results[0][0], fused(name, x, options, device=device).out)
+
+
+@pytest.mark.parametrize("case", range(len(SAME)))
+def test_arguments_are_those_of_torch(case):
+    kind, _, _, _ = SAME[case]
+    ours, theirs = (inspect.signature(getattr(n, kind)).parameters for n in (nn, torch.nn))
+    assert list(ours) == list(theirs)
+    for name, argument in ours.items():
+        assert argument.default == theirs[name].default and argument.kind == theirs[name].kind
+    forward = inspect.signature(getattr(nn, kind).forward).parameters
+    assert list(forward) == list(inspect.signature(getattr(torch.nn, kind).forward).parameters)
+
+
+@pytest.mark.parametrize("case", range(len(SAME)))
+def test_copies(case):
+    kind, arguments, _, _ = SAME[case]
+    module = getattr(nn, kind)(**arguments)
+    x, _, _ = operands(6, 33, dtype=torch.float32)
+    for copied in copies(module):
+        assert type(copied) is type(module) and repr(copied) == repr(module)
+        assert same_bits(copied(x).detach(), module(x).detach())
+
+
+def test_states_are_exchanged_with_torch():
+    x, _, _ = operands(6, 33, dtype=torch.float32)
+    ours, theirs = (n.PReLU(33, dtype=torch.float64) for n in (nn, torch.nn))
+    with torch.no_grad():
+        theirs.weight.copy_(torch.linspace(-1, 1, 33))
+    assert not torch.equal(ours(x.double()), theirs(x.double()))
+    ours.load_state_dict(theirs.state_dict())
+    close(ours(x.double()), theirs(x.double()))
+    theirs.reset_parameters()
+    theirs.load_state_dict(ours.state_dict())
+    assert torch.equal(ours.weight, theirs.weight)
+    sequences = [torch.nn.Sequential(torch.nn.Linear(33, 33), n.PReLU(33)) for n in (nn, torch.nn)]
+    sequences[0].load_state_dict(sequences[1].state_dict())
+    close(*(sequence(x) for sequence in sequences))
+
+
+def test_channels_of_prelu_are_the_last_dimension():
+    """In torch they are dimension 1: the same for [rows, cols]."""
+    x, _, _ = operands(2, 5, 33, dtype=torch.float32)
+    module = nn.PReLU(33)
+    with torch.no_grad():
+        module.weight.copy_(torch.linspace(-1, 1, 33))
+        close(module(x), torch.where(x > 0, x, module.weight * x))
+        close(module(x[0]), torch.nn.functional.prelu(x[0], module.weight))
+        close(module(x), torch.nn.functional.prelu(x.mT, module.weight).mT)
+        with pytest.raises(ValueError, match="^slope: .*33"):
+            module(x.mT)
+
+
+@pytest.mark.parametrize("kind", INPLACE)
+def test_inplace_is_refused(kind):
+    with pytest.raises(ValueError, match="^inplace: .*False.*True"):
+        getattr(nn, kind)(inplace=True)
+    assert getattr(nn, kind)(inplace=False).inplace is False
+
+
+def test_bad_arguments_of_torch_modules():
+    for call, match in (
+        (lambda: nn.GELU("sigmoid"), "^approximate: .*none.*tanh.*'sigmoid'"),
+        (lambda: nn.Softplus(threshold=5.0), "^threshold: .*20.*5.0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_attributes_may_be_set_later():
+    x, _, _ = operands(6, 33, dtype=torch.float32)
+    for module, name, value in (
+        (nn.LeakyReLU(), "negative_slope", 0.3),
+        (nn.ELU(), "alpha", 0.3),
+        (nn.Softplus(), "beta", 0.3),
+        (nn.GELU(), "approximate", "tanh"),
+    ):
+        before = module(x)
+        setattr(module, name, value)
+        assert not torch.equal(module(x), before)
+
+
+OWN = [
+    (nn.SquaredReLU, {}, "squared_relu", {}, "SquaredReLU()"),
+    (nn.QuickGELU, {}, "quick_gelu", {}, "QuickGELU()"),
+    (nn.Swish, {}, "swish", {}, "Swish(beta=1.0)"),
+    (nn.Swish, {"beta": 0.7}, "swish", {"beta": 0.7}, "Swish(beta=0.7)"),
+    (nn.Swish, {"beta": "learned"}, "swish", {}, "Swish(beta='learned')"),
+    (
+        nn.Swish,
+        {"beta": "per_channel", "num_channels": 33},
+        "swish",
+        {},
+        "Swish(beta='per_channel', num_channels=33)",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", range(len(OWN)))
+def test_own(case):
+    kind, arguments, name, options, text = OWN[case]
+    module = kind(**arguments)
+    x, _, grad_out = operands(6, 33, dtype=torch.float32)
+    for copied in copies(module):
+        assert repr(copied) == text
+        assert same_bits(copied(x).detach(), fused(name, x, options).out)
+        copied(x.clone().requires_grad_()).backward(grad_out)
+        assert all((learned.grad != 0).all() for learned in copied.parameters())
+    learned = [key for key in arguments if arguments[key] in ("learned", "per_channel")]
+    assert list(module.state_dict()) == learned
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_generic(name):
+    x, bias, grad_out = operands(6, 33, dtype=torch.float32)
+    plain = nn.Activation(name)
+    assert same_bits(plain(x), fused(name, x).out) and not plain.state_dict()
+    assert repr(plain) == f"Activation(name='{name}')"
+
+    biased = nn.Activation(name, bias=True, num_channels=33)
+    assert list(biased.state_dict()) == ["bias"] and (biased.bias == 0).all()
+    with torch.no_grad():
+        biased.bias.copy_(bias[0])
+    expected = fused(name, x, {"bias": bias[0]}, grad_out)
+    for copied in copies(biased):
+        assert repr(copied) == f"Activation(name='{name}', bias=True, num_channels=33)"
+        out = copied(x)
+        (grad,) = torch.autograd.grad(out, copied.bias, grad_out)
+        assert same_bits(out.detach(), expected.out) and same_bits(grad, expected.options["bias"])
+
+
+@pytest.mark.parametrize("kind", ["learned", "per_channel"])
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_generic_with_a_parameter(name, kind):
+    x, _, grad_out = operands(6, 33, dtype=torch.bfloat16)
+    number = nn.Activation(name, **parameter(name, 0.6))
+    assert same_bits(number(x), fused(name, x, parameter(name, 0.6)).out)
+    assert repr(number) == f"Activation(name='{name}', {ROWS[name].parameter}=0.6)"
+
+    module = nn.Activation(name, bias=True, num_channels=33, **parameter(name, kind))
+    own = ROWS[name].parameter
+    assert sorted(module.state_dict()) == sorted([own, "bias"])
+    learned = getattr(module, own)
+    assert learned.shape == ((33,) if kind == "per_channel" else ())
+    assert (learned == ROWS[name].default).all() and learned.dtype == torch.float32
+    rows = {"bias": module.bias.detach(), own: learned.detach()}
+    expected = fused(name, x, rows, grad_out)
+    out = module(x)
+    grads = torch.autograd.grad(out, [module.bias, learned], grad_out)
+    assert same_bits(out.detach(), expected.out)
+    assert all(map(same_bits, grads, expected.options.values()))
+    other = nn.Activation(name, bias=True, num_channels=33, **parameter(name, kind))
+    with torch.no_grad():
+        learned.mul_(1.5)
+    other.load_state_dict(module.state_dict())
+    assert same_bits(other(x).detach(), module(x).detach())
+
+
+def test_generic_checks_its_arguments_at_once():
+    module = nn.Activation
+    for arguments, error, match in (
+        ({"name": "gelu_"}, ValueError, "^name: .*gelu_tanh.*'gelu_'"),
+        ({"name": "gelu", "bias": True}, ValueError, "^num_channels: "),
+        ({"name": "swish", "beta": "per_channel"}, ValueError, "^num_channels: "),
+        ({"name": "swish", "beta": "trained"}, TypeError, "^beta: "),
+        ({"name": "swish", "beta": torch.ones(3)}, TypeError, "^beta: "),
+        ({"name": "swish", "slope": "learned"}, TypeError, "^slope: "),
+        ({"name": "gelu", "alpha": 1.0}, TypeError, "^alpha: "),
+    ):
+        with pytest.raises(error, match=match):
+            module(**arguments)
+
+
+def test_device_and_dtype():
+    module = nn.Activation(
+        "swish", True, num_channels=8, beta="learned", device="meta", dtype=torch.bfloat16
+    )
+    for tensor in module.parameters():
+        assert tensor.device.type == "meta" and tensor.dtype == torch.bfloat16
+    assert nn.Swish("learned", dtype=torch.float64).beta.dtype == torch.float64
+
+
+def test_compiled():
+    torch._dynamo.reset()
+    kinds = [*(getattr(nn, kind)(**given) for kind, given, _, _ in SAME)]
+    block = torch.nn.Sequential(*kinds, nn.Activation("swish", True, num_channels=33))
+    x = random(6, 33, dtype=torch.float32, seed=1)
+    compiled = torch.compile(block, backend="aot_eager", fullgraph=True)
+    assert same_bits(compiled(x).detach(), block(x).detach())
+
+
+def test_every_module_of_torch_is_here():
+    """Under torch's name where torch has the function."""
+    names = {name for _, _, name, _ in SAME} | {name for _, _, name, _, _ in OWN}
+    assert names == set(ACTIVATIONS) == set(TORCH)
+    assert {kind for kind, _, _, _ in SAME} < set(nn.__all__) < set(dir(fused_acts.nn))
