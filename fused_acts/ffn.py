@@ -20,7 +20,7 @@ RECOMPUTE = ("none", "product", "all")
 
 # Tokens at a time where nothing is recorded on the CPU: few enough for their pre-activations to
 # stay in the caches, enough for the products with the weights to be as fast as in one piece.
-_BLOCK = 512
+_BLOCK = 1024
 
 
 def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:

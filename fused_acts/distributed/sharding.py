@@ -1,0 +1,153 @@
+"""Which ways to split the operators over processes need no communication, for DTensor.
+
+DTensor takes the cheapest of these for the placements that it meets, and moves data where none
+fits. Gate, up and what comes of them may be split by any dimension; a packed tensor by columns only
+so that each part holds a gate for each up.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributed.tensor import Partial, Placement, Replicate, Shard
+from torch.distributed.tensor.experimental import register_sharding
+
+# The halves of a packed tensor split alike: each of 2 pieces over all processes.
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from fused_acts import _ops
+from fused_acts.options import LAYOUTS
+
+Arguments = Mapping[str, Any]
+
+
+class _Choice(NamedTuple):
+    """A way to split a call over one dimension of a mesh: the placement of each kind of tensor."""
+
+    unit: Placement  # [..., cols]
+    input: Placement  # [..., cols], or packed [..., 2 * cols]
+    row: Placement  # [cols], what all rows share
+    value: Placement  # a single value
+    sums: Placement  # [1, kinds, cols], sums over the rows
+
+
+# The kind of each argument.
+_KINDS = {
+    **dict.fromkeys(("grad_out", "out"), "unit"),
+    **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
+    **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "row"),
+}
+
+
+def _columns(args: Arguments, inputs: Sequence[Any], layout: str) -> Placement | None:
+    """How inputs are split by columns so that each part is whole, or None."""
+    spec = inputs[0]
+    last = spec.ndim - 1
+    if args.get("up") is not None:
+        return Shard(last)
+    if spec.shape[-1] // 2 % spec.mesh.size():
+        return None
+    if layout == "interleaved":
+        return Shard(last)
+    # A part of both halves each. Offered only where a tensor comes so, because torch takes the way
+    # there for cheaper than it is.
+    strided = _StridedShard(last, split_factor=2)
+    return strided if any(strided in each.placements for each in inputs) else None
+
+
+def _choices(args: Arguments) -> list[_Choice]:
+    inputs = [args[n] for n, kind in _KINDS.items() if kind == "input" and args.get(n) is not None]
+    last = inputs[0].ndim - 1
+    whole = Replicate()
+    choices = [_Choice(whole, whole, whole, whole, whole)]
+    choices += [_Choice(Shard(i), Shard(i), whole, whole, Partial()) for i in range(last)]
+    columns = _columns(args, inputs, LAYOUTS[args.get("layout", 0)])
+    # The gradient of a single value is a sum over columns too; those beside it are not.
+    mixed = args.get("needs", 0) & 16 and _is_value(args["parameter"])
+    if columns is not None and not mixed:
+        choices.append(_Choice(Shard(last), columns, Shard(0), whole, Shard(2)))
+    return choices
+
+
+def _is_value(row: Any) -> bool:
+    return bool(math.prod(row.shape) == 1)
+
+
+def _placement(choice: _Choice, name: str, tensor: Any) -> Placement:
+    kind = _KINDS[name]
+    return choice.value if kind == "row" and _is_value(tensor) else getattr(choice, kind)
+
+
+def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> list[_Choice]:
+    """The choices that leave the tensors written to where they are."""
+    mesh = next(iter(tensors.values())).mesh
+    # torch combines the choices freely over the dimensions of a mesh, and takes one that moves
+    # nothing if there is one.
+    names = written & tensors.keys() if mesh.ndim == 1 else tensors.keys()
+    kept = []
+    for dim in range(mesh.ndim):
+        fitting = [
+            choice
+            for choice in choices
+            if all(tensors[n].placements[dim] == _placement(choice, n, tensors[n]) for n in names)
+        ]
+        if not fitting:
+            name = min(written & tensors.keys())
+            raise ValueError(
+                f"{name}: expected to be placed as the other arguments, because it is written to, "
+                f"got {tensors[name].placements}"
+            )
+        kept += fitting
+    return kept
+
+
+def _shardings(
+    op: torch._ops.OpOverload, results: Callable[[Arguments], Sequence[str | None]], *values: Any
+) -> list[tuple[list[Placement | None], list[Placement | None]]]:
+    """The placements of (results, arguments) that need no communication."""
+    arguments = op._schema.arguments
+    args = {a.name: value for a, value in zip(arguments, values, strict=True)}
+    tensors = {name: args[name] for name in args if name in _KINDS and args[name] is not None}
+    choices = _choices(args)
+    if written := {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}:
+        choices = _keeping(written, choices, tensors)
+    return [
+        (
+            [Replicate() if kind is None else getattr(choice, kind) for kind in results(args)],
+            [_placement(choice, n, args[n]) if n in tensors else None for n in args],
+        )
+        for choice in choices
+    ]
+
+
+def _gradients(args: Arguments) -> list[str | None]:
+    needs = args["needs"]
+    by_up = needs & 2 and args["up"] is not None
+    return ["input" if needs & 1 else None, "input" if by_up else None, "sums"]
+
+
+def _second(args: Arguments) -> list[str | None]:
+    of_inputs = "input" if args["needs_inputs"] else None
+    of_up = of_inputs if args["up"] is not None else None
+    return ["unit" if args["needs_out"] else None, of_inputs, of_up]
+
+
+# The kinds of the results of each operator; None is one that was not asked for, and is empty.
+RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
+    _ops.glu_forward: lambda args: ["unit"],
+    _ops.glu_forward_out: lambda args: [],
+    _ops.glu_backward: lambda args: [
+        "input" if args[need] else None for need in ("needs_gate", "needs_up")
+    ],
+    _ops.glu_backward_packed: lambda args: ["input"],
+    _ops.glu_forward_options: lambda args: ["unit"],
+    _ops.glu_forward_options_out: lambda args: [],
+    _ops.glu_backward_options: _gradients,
+    _ops.glu_backward_inplace: lambda args: ["sums"],
+    _ops.glu_backward_product: lambda args: ["sums"],
+    _ops.glu_second: _second,
+}
+for _op, _results in RESULTS.items():
+    register_sharding(_op)(partial(_shardings, _op, _results))

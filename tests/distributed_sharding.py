@@ -1,0 +1,184 @@
+"""Checks of the sharding rules; test_distributed.py runs each of them in all processes at once."""
+
+import torch
+from cases import pack, random, same_bits
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.debug import CommDebugMode
+
+import fused_acts
+from fused_acts import _ops
+from fused_acts.distributed import sharding
+
+SHAPE = (4, 6, 8)
+COLUMNS = len(SHAPE) - 1
+ROWS = range(COLUMNS)
+
+
+def operands(shape=SHAPE):
+    """gate, up, grad_out; in float64, so that sums in another order are the same."""
+    return [random(*shape, dtype=torch.float64, seed=seed) for seed in (1, 2, 3)]
+
+
+def rows(*names):
+    return {
+        name: random(SHAPE[-1], dtype=torch.float64, seed=7 + i) for i, name in enumerate(names)
+    }
+
+
+def split(tensor, mesh, *placements):
+    return distribute_tensor(tensor, mesh, placements or (Replicate(),) * mesh.ndim)
+
+
+def leaves(tensors):
+    return [tensor.detach().clone().requires_grad_() for tensor in tensors]
+
+
+def run(inputs, options, grad_out, **kwargs):
+    """The output and the gradients by all inputs and options."""
+    inputs, given = leaves(inputs), dict(zip(options, leaves(options.values()), strict=True))
+    out = fused_acts.swiglu(*inputs, **given, **kwargs)
+    out.backward(grad_out)
+    return [out.detach(), *(tensor.grad for tensor in (*inputs, *given.values()))]
+
+
+def check(distributed, single, placements=None):
+    """The same values; those of elements to the last bit, sums as near as float64 is."""
+    if placements is not None:
+        assert [each.placements for each in distributed] == [(p,) for p in placements]
+    for part, whole in zip(distributed, single, strict=True):
+        full = part.full_tensor()
+        assert same_bits(full, whole) if whole.dim() > 1 else torch.allclose(full, whole)
+
+
+def compare(mesh, inputs, places, options, option_places, out_place):
+    """Runs what is split, where nothing may move, and what is whole."""
+    *inputs, grad_out = inputs
+    parts = [split(tensor, mesh, place) for tensor, place in zip(inputs, places, strict=True)]
+    given = {name: split(options[name], mesh, place) for name, place in option_places.items()}
+    grad_part = split(grad_out, mesh, out_place)
+    with CommDebugMode() as communication:
+        distributed = run(parts, given, grad_part)
+    assert communication.get_total_counts() == 0
+    return distributed, run(inputs, options, grad_out)
+
+
+OPTIONS = [(), ("gate_bias",), ("up_bias",), ("gate_bias", "up_bias"), ("beta",)]
+
+
+def check_rows(mesh: DeviceMesh) -> None:
+    """Split by rows: gradients of what all rows share are partial sums."""
+    inputs = operands()
+    for dim in ROWS:
+        for names in OPTIONS:
+            places = dict.fromkeys(names, Replicate())
+            results = compare(mesh, inputs, [Shard(dim)] * 2, rows(*names), places, Shard(dim))
+            check(*results)
+            distributed = results[0]
+            assert [each.placements for each in distributed[:3]] == [(Shard(dim),)] * 3
+            assert all(each.placements[0].is_partial("sum") for each in distributed[3:])
+
+
+def check_columns(mesh: DeviceMesh) -> None:
+    """Split by columns, and the biases with them."""
+    for names in OPTIONS:
+        places = dict.fromkeys(names, Shard(0))
+        split_by = [Shard(COLUMNS)] * 2
+        results = compare(mesh, operands(), split_by, rows(*names), places, Shard(COLUMNS))
+        check(*results, [Shard(COLUMNS)] * 3 + [Shard(0)] * len(names))
+
+
+def check_replicated(mesh: DeviceMesh) -> None:
+    places = {"gate_bias": Replicate()}
+    results = compare(mesh, operands(), [Replicate()] * 2, rows(*places), places, Replicate())
+    check(*results, [Replicate()] * 4)
+
+
+def check_packed(mesh: DeviceMesh) -> None:
+    by_columns(mesh, "interleaved", Shard(COLUMNS))
+
+
+def by_columns(mesh, layout, place):
+    """Packed columns that are split so that each process holds gate and up that match."""
+    gate, up, grad_out = operands()
+    x = pack(gate, up, layout)
+    for names in OPTIONS:
+        given = rows(*names)
+        part = {name: split(given[name], mesh, Shard(0)) for name in names}
+        parts = split(x, mesh, place), split(grad_out, mesh, Shard(COLUMNS))
+        with CommDebugMode() as communication:
+            distributed = run(parts[:1], part, parts[1], layout=layout)
+        assert communication.get_total_counts() == 0
+        single = run([x], given, grad_out, layout=layout)
+        check(distributed, single, [Shard(COLUMNS), place, *[Shard(0)] * len(names)])
+
+
+def check_packed_torn(mesh: DeviceMesh) -> None:
+    inputs = operands()
+    odd = [tensor[..., :5].contiguous() for tensor in inputs]  # [5, 5] of 10 columns for each
+    for layout in ("gate_up", "up_gate"):
+        torn(mesh, layout, inputs, Shard(COLUMNS))
+    torn(mesh, "interleaved", odd, Shard(COLUMNS))
+
+
+def torn(mesh, layout, inputs, place):
+    """Where a part would hold gates without their ups, data is moved first."""
+    *inputs, grad = inputs
+    x = pack(*inputs, layout)
+    parts = split(x, mesh, place), split(grad, mesh)
+    with CommDebugMode() as communication:
+        distributed = run(parts[:1], {}, parts[1], layout=layout)
+    assert communication.get_total_counts() > 0
+    check(distributed, run([x], {}, grad, layout=layout))
+
+
+def check_uneven(mesh: DeviceMesh) -> None:
+    inputs = operands((3, 5))
+    for dim in range(2):
+        check(*compare(mesh, inputs, [Shard(dim)] * 2, {}, {}, Shard(dim)))
+
+
+def check_different_placements(mesh: DeviceMesh) -> None:
+    gate, up, grad_out = operands()
+    given = rows("gate_bias")
+    for places in ((Shard(0), Replicate()), (Shard(0), Shard(COLUMNS)), (Shard(1), Shard(0))):
+        parts = [
+            split(tensor, mesh, place) for tensor, place in zip((gate, up), places, strict=True)
+        ]
+        bias = {"gate_bias": split(given["gate_bias"], mesh, Shard(0))}
+        distributed = run(parts, bias, split(grad_out, mesh))
+        check(distributed, run([gate, up], given, grad_out))
+
+
+def check_single_value(mesh: DeviceMesh) -> None:
+    """The gradient of one parameter for all columns is a sum over those of all processes."""
+    gate, up, grad_out = operands()
+    given = {"beta": torch.tensor(0.5, dtype=torch.float64), **rows("up_bias")}
+    for place, row in ((Shard(COLUMNS), Shard(0)), (Shard(0), Replicate())):
+        parts = [split(tensor, mesh, place) for tensor in (gate, up, grad_out)]
+        part = {"beta": split(given["beta"], mesh), "up_bias": split(given["up_bias"], mesh, row)}
+        distributed = run(parts[:2], part, parts[2])
+        check(distributed, run([gate, up], given, grad_out))
+
+
+def check_two_mesh_dimensions(mesh: DeviceMesh) -> None:
+    two_mesh_dimensions(operands()[:2], Shard(COLUMNS))
+
+
+def two_mesh_dimensions(inputs, columns):
+    """Rows over one and columns over the other."""
+    grad_out = operands()[-1]
+    given = rows("gate_bias", "up_bias")
+    for shape in ((1, 2), (2, 1)):
+        grid = init_device_mesh("cpu", shape)
+        parts = [split(tensor, grid, Shard(0), columns) for tensor in inputs]
+        part = {n: split(row, grid, Replicate(), Shard(0)) for n, row in given.items()}
+        grad_part = split(grad_out, grid, Shard(0), Shard(COLUMNS))
+        with CommDebugMode() as communication:
+            distributed = run(parts, part, grad_part)
+        assert communication.get_total_counts() == 0
+        check(distributed, run(inputs, given, grad_out))
+
+
+def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
+    assert sharding.RESULTS.keys() == _ops._FAKES.keys()
