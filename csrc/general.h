@@ -10,7 +10,7 @@
 
 namespace fused_acts {
 
-// The gradients by gate, up and parameter, and the product whose they are.
+// The gradients by gate, up and parameter, and the product that they are of.
 template <class Real>
 struct Gradients {
   Real gate, up, parameter, product;

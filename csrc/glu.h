@@ -35,10 +35,10 @@ enum class Direction { kForward, kBackward, kSecond };
 // writes grad_gate and grad_up; second reads the tangents of gate and up as well and writes the
 // gradients by grad_out (to out), gate and up of what backward computes, see SecondGradients. What
 // is null is not written, or for grad_out and tangents 0. With `product`, backward also writes what
-// forward does, over grad_out. Consecutive columns of out and grad_out
-// are 1 element apart, those of all others `step` elements: 2 when gate and up (and so their
-// gradients) are interleaved in one packed tensor, with up one element behind gate. A call whose
-// operands are all dense is given as one row.
+// forward does, over grad_out. Consecutive columns of out and grad_out are 1 element apart, those
+// of all others `step` elements: 2 when gate and up (and so their gradients) are interleaved in one
+// packed tensor, with up one element behind gate. A call whose operands are all dense is given as
+// one row.
 struct GluArgs {
   Variant variant;
   DType dtype;

@@ -69,7 +69,8 @@ def dispatcher(
 
 
 def autocasts(gate: Tensor) -> bool:
-    return torch.is_autocast_enabled(gate.device.type)
+    device = gate.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
 
 
 def promoted(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -75,7 +75,7 @@ class _FFN(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:]
         saved = ctx.saved_tensors
         inputs, kept = saved[: ctx.count], saved[ctx.count :]
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or _is_batched(grad_y):
             return None, None, *_differentiable_backward(ctx.call, inputs, needs, grad_y)
         x, gate_bias, up_bias, down, down_bias, *projections = inputs
         needs_x, needs_gate_bias, needs_up_bias, needs_down, needs_down_bias, *needs_weights = needs
@@ -118,10 +118,21 @@ class _FFN(torch.autograd.Function):
         )
 
 
+def _is_batched(tensor: Tensor) -> bool:
+    """Whether several backward passes run as one: is_grads_batched, or vmap."""
+    if torch.compiler.is_compiling():
+        return False
+    batched = torch._C._functorch
+    return bool(batched.is_legacy_batchedtensor(tensor) or batched.is_batchedtensor(tensor))
+
+
 def _differentiable_backward(call: Call, inputs: Any, needs: Any, grad_y: Tensor) -> Any:
-    y = composed(call, *inputs)
+    with torch.enable_grad():
+        # By aliases: one input may be another one, or computed from it.
+        inputs = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+        y = composed(call, *inputs)
     wanted = [tensor for tensor, need in zip(inputs, needs, strict=True) if need]
-    grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=True))
+    grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=torch.is_grad_enabled()))
     return tuple(next(grads) if need else None for need in needs)
 
 
@@ -148,6 +159,11 @@ def _in_blocks(call: Call, x: Tensor, *weights: Any) -> Tensor:
         else:
             torch.addmm(down_bias, product[:n], down.t(), out=out)
     return y
+
+
+def _is_traced() -> bool:
+    """By torch.jit, which would count the blocks once and for all."""
+    return torch._C._get_tracing_state() is not None
 
 
 def gated_ffn(
@@ -178,7 +194,7 @@ def gated_ffn(
             y = _FFN.apply(call, recompute, *inputs)  # type: ignore[no-untyped-call]
         else:
             y = composed(call, *inputs)
-    elif x.device.type == "cpu" and not compiling and rows.shape[0] > _BLOCK:
+    elif x.device.type == "cpu" and rows.shape[0] > _BLOCK and not (compiling or _is_traced()):
         y = _in_blocks(call, *inputs)
     else:
         y = composed(call, *inputs)

@@ -79,3 +79,12 @@ def threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def fresh_dynamo():
+    """Nothing compiled before, and the default form of compilation again afterwards."""
+    torch._dynamo.reset()
+    yield
+    fused_acts.compile_as("kernel")
+    torch._dynamo.reset()

@@ -3,38 +3,14 @@
 import pytest
 import torch
 from cases import PACKED, as_inputs, exact_forward, operands, random, same_bits
+from compile_cases import Graphs
 from option_cases import call, check_call, check_sums, oracle
 from tolerances import FORWARD_ULPS, check
-from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounter
 
 import fused_acts
 
-
-@pytest.fixture(autouse=True)
-def fresh():
-    torch._dynamo.reset()
-    yield
-    fused_acts.compile_as("kernel")
-    torch._dynamo.reset()
-
-
-class Graphs:
-    """A backend that keeps the targets of all graphs, forward and backward, and runs them as is."""
-
-    def __init__(self):
-        self.targets = []
-
-    def compiler(self, graph, _):
-        self.targets += [str(n.target) for n in graph.graph.nodes if n.op == "call_function"]
-        return graph
-
-    def backend(self):
-        return aot_autograd(fw_compiler=self.compiler, bw_compiler=self.compiler)
-
-    def ours(self):
-        return sorted(name for name in self.targets if name.startswith("fused_acts"))
-
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 ROWS = {
     "gate_bias": random(8, dtype=torch.float32, seed=7),

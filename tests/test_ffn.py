@@ -168,6 +168,36 @@ def test_double_backward(form):
     assert gradgradcheck(function, (x, *parameters), **few)
 
 
+@pytest.mark.parametrize("level", LEVELS)
+def test_double_backward_of_inputs_that_depend_on_each_other(level):
+    """A block on itself, gate and up of one weight, an input made from a weight."""
+    ffn = block(recompute=level, packed=False)
+    ffn.up_proj.weight = ffn.gate_proj.weight
+    leaves = [tokens(3).requires_grad_(), *ffn.parameters()]
+    for x in (leaves[0], ffn(leaves[0]), leaves[0] @ ffn.gate_proj.weight[:D_MODEL]):
+        y = ffn(x)
+        plain, recorded = (
+            torch.autograd.grad(y, leaves, tokens(3), retain_graph=True, create_graph=create)
+            for create in (False, True)
+        )
+        assert max(relative(recorded, plain)) < 1e-13
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_many_gradients_at_once(level):
+    ffn, x = block(recompute=level, bias=True), tokens(2).requires_grad_()
+    y = ffn(x)
+    leaves = [x, *ffn.parameters()]
+    grads_y = torch.stack([tokens(2), tokens(2).cos()])
+    each = [torch.autograd.grad(y, leaves, g, retain_graph=True) for g in grads_y]
+    batched = torch.autograd.grad(y, leaves, grads_y, retain_graph=True, is_grads_batched=True)
+    mapped = torch.vmap(lambda g: torch.autograd.grad(y, leaves, g, retain_graph=True))(grads_y)
+    for grads in (batched, mapped):
+        for grad, *expected in zip(grads, *each, strict=True):
+            assert torch.allclose(grad, torch.stack(expected), rtol=1e-12)
+            assert not grad.requires_grad
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (2, 0, 3), (2, 3, 4)])
 def test_shapes(shape):
     ffn, x = block(), torch.randn(*shape, D_MODEL, dtype=torch.float64)
@@ -203,6 +233,20 @@ def test_blocks_of_tokens(form):
         assert same_bits(ffn(x), y)
 
 
+def test_a_traced_block_takes_other_numbers_of_tokens():
+    ffn = block(dtype=torch.float32).requires_grad_(False)
+    x = tokens(functions._BLOCK + 5, dtype=torch.float32)
+    traced = torch.jit.trace(ffn, x)
+    longer = tokens(2 * functions._BLOCK + 7, dtype=torch.float32)
+    assert torch.allclose(traced(longer), ffn(longer), rtol=1e-4, atol=1e-6)
+
+
+def test_meta_device():
+    for packed in (True, False):
+        ffn = GatedFFN(8, 16, bias=True, packed=packed, device="meta")
+        assert ffn(torch.empty(3, 8, device="meta")).shape == (3, 8)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"recompute: expected one of none, product, all, got 'x'"):
         GatedFFN(8, 16, recompute="x")
@@ -212,6 +256,8 @@ def test_bad_arguments():
         GatedFFN(8, 16, "bilinear", limit=1.0)
     with pytest.raises(TypeError, match="beta: expected no tensor"):
         GatedFFN(8, 16, beta=torch.ones(()))
+    with pytest.raises(TypeError, match="inplace_backward: GatedFFN has no such option"):
+        GatedFFN(8, 16, inplace_backward=True)
     with pytest.raises(ValueError, match=r"x: expected \[\.\.\., 24\], got \(3, 8\)"):
         block()(torch.zeros(3, 8))
 

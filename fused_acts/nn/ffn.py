@@ -31,7 +31,7 @@ class GatedFFN(torch.nn.Module):
     kept is what they and the activation keep. load_state_dict takes packed weights and separate
     ones, under the names gate_up_proj; gate_proj, up_proj, down_proj; w1, w3, w2; wi_0, wi_1, wo.
 
-    On the CPU without gradients the block goes through many tokens a few hundred at a time.
+    On the CPU without gradients the block goes through many tokens 1024 at a time.
 
     Shapes: [..., d_model] to [..., d_model].
 
@@ -55,6 +55,8 @@ class GatedFFN(torch.nn.Module):
         if recompute not in ffn.RECOMPUTE:
             raise options.unknown("recompute", recompute, ffn.RECOMPUTE)
         check_options(variant, "gate_up", given)
+        if "inplace_backward" in given:
+            raise TypeError("inplace_backward: GatedFFN has no such option; it works in place")
         self.d_model, self.d_ff = d_model, d_ff
         self.variant, self.recompute, self.options = variant, recompute, given
 
@@ -105,6 +107,7 @@ def _is_plain(linear: torch.nn.Module) -> bool:
         and type(linear.weight) in (torch.nn.Parameter, Tensor)
         and not (linear._forward_hooks or linear._forward_pre_hooks)
         and not (linear._backward_hooks or linear._backward_pre_hooks)
+        and "forward" not in linear.__dict__
     )
 
 
