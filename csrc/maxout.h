@@ -26,14 +26,16 @@ constexpr int64_t infinity_bits(DType dtype) {
                                     : 0x7f80;
 }
 
+template <class Bits>
+constexpr Bits kMostBits = std::numeric_limits<Bits>::max();
+
 // A number, given by its bits, as an integer in the same order: both zeros are equal, and NaN is
 // above all, so that the first of the largest is the one torch.max finds.
 template <class Bits>
 FUSED_ACTS_INLINE Bits order_of(Bits bits, Bits infinity) {
-  constexpr Bits kMost = std::numeric_limits<Bits>::max();
-  const Bits magnitude = static_cast<Bits>(bits & kMost);
+  const Bits magnitude = static_cast<Bits>(bits & kMostBits<Bits>);
   const Bits ordered = bits < 0 ? static_cast<Bits>(-magnitude) : magnitude;
-  return magnitude > infinity ? kMost : ordered;
+  return magnitude > infinity ? kMostBits<Bits> : ordered;
 }
 
 namespace cpu {

@@ -17,7 +17,7 @@ MOST_PIECES = 256  # a winner is a byte
 
 def _select(x: Tensor, winner: Tensor, pieces: int) -> Tensor:
     """x: [..., cols * pieces] -> [..., cols], of each group the one that winner names."""
-    groups: Tensor = x.unflatten(-1, (winner.shape[-1], pieces))  # type: ignore[no-untyped-call]
+    groups: Tensor = x.unflatten(-1, (winner.shape[-1], pieces))
     return groups.gather(-1, winner.long().unsqueeze(-1)).squeeze(-1)
 
 

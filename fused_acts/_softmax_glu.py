@@ -125,7 +125,7 @@ def _tangents_of_gradients(
 
 
 def _plain_gradients(grad_out: Tensor, gate: Tensor, up: Tensor, *_: Any) -> Any:
-    p, _ = _weights(gate, None)
+    p = _weights(gate, None)[0]
     grad_up = p * grad_out.to(p.dtype)
     grad_gate = _centred(p, grad_out.to(p.dtype) * up.to(p.dtype))
     return grad_gate.to(gate.dtype), grad_up.to(gate.dtype)

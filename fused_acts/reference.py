@@ -358,7 +358,7 @@ def gated(
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
     """The largest of each group of `pieces` neighbours along a dimension, in plain torch."""
     dim %= x.dim()
-    groups: Tensor = x.unflatten(dim, (x.shape[dim] // pieces, pieces))  # type: ignore[no-untyped-call]
+    groups: Tensor = x.unflatten(dim, (x.shape[dim] // pieces, pieces))
     return groups.max(dim + 1).values
 
 

@@ -80,7 +80,7 @@ def test_infinities_and_nan(dtype, cols, device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_views(dtype, device):
-    whole = [t for t in operands(6, 80, dtype=dtype)]
+    whole = operands(6, 80, dtype=dtype)
     for view in (
         lambda t: t[:, 1:65],
         lambda t: t[::2, 8:72],
@@ -89,20 +89,16 @@ def test_views(dtype, device):
         lambda t: t[:1].expand(4, -1),
     ):
         views = [view(t) for t in whole]
-        dense = run(*(t.contiguous() for t in views), device)
-        results = run(*views, device)
-        for one, other in zip(results[:1], dense[:1], strict=True):
-            torch.testing.assert_close(one, other)
         check_call(*views, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", ((0, 4), (3, 0), (2, 0, 8)))
 def test_empty(shape, device):
-    gate = torch.zeros(shape, device=device, requires_grad=True)
-    out = fused_acts.softmax_glu(gate, gate)
+    inputs = [torch.zeros(shape, device=device, requires_grad=True) for _ in range(2)]
+    out = fused_acts.softmax_glu(*inputs)
     assert out.shape == shape
-    assert torch.autograd.grad(out.sum(), gate)[0].shape == shape
+    assert all(grad.shape == shape for grad in torch.autograd.grad(out.sum(), inputs))
 
 
 @pytest.mark.parametrize("device", DEVICES)
