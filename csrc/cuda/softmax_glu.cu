@@ -10,6 +10,9 @@ namespace {
 
 constexpr int kWarp = 32;
 constexpr int kMostThreads = 512;
+// Doubles take more registers than that leaves.
+template <class T>
+constexpr int kThreads = sizeof(T) == 8 ? kMostThreads / 2 : kMostThreads;
 constexpr int kAccessBytes = 16;
 constexpr int64_t kMostShared = 96 << 10;   // of a block: two of them fit on a multiprocessor
 constexpr int64_t kUsualShared = 40 << 10;  // to be had without asking
@@ -85,7 +88,8 @@ FUSED_ACTS_DEVICE void for_each_row(const Params& p, Visitor visitor) {
 }
 
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kMostThreads) forward_kernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
+    forward_kernel(const __grid_constant__ Params p) {
   using M = typename MathFor<T>::type;
   using Real = typename M::Real;
   using Columns = Vector<T, kColumns>;
@@ -138,7 +142,8 @@ __global__ void __launch_bounds__(kMostThreads) forward_kernel(const __grid_cons
 }
 
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kMostThreads) backward_kernel(const __grid_constant__ Params p) {
+__global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
+    backward_kernel(const __grid_constant__ Params p) {
   using M = typename MathFor<T>::type;
   using Real = typename M::Real;
   using Columns = Vector<T, kColumns>;
@@ -215,7 +220,7 @@ cudaError_t launch(bool forward, Params p, cudaStream_t stream) {
   dim3 block(kWarp, 8);
   if (vectors > 4 * kWarp) {
     block = dim3(64, 1);
-    while (block.x < kMostThreads && block.x * 4 < vectors) block.x *= 2;
+    while (block.x < kThreads<T> && block.x * 4 < vectors) block.x *= 2;
   }
   // A single 16-bit element lies in a word.
   const int64_t bytes = block.y * vectors * sizeof(Vector<T, kColumns>) * (forward ? 1 : 3);
