@@ -1,10 +1,10 @@
 #include "calls.h"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+
+#include "cuda_call.h"
 
 namespace fused_acts {
 namespace {
@@ -24,18 +24,6 @@ void run_on_cpu(Direction direction, const GluArgs& args) {
       0, tiles, std::max<int64_t>(kGrain / std::max<int64_t>(tile, 1), 1),
       [&](int64_t begin, int64_t end) { cpu::glu_general(direction, args, begin, end); });
 }
-
-#ifdef FUSED_ACTS_WITH_CUDA
-// Calls launch(stream) on the device of `input`.
-template <class Launch>
-void run_on_cuda(const Tensor& input, Launch launch) {
-  const int32_t device = input.get_device_index();
-  const torch::stable::accelerator::DeviceGuard guard(device);
-  void* stream;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(device, &stream));
-  check_cuda(launch(stream));
-}
-#endif
 
 }  // namespace
 

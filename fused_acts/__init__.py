@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fused_acts import functional, nn, reference, unary
 from fused_acts._build_info import __version__, show_build
+from fused_acts._maxout import maxout
+from fused_acts._softmax_glu import softmax, softmax_glu
 from fused_acts.dispatch import compile_as
 from fused_acts.functional import gated, variants
 from fused_acts.unary import activation, activations
@@ -25,9 +27,12 @@ __all__ = [
     "activations",
     "compile_as",
     "gated",
+    "maxout",
     "nn",
     "reference",
     "show_build",
+    "softmax",
+    "softmax_glu",
     "variants",
 ]
 __all__ += [*unary.FUNCTIONS, *functional.FUNCTIONS]

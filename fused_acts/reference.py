@@ -354,3 +354,16 @@ def gated(
     compute = eager_unit if call.eager else unit
     value = call.scalar if parameter is None else parameter
     return compute(row, gate, up, gate_bias, up_bias, value, call.limit)
+
+
+def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
+    """The largest of each group of `pieces` neighbours along a dimension, in plain torch."""
+    dim %= x.dim()
+    groups: Tensor = x.unflatten(dim, (x.shape[dim] // pieces, pieces))
+    return groups.max(dim + 1).values
+
+
+def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
+    """softmax(gate) * up over the last dimension in plain torch, with one rounding."""
+    real = torch.promote_types(gate.dtype, torch.float32)
+    return (torch.softmax(gate.to(real), -1) * up.to(real)).to(gate.dtype)

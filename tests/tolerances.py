@@ -34,6 +34,15 @@ FLOAT32_GRADIENT_FLOOR = 1.0
 FLOAT32_GRADIENT_ULPS = 18.0
 FLOAT32_GRADIENT_ULPS_OF = {"gelu": 36.0, "gelu_tanh": 36.0}
 FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0, "softplus": 6.0}
+# softmax_glu forward and by up, and by gate in ulps of what is subtracted in it. In float32 the
+# difference from the largest gate is rounded by half an ulp of its size, and its exponential takes
+# that on: 2.0**-24 times the 40 that test rows reach, or 40 ulp, as in torch, whose sum adds more.
+SOFTMAX_GLU_ULPS = {
+    torch.bfloat16: 0.55,
+    torch.float16: 0.55,
+    torch.float32: 48.0,
+    torch.float64: FLOAT64_ULPS,
+}
 # Where results below the smallest normal number may be flushed to zero; they are taken to be below
 # if the float32 arithmetic may have put them there: by this, or by what the budget has for it.
 MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}
