@@ -1,21 +1,20 @@
 """Times activations alone, with a bias and a parameter where torch needs more than one kernel for
-them, against torch's own functions: forward, and forward with backward, fresh outputs."""
+them, maxout and softmax_glu, against torch's own functions: forward, and forward with backward,
+fresh outputs."""
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-import fused_acts
-
 from . import report
 from .cases import DTYPES
 from .competitors import EAGER, OURS
+from .expressions import EXPRESSIONS, QUICK, Expression
 from .machine import busy, describe, usable_cpus
 from .timing import Call, Clock, Label, interleave, make_sampler
 
@@ -25,69 +24,6 @@ ROUNDINGS, ARITHMETIC = 4.0, 1e-4
 SLOWEST = 1 / 0.95  # of what torch has one kernel for
 TORCH_LABEL: Label = (EAGER, "fresh")
 OWN_LABEL: Label = (OURS, "fresh")
-
-
-@dataclass(frozen=True)
-class Expression:
-    """One activation as it is written with torch."""
-
-    text: str
-    name: str
-    kernels: int  # that torch's forward launches
-    function: Callable[..., Tensor]  # of x and the rows
-    rows: tuple[str, ...] = ()  # options that are tensors, [cols]
-    numbers: Mapping[str, float] = field(default_factory=dict)
-
-    def fused(self, x: Tensor, *rows: Tensor) -> Tensor:
-        given = dict(zip(self.rows, rows, strict=True))
-        result: Tensor = getattr(fused_acts, self.name)(x, **given, **self.numbers)
-        return result
-
-    def exact(self, x: Tensor, *rows: Tensor) -> Tensor:
-        """In the dtype of x."""
-        row = fused_acts.reference.ACTIVATIONS[self.name]
-        given = {**dict(zip(self.rows, rows, strict=True)), **self.numbers}
-        bias = given.pop("bias", None)
-        value = given.get(row.parameter or "", row.default)
-        return fused_acts.reference.unit(row, x, None, bias, None, value, float("inf"))
-
-
-EXPRESSIONS = (
-    Expression("sigmoid(x)", "sigmoid", 1, torch.sigmoid),
-    Expression("tanh(x)", "tanh", 1, torch.tanh),
-    Expression("relu(x)", "relu", 1, F.relu),
-    Expression("leaky_relu(x)", "leaky_relu", 1, F.leaky_relu),
-    Expression("elu(x)", "elu", 1, F.elu),
-    Expression("silu(x)", "swish", 1, F.silu),
-    Expression("gelu(x)", "gelu", 1, F.gelu),
-    Expression("gelu(x, 'tanh')", "gelu_tanh", 1, lambda x: F.gelu(x, approximate="tanh")),
-    Expression("softplus(x)", "softplus", 1, F.softplus),
-    Expression("mish(x)", "mish", 1, F.mish),
-    Expression("prelu(x, slope)", "prelu", 1, F.prelu, ("slope",)),
-    Expression("relu(x).square()", "squared_relu", 2, lambda x: F.relu(x).square()),
-    Expression("x * sigmoid(1.702 * x)", "quick_gelu", 3, lambda x: x * torch.sigmoid(1.702 * x)),
-    Expression(
-        "x * sigmoid(beta * x)", "swish", 3, lambda x, beta: x * torch.sigmoid(beta * x), ("beta",)
-    ),
-    Expression("relu(x + bias)", "relu", 2, lambda x, bias: F.relu(x + bias), ("bias",)),
-    Expression("silu(x + bias)", "swish", 2, lambda x, bias: F.silu(x + bias), ("bias",)),
-    Expression("gelu(x + bias)", "gelu", 2, lambda x, bias: F.gelu(x + bias), ("bias",)),
-    Expression(
-        "gelu(x + bias, 'tanh')",
-        "gelu_tanh",
-        2,
-        lambda x, bias: F.gelu(x + bias, approximate="tanh"),
-        ("bias",),
-    ),
-    Expression(
-        "prelu(x + bias, slope)",
-        "prelu",
-        2,
-        lambda x, bias, slope: F.prelu(x + bias, slope),
-        ("bias", "slope"),
-    ),
-)
-QUICK = ("silu(x)", "gelu(x)", "x * sigmoid(beta * x)", "gelu(x + bias)", "prelu(x + bias, slope)")
 
 
 @dataclass(frozen=True)
@@ -122,10 +58,18 @@ def make_calls(
 def make_tensors(
     expression: Expression, rows: int, cols: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[list[Tensor], Tensor]:
-    """[x, *rows] and grad_out."""
-    shapes = [(rows, cols), *[(cols,)] * len(expression.rows)]
+    """[x, *others] and grad_out; x is a little narrower where pieces do not divide cols."""
+    pieces = expression.numbers.get("pieces", 1)
+    groups = cols // pieces
+    whole = (rows, groups * pieces)
+    shapes = [whole, *(whole if name == "up" else (cols,) for name in expression.others)]
     tensors = [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
-    return tensors, torch.randn(rows, cols, device=device).to(dtype)
+    return tensors, torch.randn(rows, groups, device=device).to(dtype)
+
+
+def distinct(like: Tensor) -> Tensor:
+    """[-4, 4) in each row in some order, no number twice, so that no two are the largest."""
+    return torch.rand(like.shape, device=like.device).argsort(-1) * (8 / 256) - 4
 
 
 def check(
@@ -162,7 +106,7 @@ def times(
             dtype,
             rows,
             cols,
-            tensors[0].nbytes,
+            rows * cols * tensors[0].element_size(),
             timings.seconds(TORCH_LABEL),
             timings.seconds(OWN_LABEL),
             timings.ratio(OWN_LABEL, TORCH_LABEL),
@@ -186,11 +130,11 @@ def result_tables(results: Sequence[Time]) -> Iterator[Table]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
-    option("--quick", action="store_true", help="five expressions, bf16 and fp32, one thread")
+    option("--quick", action="store_true", help="seven expressions, bf16 and fp32, one thread")
     option("--dtypes", nargs="+", choices=DTYPES, help="(all; quick: bf16 fp32)")
     option("--rows", nargs="+", type=int, metavar="N", help="(16 4096; quick: 16 512)")
     option("--cols", type=int, default=14336, help="(14336)")
-    option("--only", nargs="+", metavar="NAME", help="activations by name, such as gelu")
+    option("--only", nargs="+", metavar="NAME", help="functions by name, such as gelu")
     option("--seconds", type=float, default=0.3, metavar="S", help="for each time (0.3)")
 
 
@@ -209,6 +153,7 @@ def main(args: argparse.Namespace) -> int:
     for expression in chosen:
         for dtype in dtypes:
             tensors, grad_out = make_tensors(expression, 64, 256, DTYPES[dtype], args.device)
+            tensors[0].detach().copy_(distinct(tensors[0]))
             for function in (expression.fused, expression.function):
                 each = make_calls(function, tensors, grad_out)
                 out, grads = each["forward"](), each["forward+backward"]()

@@ -121,18 +121,13 @@ struct Elu {
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     const auto above = x > Real(0.0f);
-    const auto [exp, expm1] = M::exponential(negative_part(x));
+    const auto [exp, expm1] = M::exponential(positive_part(-x));
     const Real slope = alpha * exp;
-    return {select(above, x, alpha * expm1), select(above, Real(1.0f), slope),
+    return {select(above, x, alpha * copy_sign(expm1, x)), select(above, Real(1.0f), slope),
             select(not_below_or_zero(-x), slope, Real(0.0f))};  // 0 at 0, as torch has it
   }
   FUSED_ACTS_INLINE Real by_parameter(Real x) const {
-    return M::exponential(negative_part(x)).expm1;
-  }
-
- private:
-  static FUSED_ACTS_INLINE Real negative_part(Real x) {
-    return select(x > Real(0.0f), Real(0.0f), x);
+    return copy_sign(M::exponential(positive_part(-x)).expm1, x);
   }
 };
 
@@ -144,9 +139,9 @@ struct Tanh {
   static constexpr const char* kName = "tanh";
   FUSED_ACTS_INLINE Real value(Real x) const { return dual(x).value; }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [exp, expm1] = M::exponential(abs(x) * Real(-2.0f));
-    const Real weight = reciprocal(expm1 + Real(2.0f));
-    return {copy_sign(expm1 * weight, x), Real(4.0f) * exp * weight * weight};
+    const auto [exp, expm1] = M::exponential(abs(x + x));
+    const Real sum = expm1 + Real(2.0f), weight = reciprocal(sum);
+    return {copy_sign(M::quotient(expm1, sum), x), Real(4.0f) * exp * weight * weight};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     const auto [tanh, derivative] = dual(x);
@@ -273,7 +268,7 @@ struct Softplus {
   FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
   FUSED_ACTS_INLINE Real value(Real x) const {
     const Real z = beta * x;
-    return (positive_part(z) + M::log1p(M::exponential(-abs(z)).exp)) * reciprocal(beta);
+    return (positive_part(z) + M::log1p(M::exponential(abs(z)).exp)) * reciprocal(beta);
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     return {value(x), M::sigmoid(M::scaled_exponent(x, beta))};

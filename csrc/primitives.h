@@ -38,6 +38,9 @@ FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
 }
 FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
 
+// min(x, bound); NaN stays.
+FUSED_ACTS_INLINE float at_most(float x, float bound) { return x > bound ? bound : x; }
+
 // min(a*b + c, 1), for what is not negative.
 template <class Real>
 FUSED_ACTS_INLINE Real saturated_fma(Real a, Real b, Real c) {
@@ -99,6 +102,12 @@ FUSED_ACTS_INLINE float reciprocal(float x) {
 
 FUSED_ACTS_INLINE double reciprocal(double x) { return 1.0 / x; }
 
+// The same where x is finite, which may take less.
+template <class Real>
+FUSED_ACTS_INLINE Real reciprocal_of_finite(Real x) {
+  return reciprocal(x);
+}
+
 // c[0] + c[1]*x + c[2]*x^2 + ...
 template <class Real>
 FUSED_ACTS_INLINE Real polynomial(Real x, float last) {
@@ -128,10 +137,11 @@ FUSED_ACTS_INLINE float scale_down(float p, float n) {
 // p * 2^n for integral n <= 0, 0 below n = -126.
 FUSED_ACTS_INLINE float scale_down_or_flush(float p, float n) { return p * power_of_two(n); }
 
-// The nearest integer of x, |x| < 2^22.
-FUSED_ACTS_INLINE float round_to_integer(float x) {
-  constexpr float kShift = 12582912.0f;  // 1.5 * 2^23: adding it drops the fraction bits
-  return (x + kShift) - kShift;
+// The nearest integer of a*b, |a*b| < 2^22.
+template <class Real>
+FUSED_ACTS_INLINE Real rounded_product(Real a, Real b) {
+  const Real shift = Real(12582912.0f);  // 1.5 * 2^23: adding it drops the fraction bits
+  return fma(a, b, shift) - shift;
 }
 #endif
 
@@ -143,7 +153,7 @@ FUSED_ACTS_INLINE float exp2_fast(float t) {
   return y;
 #else
   t = clamp(t, -127.0f, 128.0f);
-  const float n = round_to_integer(t);
+  const float n = rounded_product(t, 1.0f);
   return power_of_two(n) *
          polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
 #endif

@@ -12,7 +12,8 @@
 //   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
 //   Real     sigmoid(exponent)
 //   SigmoidProduct times_sigmoid(x, exponent)
-//   Exponential    exponential(x)          for x <= 0
+//   Exponential    exponential(z)          for z >= 0
+//   Real           quotient(a, b)          for b from 1 to 2
 //   Real           log1p(x)                for 0 <= x <= 1
 //   Real           mish_factor(u)          (1 + u) / (1 + u^2) for 0 <= u <= 1
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
@@ -33,7 +34,7 @@ struct SigmoidProduct {
 
 template <class Real>
 struct Exponential {
-  Real exp, expm1;  // e^x, and e^x - 1 without cancellation
+  Real exp, expm1;  // e^-z, and e^-z - 1 without cancellation
 };
 
 template <class Real>
@@ -66,11 +67,12 @@ struct Math16 {
   static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
     return fma(x, c * Real(static_cast<float>(-kLog2E)), Real(kLog2Scale));
   }
-  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
-    const Real exp = exp2_fast(x * Real(static_cast<float>(kLog2E)));
-    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120);
-    return {exp, select(x > Real(-0.25f), near, exp - Real(1.0f))};
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
+    const Real exp = exp2_fast(z * Real(static_cast<float>(-kLog2E)));
+    const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120);
+    return {exp, select(z > Real(0.25f), exp - Real(1.0f), near)};
   }
+  static FUSED_ACTS_INLINE Real quotient(Real a, Real b) { return a * reciprocal(b); }
   static FUSED_ACTS_INLINE Real log1p(Real x) {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
@@ -121,13 +123,13 @@ struct Sum {
   Real high, low;
 };
 
-// z = k*log(2) + rest with |rest| < 0.35
+// -z = k*log(2) - rest with |rest| < 0.35
 template <class Real>
 struct Reduced {
   Real rest, k;
 };
 
-// e^-z = power * 2^-k with power near 1
+// e^-z = power * 2^k with power near 1
 template <class Real>
 struct NegativeExp {
   Real power, k;
@@ -139,7 +141,8 @@ struct Math32 {
   using Exponent = Sum<Real>;  // the argument
 
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
-    return c == 1.0 ? Exponent{x, Real(0.0f)} : multiply({clamp(x, -kFar, kFar), Real(0.0f)}, c);
+    return c == 1.0 ? Exponent{x, Real(kNothing)}
+                    : multiply({clamp(x, -kFar, kFar), Real(kNothing)}, c);
   }
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
     x = clamp(x, -kFar, kFar);
@@ -157,14 +160,19 @@ struct Math32 {
     const Real high = x * c;
     return {high, select(Real(1e4f) > abs(high), fma(x, c, -high), Real(0.0f))};
   }
-  // 2*atanh(x / (2 + x)), by its series
+  // 2*atanh(s) = 2*s + s*rest with s = x / (2 + x), by its series; 2*s is x - s*x
   static FUSED_ACTS_INLINE Real log1p(Real x) {
-    const Real s = x * reciprocal(x + Real(2.0f));
-    return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11, 2.0f / 13,
-                          2.0f / 15);
+    const Real s = x * reciprocal_of_finite(x + Real(2.0f)), s2 = s * s;
+    const Real rest = s2 * polynomial(s2, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11,
+                                      2.0f / 13, 2.0f / 15);
+    return fma(s, rest - x, x);
   }
   static FUSED_ACTS_INLINE Real mish_factor(Real u) {
-    return (Real(1.0f) + u) * reciprocal(fma(u, u, Real(1.0f)));
+    return (Real(1.0f) + u) * reciprocal_of_finite(fma(u, u, Real(1.0f)));
+  }
+  static FUSED_ACTS_INLINE Real quotient(Real a, Real b) {
+    const Real inverse = reciprocal_of_finite(b), first = a * inverse;
+    return fma(fma(-first, b, a), inverse, first);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -176,63 +184,65 @@ struct Math32 {
     const Real sign = negative ? 1.0f : -1.0f;
     const Real raised = exp2(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
     const Real scale = far ? 0x1p-32f : 1.0f;
-    const Real weight = reciprocal(1.0f + raised * scale);
+    const Real weight = reciprocal_of_finite(1.0f + raised * scale);
     const Real factor = negative ? raised : 1.0f;
     return {((x * weight) * factor) * scale, (weight * factor) * scale};
   }
-  // e^z, -170 < z <= 0, without the factor *scale, a power of two that may be subnormal
-  static FUSED_ACTS_INLINE Real exp(Exponent z, Real* scale) {
-    const Exponent t = multiply(z, kLog2E);
+  // e^-z, 0 <= z < 170, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
+    const Exponent t = multiply(z, -kLog2E);
     const bool far = t.high < -80;
     *scale = far ? 0x1p-64f : 1.0f;
     return exp2(t.high + (far ? 64.0f : 0.0f), t.low);
   }
-  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
     Real scale;
-    const Real power = exp({clamp_below(x, -kFar), Real(0.0f)}, &scale);
-    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
-                                     1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
-    return {power * scale, select(x > Real(-0.7f), near, power * scale - Real(1.0f))};
+    const Real power = negative_exp({at_most(z, kFar), Real(0.0f)}, &scale);
+    const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120, 1.0f / 720,
+                                     -1.0f / 5040, 1.0f / 40320, -1.0f / 362880);
+    return {power * scale, select(z > Real(0.7f), power * scale - Real(1.0f), near)};
   }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
-    // sigmoid = 2^a / (2^a + power*2^b) with a = min(k, 0), b = min(-k, 0): no power of two
+    // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
     // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
     // is not
     const NegativeExp<Real> e = negative_exp({clamp(z.high, -kFar, kFar), z.low});
-    const Real a = clamp_above(e.k, 0.0f);
+    const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
     const Real weight =
-        reciprocal(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, a - e.k));
+        reciprocal_of_finite(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b));
     x = clamp_below(x, -1e30f);  // whose product is 0 already, where -inf would not become it
     return {scale_down(x, a) * weight, scale_down(weight, a)};
   }
-  // e^z, z <= 0, without the factor *scale, a power of two that may be subnormal
-  static FUSED_ACTS_INLINE Real exp(Exponent z, Real* scale) {
-    const NegativeExp<Real> e = negative_exp({-z.high, -z.low});
-    *scale = scale_down(Real(1.0f), -e.k);
+  // e^-z, z >= 0, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
+    const NegativeExp<Real> e = negative_exp(z);
+    *scale = scale_down(Real(1.0f), e.k);
     return e.power;
   }
-  // 2^-k * (1 + e), of which e keeps its bits near 0
-  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real x) {
-    const Reduced<Real> r = reduce({-clamp_below(x, -kFar), Real(0.0f)});
-    const Real e = r.rest * polynomial(r.rest, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120,
-                                       1.0f / 720, -1.0f / 5040);
-    const Real scale = scale_down(Real(1.0f), -r.k);
+  // 2^k * (1 + e), of which e keeps its bits near 0
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
+    const Reduced<Real> r = reduce({at_most(z, kFar), Real(kNothing)});
+    const Real e = fma(r.rest * r.rest,
+                       polynomial(r.rest, 0.5f, -1.0f / 6, 0.041666355f, -0.0083332732f,
+                                  0.0013941006f, -0.00019914168f),
+                       -r.rest);
+    const Real scale = scale_down(Real(1.0f), r.k);
     return {fma(scale, e, scale), fma(scale, e, scale - Real(1.0f))};
   }
 #endif
 
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a = clamp_above(abs(x), 15.0f);
-    const Exponent a2 = square(a);
+    const Real half = a * Real(0.5f), high = a * half;
     Real scale;
-    const Real gaussian = exp({a2.high * Real(-0.5f), a2.low * Real(-0.5f)}, &scale);
-    // as in Math16, relative error 7e-9
-    const Real ratio = polynomial(
-        reciprocal(fma(a, Real(0.35f), Real(1.0f))), 4.289572460506503e-06f, 0.13950445339665765f,
-        0.14122367498362595f, 0.11091480709598174f, 0.1419223259491552f, -0.12018352001886105f,
-        0.33074524821417595f, -0.45485114227186485f, 0.2897012556320375f, -0.09005686489598798f,
-        0.011075468923568437f);
+    const Real gaussian = negative_exp({high, fma(a, half, -high)}, &scale);
+    // as in Math16, relative error 1.2e-8
+    const Real ratio =
+        polynomial(reciprocal_of_finite(fma(a, Real(0.33f), Real(1.0f))), 6.339493825254375e-06f,
+                   0.13147859254486516f, 0.13367996911260718f, 0.1037215195075865f,
+                   0.145838568214747f, -0.1065781681409042f, 0.29124743102272793f,
+                   -0.3219487489626301f, 0.14838386053790395f, -0.025829357223232416f);
     const Real tail = ratio * gaussian;
     const Real density = gaussian * Real(static_cast<float>(kRsqrt2Pi));
     return {a * tail, scale, tail * scale, density * scale};
@@ -242,6 +252,7 @@ struct Math32 {
  private:
   static constexpr float kFar =
       200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
+  static constexpr float kNothing = -0.0f;  // adding it changes nothing, not even a -0
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;
@@ -262,9 +273,9 @@ struct Math32 {
   }
 #else
   static FUSED_ACTS_INLINE Reduced<Real> reduce(Exponent z) {
-    const Real k = round_to_integer(z.high * Real(static_cast<float>(kLog2E)));
+    const Real k = rounded_product(z.high, Real(static_cast<float>(-kLog2E)));
     // log(2) in two parts, the first so short that k times it is exact
-    return {fma(k, Real(2.12194440e-4f), fma(k, Real(-0.693359375f), z.high)) + z.low, k};
+    return {fma(k, Real(-2.12194440e-4f), fma(k, Real(0.693359375f), z.high)) + z.low, k};
   }
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
     const auto [reduced, k] = reduce(z);
@@ -286,9 +297,10 @@ struct Math64 {
     return x * fma(x * x, b, a);
   }
   static FUSED_ACTS_INLINE double scaled_exponent(double x, double c) { return c * x; }
-  static FUSED_ACTS_INLINE Exponential<double> exponential(double x) {
-    return {::exp(x), ::expm1(x)};
+  static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
+    return {::exp(-z), ::expm1(-z)};
   }
+  static FUSED_ACTS_INLINE double quotient(double a, double b) { return a / b; }
   static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
   static FUSED_ACTS_INLINE double mish_factor(double u) { return (1.0 + u) / (1.0 + u * u); }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }

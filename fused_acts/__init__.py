@@ -1,4 +1,4 @@
-"""Fused activations for transformer feed-forward blocks: the GLU family on CPU and CUDA."""
+"""Fused activations on CPU and CUDA: gated units of feed-forward blocks, and activations alone."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -9,8 +9,8 @@ from torch import Tensor
 from fused_acts import _ops, dispatch
 from fused_acts.options import ALONE
 
-_maxout_forward = torch.ops.fused_acts.maxout_forward.default
-_maxout_backward = torch.ops.fused_acts.maxout_backward.default
+maxout_forward = torch.ops.fused_acts.maxout_forward.default
+maxout_backward = torch.ops.fused_acts.maxout_backward.default
 
 MOST_PIECES = 256  # a winner is a byte
 
@@ -24,7 +24,7 @@ def _select(x: Tensor, winner: Tensor, pieces: int) -> Tensor:
 class _Maxout(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, pieces: int) -> Any:
-        return _maxout_forward(x, pieces)
+        return maxout_forward(x, pieces)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -62,7 +62,7 @@ class _MaxoutSpread(torch.autograd.Function):
 
     @staticmethod
     def forward(grad_out: Tensor, winner: Tensor, pieces: int) -> Any:
-        return _maxout_backward(grad_out, winner, pieces)
+        return maxout_backward(grad_out, winner, pieces)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -110,12 +110,30 @@ _maxout_spread: Callable[..., Tensor] = dispatch.dispatcher(
 )
 
 
-def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
-    """The largest of each group of `pieces` neighbours along a dimension.
+def check_integer(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
 
-    From Goodfellow et al. 2013, "Maxout Networks", arXiv:1302.4389. What is kept for the backward
-    pass is a byte for each result, the index of the winner in its group, and the gradient goes to
-    the winner: the first of equal ones, as in torch.max. NaN wins.
+
+def check_pieces(pieces: int) -> None:
+    if not 1 <= pieces <= MOST_PIECES:
+        raise ValueError(f"pieces: expected 1 to {MOST_PIECES}, got {pieces}")
+
+
+def _check_groups(x: Tensor, pieces: int, dim: int) -> None:
+    if x.shape[dim] % pieces:
+        raise ValueError(
+            f"x: expected a dimension {dim} divisible by pieces = {pieces}, got shape "
+            f"{tuple(x.shape)}"
+        )
+
+
+def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
+    """out_i = max(x_j over i * pieces <= j < (i + 1) * pieces), along a dimension.
+
+    From Goodfellow et al. 2013, "Maxout Networks", https://arxiv.org/abs/1302.4389. What is kept
+    for the backward pass is a byte for each result, the index of the winner in its group, and the
+    gradient goes to the winner: the first of equal ones, as in torch.max. NaN wins.
 
     Args:
         x: [..., cols * pieces], float64, float32, float16 or bfloat16, on the CPU or a CUDA device.
@@ -124,7 +142,8 @@ def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
         dim: the dimension to reduce. One that is not the last is moved there first, in a copy.
 
     Returns:
-        [..., cols] in the dtype of x: the values of torch.max, bit for bit.
+        [..., cols] in the dtype of x: the values of torch.max, bit for bit. Contiguous if dim is
+        the last dimension.
 
     Raises:
         TypeError: x is no tensor or of another dtype, or pieces or dim is no integer.
@@ -133,34 +152,33 @@ def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
     """
     if not isinstance(x, Tensor):
         raise TypeError(f"x: expected a torch.Tensor, got {type(x).__name__}")
-    for name, value in (("pieces", pieces), ("dim", dim)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    check_integer("pieces", pieces)
+    check_integer("dim", dim)
     _ops.out_shape(x, None, ALONE)
-    if not 1 <= pieces <= MOST_PIECES:
-        raise ValueError(f"pieces: expected 1 to {MOST_PIECES}, got {pieces}")
+    check_pieces(pieces)
     if not -x.dim() <= dim < x.dim():
         raise IndexError(f"dim: expected {-x.dim()} to {x.dim() - 1}, got {dim}")
-    if x.shape[dim] % pieces:
-        raise ValueError(
-            f"x: expected a dimension {dim} divisible by pieces = {pieces}, got shape "
-            f"{tuple(x.shape)}"
-        )
-    if dim in (-1, x.dim() - 1):
-        return _maxout(x, pieces)[0]
-    return _maxout(x.movedim(dim, -1), pieces)[0].movedim(-1, dim)
+    _check_groups(x, pieces, dim)
+    rows = x if dim in (-1, x.dim() - 1) else x.movedim(dim, -1)
+    out, _ = dispatch.on_shards(_maxout, rows, pieces)
+    return out if rows is x else out.movedim(-1, dim)
 
 
 def _fake_maxout_forward(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
     *rows, width = _ops.out_shape(x, None, ALONE)
+    check_pieces(pieces)
+    _check_groups(x, pieces, -1)
     shape = (*rows, width // pieces)
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
 
 
 def _fake_maxout_backward(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
+    check_pieces(pieces)
+    expected = grad_out.new_empty(grad_out.shape, dtype=torch.uint8)
+    _ops.check_matches("winner", winner, expected.shape, expected)
     *rows, cols = grad_out.shape
     return grad_out.new_empty((*rows, cols * pieces))
 
 
-torch.library.register_fake(_maxout_forward, _fake_maxout_forward)
-torch.library.register_fake(_maxout_backward, _fake_maxout_backward)
+torch.library.register_fake(maxout_forward, _fake_maxout_forward)
+torch.library.register_fake(maxout_backward, _fake_maxout_backward)

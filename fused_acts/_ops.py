@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fused_acts.options import ALONE, Call
-from fused_acts.reference import ACTIVATIONS, VARIANTS
+from fused_acts.tables import ACTIVATIONS, VARIANTS
 
 try:
     from fused_acts import _C

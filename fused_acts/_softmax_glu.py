@@ -8,14 +8,14 @@ from torch import Tensor
 
 from fused_acts import _ops, composed, dispatch, reference
 
-_softmax_glu_forward = torch.ops.fused_acts.softmax_glu_forward.default
-_softmax_glu_backward = torch.ops.fused_acts.softmax_glu_backward.default
+softmax_glu_forward = torch.ops.fused_acts.softmax_glu_forward.default
+softmax_glu_backward = torch.ops.fused_acts.softmax_glu_backward.default
 
 
 class _SoftmaxGlu(torch.autograd.Function):
     @staticmethod
     def forward(gate: Tensor, up: Tensor) -> Any:
-        return _softmax_glu_forward(gate, up)
+        return softmax_glu_forward(gate, up)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -53,7 +53,7 @@ class _SoftmaxGluGrad(torch.autograd.Function):
     def forward(
         grad_out: Tensor, gate: Tensor, up: Tensor, stats: Tensor, needs_gate: bool, needs_up: bool
     ) -> Any:
-        grads = _softmax_glu_backward(grad_out, gate, up, stats, needs_gate, needs_up)
+        grads = softmax_glu_backward(grad_out, gate, up, stats, needs_gate, needs_up)
         return grads[0] if needs_gate else None, grads[1] if needs_up else None
 
     @staticmethod
@@ -144,11 +144,13 @@ _softmax_glu_grad: Callable[..., dispatch.Gradients] = dispatch.dispatcher(
 
 
 def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
-    """softmax(gate) * up, the softmax over the last dimension.
+    """out_i = exp(gate_i) / sum(exp(gate)) * up_i, the sum over the last dimension.
 
-    One pass forward and one backward, which keeps gate, up and two numbers a row; no probability
-    reaches memory. Derivatives of higher order and of forward mode are composed of torch's
-    operations.
+    A gated linear unit whose gates are in competition: the softmax of Bridle 1990, its maximum and
+    sum found in one go as in Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867. One
+    kernel forward and one backward, for which gate, up and two numbers a row are kept; no
+    probability reaches memory. Derivatives of higher order and of forward mode are composed of
+    torch's operations.
 
     Args:
         gate: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any
@@ -170,7 +172,7 @@ def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
     if dispatch.autocasts(gate):
         gate, up = dispatch.promoted(gate, up)  # type: ignore[assignment]
     _ops.out_shape(gate, up, 0)
-    return _softmax_glu(gate, up)[0]
+    return dispatch.on_shards(_softmax_glu, gate, up)[0]
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
@@ -188,19 +190,24 @@ def softmax(x: Tensor, dim: int = -1) -> Tensor:
     return torch.softmax(x, dim)
 
 
-def _fake_softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    shape = _ops.out_shape(gate, up, 0)
+def _fake_stats(gate: Tensor) -> Tensor:
     real = torch.promote_types(gate.dtype, torch.float32)
-    return gate.new_empty(shape), gate.new_empty((*shape[:-1], 2), dtype=real)
+    return gate.new_empty((*gate.shape[:-1], 2), dtype=real)
+
+
+def _fake_softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return gate.new_empty(_ops.out_shape(gate, up, 0)), _fake_stats(gate)
 
 
 def _fake_softmax_glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor, stats: Tensor, needs_gate: bool, needs_up: bool
 ) -> tuple[Tensor, Tensor]:
     _ops.check_matches("grad_out", grad_out, _ops.out_shape(gate, up, 0), gate)
+    expected = _fake_stats(gate)
+    _ops.check_matches("stats", stats, expected.shape, expected)
     grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
     return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
 
 
-torch.library.register_fake(_softmax_glu_forward, _fake_softmax_glu_forward)
-torch.library.register_fake(_softmax_glu_backward, _fake_softmax_glu_backward)
+torch.library.register_fake(softmax_glu_forward, _fake_softmax_glu_forward)
+torch.library.register_fake(softmax_glu_backward, _fake_softmax_glu_backward)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fused_acts import reference
-from fused_acts.options import ALONE, LAYOUTS, Call
+from fused_acts.options import ALONE, LAYOUTS, Call, halves
+from fused_acts.tables import ROWS
 
 Tensors = Sequence[Tensor | None]
 
@@ -27,10 +28,10 @@ def forward(
     call: Call,
 ) -> Tensor:
     if up is None and call.layout != ALONE:
-        gate, up = reference.halves(gate, LAYOUTS[call.layout])
+        gate, up = halves(gate, LAYOUTS[call.layout])
     value = call.scalar if parameter is None else parameter
     compute: Any = reference.eager_unit if call.eager else reference.unit
-    row = reference.ROWS[call.variant]
+    row = ROWS[call.variant]
     result: Tensor = compute(row, gate, up, gate_bias, up_bias, value, call.limit)
     return result
 
@@ -39,7 +40,7 @@ def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
     """A tensor of the shape of the output."""
     if up is not None or call.layout == ALONE:
         return gate
-    return reference.halves(gate, LAYOUTS[call.layout])[0]
+    return halves(gate, LAYOUTS[call.layout])[0]
 
 
 def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:

@@ -1,14 +1,17 @@
 """Choosing how a differentiable call runs, and helpers for the formulas of autograd.py."""
 
+import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 Gradients = tuple[Tensor | None, ...]
+Result = TypeVar("Result")
 
 _compile_form = "kernel"
 
@@ -66,6 +69,25 @@ def dispatcher(
         return bare(*args)
 
     return call
+
+
+def registers_shardings() -> bool:
+    """Registers the sharding rules if a DTensor may need them now; whether it did."""
+    rules = "fused_acts.distributed"
+    if rules in sys.modules or "torch.distributed.tensor" not in sys.modules:
+        return False
+    importlib.import_module(rules)
+    return True
+
+
+def on_shards(call: Callable[..., Result], *args: Any) -> Result:
+    """call(*args), for which the sharding rules are registered if it fails for lack of one."""
+    try:
+        return call(*args)
+    except NotImplementedError:
+        if not registers_shardings():
+            raise
+        return call(*args)
 
 
 def autocasts(gate: Tensor) -> bool:

@@ -1,8 +1,6 @@
 """The public functions: `gated`, and one for each variant, made from the table of variants."""
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -11,9 +9,9 @@ from torch import Tensor
 
 from fused_acts import _ops, autograd, options
 from fused_acts.autograd import glu_forward
-from fused_acts.dispatch import autocasts, promoted
+from fused_acts.dispatch import autocasts, promoted, registers_shardings
 from fused_acts.options import LAYOUT_INDEX, NAMES, variant_index
-from fused_acts.reference import VARIANTS
+from fused_acts.tables import VARIANTS
 
 
 class GatedFunction(Protocol):
@@ -101,7 +99,7 @@ def _call(
         return glu_forward(gate, up, variant, index)
     except (AttributeError, TypeError, RuntimeError) as error:
         # Looked into only after a failure, so that calls on small tensors do not pay for it.
-        if isinstance(error, NotImplementedError) and _registers_shardings():
+        if isinstance(error, NotImplementedError) and registers_shardings():
             return _call(gate, up, variant, layout, out, given)
         for argument, value in (("gate", gate), ("up", up), ("out", out)):
             if not isinstance(value, Tensor) and (value is not None or argument == "gate"):
@@ -110,15 +108,6 @@ def _call(
         if up is not None and gate.dtype != up.dtype and autocasts(gate):
             return _call(*promoted(gate, up), variant, layout, out, given)
         raise
-
-
-def _registers_shardings() -> bool:
-    """Registers the sharding rules if a DTensor may need them now; whether it did."""
-    rules = "fused_acts.distributed"
-    if rules in sys.modules or "torch.distributed.tensor" not in sys.modules:
-        return False
-    importlib.import_module(rules)
-    return True
 
 
 def _call_with_options(

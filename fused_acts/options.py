@@ -5,9 +5,10 @@ import numbers
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from fused_acts.reference import ACTIVATIONS, VARIANTS, Activation, Variant, halves
+from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
 # The operators take variants, the activations behind them, and layouts as indices into these.
 NAMES = tuple(VARIANTS)
@@ -62,6 +63,26 @@ def layout_index(layout: str) -> int:
     if index is None:
         raise unknown("layout", layout, LAYOUTS)
     return index
+
+
+def halves(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """Views (gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
+    if layout == "gate_up":
+        gate, up = torch.unflatten(x, -1, (2, -1)).unbind(-2)
+    elif layout == "up_gate":
+        up, gate = torch.unflatten(x, -1, (2, -1)).unbind(-2)
+    elif layout == "interleaved":
+        gate, up = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
+    else:
+        raise unknown("layout", layout, LAYOUTS)
+    return gate, up
+
+
+def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
+    """The packed x: [..., 2 * cols] of gate and up, [..., cols] each."""
+    if layout == "interleaved":
+        return torch.stack((gate, up), -1).flatten(-2)
+    return torch.cat((gate, up) if layout == "gate_up" else (up, gate), -1)
 
 
 def names_for(variant: str) -> tuple[str, ...]:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from fused_acts import _ops, composed, dispatch
 from fused_acts.dispatch import Gradients
-from fused_acts.options import ALONE, LAYOUTS, Call
-from fused_acts.reference import halves, pack
+from fused_acts.options import ALONE, LAYOUTS, Call, halves, pack
 
 OPERANDS = 5
 

@@ -1,6 +1,5 @@
 """Activations alone: by the library, by the oracle in float64 and by torch's own functions."""
 
-import math
 from typing import Any
 
 import torch
@@ -18,8 +17,9 @@ from tolerances import (
 from torch import Tensor
 
 import fused_acts
+from fused_acts import reference
 
-ROWS = fused_acts.reference.ACTIVATIONS
+ROWS = reference.ACTIVATIONS
 ACTIVATIONS = fused_acts.activations()
 PARAMETRIC = [name for name in ACTIVATIONS if ROWS[name].parameter]
 INDEX = {name: len(fused_acts.variants()) + index for index, name in enumerate(ACTIVATIONS)}
@@ -68,12 +68,6 @@ def torch_function(name: str, x: Tensor) -> Tensor:
     return TORCH[name](x, *default_parameter(name, x.dtype).values())
 
 
-def reference(x: Tensor, name: str, bias: Tensor | None = None, **given: Any) -> Tensor:
-    row = ROWS[name]
-    value = given.get(row.parameter, row.default)
-    return fused_acts.reference.unit(row, x, None, bias, None, value, math.inf)
-
-
 def fused(
     name: str,
     x: Tensor,
@@ -91,7 +85,7 @@ def forward(name: str, x: Tensor, device: str = "cpu") -> Tensor:
 def exact(name: str, x: Tensor, grad_out: Tensor) -> Exact:
     """Without options: that of a unit whose up is 1."""
     options, grad_out = default_parameter(name, x.dtype), grad_out.double()
-    out, (grad,), _ = call(reference, (x.double(),), options, grad_out, name=name)
+    out, (grad,), _ = call(reference.activation, (x.double(),), options, grad_out, name=name)
     return Exact(out, grad, grad_out * out, grad_out, grad_out * out)
 
 
@@ -108,7 +102,7 @@ def in_range(name: str, x: Tensor) -> Tensor:
     if FUNCTION_OF[name] not in PRODUCTS:
         return torch.ones_like(x, dtype=torch.bool)
     info = torch.finfo(torch.promote_types(x.dtype, torch.float32))
-    f = reference(x.double(), name).abs()
+    f = reference.activation(x.double(), name).abs()
     return (f == 0) | ((f >= info.smallest_normal) & (f <= info.max))
 
 
@@ -118,7 +112,7 @@ FUNCTION_OF = dict(fused_acts._C.activations())
 def oracle(name: str, x: Tensor, options: dict[str, Any], grad_out: Tensor) -> Oracle:
     """The exact result, and the sizes that `option_cases` counts errors in."""
     wide = {n: v.double() if isinstance(v, Tensor) else v for n, v in options.items()}
-    called = call(reference, (x.double(),), wide, grad_out.double(), name=name)
+    called = call(reference.activation, (x.double(),), wide, grad_out.double(), name=name)
     z = x.double() + wide.get("bias", 0.0)
     grad_out = grad_out.double().abs()
     size = (x.double().abs() + z.abs() + 1.0) * 2.0

@@ -2,13 +2,7 @@
 
 import pytest
 import torch
-from activation_cases import (
-    ACTIVATIONS,
-    PARAMETRIC,
-    parameter,
-    parameters,
-    reference,
-)
+from activation_cases import ACTIVATIONS, PARAMETRIC, parameter, parameters
 from cases import operands, random
 from option_cases import Operators, second
 from test_second_order import FLOOR, ULPS
@@ -16,6 +10,7 @@ from tolerances import check
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
 import fused_acts
+from fused_acts import reference
 
 F64 = torch.float64
 
@@ -37,7 +32,7 @@ def of(name, options):
     def bound(function):
         return lambda x, *rows: function(x, name, **dict(zip(options, rows, strict=True)))
 
-    return bound(fused_acts.activation), bound(reference)
+    return bound(fused_acts.activation), bound(reference.activation)
 
 
 def close(actual, expected):
@@ -76,7 +71,7 @@ def test_second_derivatives_of_other_dtypes(name, dtype):
     x, grad_out, direction = operands(64, 67, dtype=dtype)
     results = second(lambda t: fused_acts.activation(t, name), [x], grad_out, [direction])
     x, grad_out, direction = (tensor.double() for tensor in (x, grad_out, direction))
-    exact = second(lambda t: reference(t, name), [x], grad_out, [direction])
+    exact = second(lambda t: reference.activation(t, name), [x], grad_out, [direction])
     f = (x.abs() + 1.0).clamp(max=20.0)  # f and f' grow with x at most, except relu^2
     scales = (direction.abs() * f, (grad_out * direction).abs() * 2.0 * f)
     for actual, right, scale in zip(results, exact, scales, strict=True):

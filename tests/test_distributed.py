@@ -6,6 +6,7 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import distributed_activations
 import distributed_calls
 import distributed_models
 import distributed_packed
@@ -18,7 +19,13 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 
 PROCESSES = 2
 SECONDS = 240  # for all checks together; a process that waits for one that failed would not end
-MODULES = (distributed_sharding, distributed_calls, distributed_models, distributed_packed)
+MODULES = (
+    distributed_sharding,
+    distributed_calls,
+    distributed_activations,
+    distributed_models,
+    distributed_packed,
+)
 CHECKS = {
     f"{module.__name__.removeprefix('distributed_')}.{name.removeprefix('check_')}": check
     for module in MODULES
@@ -28,7 +35,13 @@ CHECKS = {
 # The versions of PyTorch since which DTensor can do these, see docs/distributed.md.
 SINCE = {name: (2, 13) for name in CHECKS if name.startswith("packed.")}
 SINCE |= dict.fromkeys(
-    ("calls.out", "calls.out_that_cannot_be_written", "calls.double_backward"), (2, 12)
+    (
+        "calls.out",
+        "calls.out_that_cannot_be_written",
+        "calls.double_backward",
+        "activations.out",
+    ),
+    (2, 12),
 )
 AVAILABLE = [name for name in CHECKS if torch.__version__ >= SINCE.get(name, (2, 10))]
 

@@ -2,26 +2,35 @@
 
 import sys
 
+import pytest
 import torch
 from alone import run_alone
 
 import fused_acts
 
+CALLS = {
+    "swiglu": lambda x: fused_acts.swiglu(x, x),
+    "gelu": lambda x: fused_acts.gelu(x),
+    "gelu, bias": lambda x: fused_acts.gelu(x, x[0]),
+    "maxout": lambda x: fused_acts.maxout(x, 2),
+    "softmax_glu": lambda x: fused_acts.softmax_glu(x, x),
+}
 
-def first_dtensor(folder):
+
+def first_dtensor(folder, name):
     assert "torch.distributed.tensor" not in sys.modules
     from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 
     store = f"file://{folder}/store"
     torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
     mesh = init_device_mesh("cpu", (1,))
-    gate = torch.randn(3, 4)
-    parts = [distribute_tensor(gate, mesh, [Shard(0)]) for _ in range(2)]
+    x = torch.randn(3, 4)
+    part = distribute_tensor(x, mesh, [Shard(0)])
     assert "fused_acts.distributed" not in sys.modules
-    out = fused_acts.swiglu(*parts)
-    assert torch.equal(out.full_tensor(), fused_acts.swiglu(gate, gate))
+    assert torch.equal(CALLS[name](part).full_tensor(), CALLS[name](x))
     torch.distributed.destroy_process_group()
 
 
-def test_sharding_rules_are_registered_by_the_first_dtensor(tmp_path):
-    run_alone(first_dtensor, str(tmp_path))
+@pytest.mark.parametrize("name", CALLS)
+def test_sharding_rules_are_registered_by_the_first_dtensor(name, tmp_path):
+    run_alone(first_dtensor, str(tmp_path), name)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import fused_acts
-from fused_acts import gallery, reference
-from fused_acts.gallery import entry, page
+from fused_acts import gallery, reference, tables
+from fused_acts.gallery import entry, formulas, page
 from fused_acts.gallery.__main__ import main
 
 pytest.importorskip("matplotlib")  # which the extra `test` brings
@@ -35,7 +35,7 @@ def test_the_page_is_current(galleries):
 
 
 def test_a_section_and_a_picture_for_each(galleries):
-    assert re.findall(r"^### (\w+)$", written(), re.M) == list(NAMES)
+    assert re.findall(r"^### (\w+)$", written(), re.M) == [*NAMES, *formulas.OF_SEVERAL]
     shown = re.findall(r"!\[[^]]+\]\(([^)]+)\)", written())
     assert set(shown) == {str(path.relative_to(DOCS)) for path in PICTURES.iterdir()}
     assert {f"{page.FOLDER}/{name}.svg" for name in NAMES} < set(shown)
@@ -52,6 +52,17 @@ def test_a_new_row_makes_the_page_stale(monkeypatch):
         assert [e.name for e in entry.entries()].count(name) == 1
         monkeypatch.setitem(table, "new", row)
         assert "new" in [e.name for e in entry.entries()]
+
+
+@pytest.mark.parametrize("name", ["tanh", "tanh_glu", "gtu"])
+def test_a_function_without_a_formula_has_all_else(name, monkeypatch):
+    """A new row needs no text beside it."""
+    one = entry.entries([name])
+    before = page.page(page.galleries(one)).splitlines()
+    monkeypatch.delitem(formulas.DERIVATIVES, tables.tanh)
+    after = page.page(page.galleries(one)).splitlines()
+    gone = [line for line in before if line not in after]
+    assert len(gone) == 1 and "tanh(" in gone[0] and set(after) < set(before)
 
 
 def words(svg: str) -> list[str]:

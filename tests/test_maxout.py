@@ -142,6 +142,22 @@ def test_compile(device):
     assert torch.equal(function(x), compiled(x)) and torch.equal(function.grad, compiled.grad)
 
 
+def test_compile_for_other_arguments():
+    """Compiled again, or for all of them, as torch chooses."""
+    torch._dynamo.reset()
+    compiled = torch.compile(fused_acts.maxout, backend="aot_eager", fullgraph=True)
+    for shape, pieces, dim in (((6, 8), 2, -1), ((6, 8), 4, -1), ((6, 8), 3, 0), ((10, 12), 2, 0)):
+        x = random(*shape, dtype=torch.float32, seed=1)
+        assert same_bits(compiled(x, pieces, dim), fused_acts.maxout(x, pieces, dim))
+
+
+def test_errors_under_compile():
+    torch._dynamo.reset()
+    compiled = torch.compile(fused_acts.maxout, backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match="x: expected a dimension -1 divisible by pieces = 3"):
+        compiled(torch.zeros(2, 4), 3)
+
+
 @pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 def test_opcheck(dtype):
     x = random(3, 8, dtype=dtype, seed=1)
@@ -177,10 +193,24 @@ def test_errors_of_the_operators():
     x, winner = torch.zeros(2, 4), torch.zeros(2, 2, dtype=torch.uint8)
     for error, match, operator, arguments in (
         (ValueError, "^pieces: ", OPS.maxout_forward, (x, 0)),
+        (ValueError, "^pieces: ", OPS.maxout_forward, (x.expand(257, 2, 4).flatten(), 257)),
         (ValueError, "^x: ", OPS.maxout_forward, (x, 3)),
         (TypeError, "^x: ", OPS.maxout_forward, (winner, 2)),
         (TypeError, "^winner: ", OPS.maxout_backward, (x, x, 2)),
         (ValueError, "^winner: ", OPS.maxout_backward, (x, winner, 2)),
+        (ValueError, "^pieces: ", OPS.maxout_backward, (x, x.byte(), 0)),
     ):
         with pytest.raises(error, match=match):
             operator(*arguments)
+        tensors, numbers = arguments[:-1], arguments[-1:]
+        with pytest.raises(error, match=match):
+            operator(*(t.to("meta") for t in tensors), *numbers)
+
+
+def test_meta():
+    """Shapes and types without a kernel."""
+    x = torch.empty(3, 6, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    for dim, shape in ((-1, (3, 6, 4)), (1, (3, 3, 8))):
+        out = fused_acts.maxout(x, 2, dim)
+        assert out.shape == shape and out.dtype == x.dtype and out.device == x.device
+        assert torch.autograd.grad(out.sum(), x)[0].shape == x.shape

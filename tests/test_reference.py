@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import LAYOUTS, VARIANTS, as_inputs, exact, factors, operands
 
-from fused_acts import reference
+from fused_acts import reference, tables
 
 mpmath.mp.dps = 50
 
@@ -37,14 +37,14 @@ RELATIVE = 2e-13
 
 
 def function_of_one(name):
-    function = getattr(reference, name)
+    function = getattr(tables, name)
     parameters = len(inspect.signature(function).parameters) - 1
     return lambda x: function(x, *[PARAMETER] * parameters)
 
 
 def test_every_function_is_here():
-    used = {function for row in reference.VARIANTS.values() for function in (row.f, row.g)}
-    used |= {row.f for row in reference.ACTIVATIONS.values()}
+    used = {function for row in tables.VARIANTS.values() for function in (row.f, row.g)}
+    used |= {row.f for row in tables.ACTIVATIONS.values()}
     assert {function.__name__ for function in used} == set(FUNCTIONS)
 
 
@@ -90,6 +90,19 @@ def test_gradients_of_units(variant):
     inputs = gate.requires_grad_(), up.requires_grad_()
     grads = torch.autograd.grad(reference.gated(*inputs, variant=variant).sum(), inputs)
     assert torch.equal(grads[0], truth.grad_gate) and torch.equal(grads[1], truth.grad_up)
+
+
+@pytest.mark.parametrize("name", tables.ACTIVATIONS)
+def test_activations_are_their_function_of_the_sum(name):
+    x, bias, _ = operands(3, 4, dtype=torch.bfloat16)
+    row = tables.ACTIVATIONS[name]
+    options = {} if row.parameter is None else {row.parameter: torch.linspace(0.3, 2, 4)}
+    expected = row.f(x.float() + bias[0].float(), *options.values()).bfloat16()
+    assert torch.equal(reference.activation(x, name, bias[0], **options), expected)
+    plain = row.f(x.float(), *[row.default][: len(options)]).bfloat16()
+    assert torch.equal(reference.activation(x, name), plain)
+    with pytest.raises(TypeError, match="^limit: "):
+        reference.activation(x, name, limit=1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])

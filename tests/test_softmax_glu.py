@@ -232,3 +232,22 @@ def test_errors_of_the_operators():
     ):
         with pytest.raises(error, match=match):
             OPS.softmax_glu_backward(*arguments, True, True)
+        with pytest.raises(error, match=match):
+            OPS.softmax_glu_backward(*(t.to("meta") for t in arguments), True, True)
+
+
+def test_meta():
+    """Shapes and types without a kernel."""
+    inputs = [torch.empty(3, 8, device="meta", requires_grad=True) for _ in range(2)]
+    out = fused_acts.softmax_glu(*inputs)
+    assert out.shape == (3, 8) and out.device.type == "meta"
+    assert all(grad.shape == (3, 8) for grad in torch.autograd.grad(out.sum(), inputs))
+
+
+@pytest.mark.parametrize("what", ["dtype", "shape"])
+def test_errors_under_compile(what):
+    torch._dynamo.reset()
+    up = ROWS.double() if what == "dtype" else ROWS[0]
+    compiled = torch.compile(fused_acts.softmax_glu, backend="aot_eager", fullgraph=True)
+    with pytest.raises(Exception, match="up: expected"):
+        compiled(ROWS, up)

@@ -48,7 +48,7 @@ FUSED_ACTS_INLINE F32xN<K> operator*(F32xN<K> a, F32xN<K> b) {
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> operator-(F32xN<K> a) {
-  return each<K>([](__m512 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)); }, a);
+  return each<K>([](__m512 a) { return -a; }, a);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
@@ -76,6 +76,10 @@ FUSED_ACTS_INLINE F32xN<K> select(MaskN<K> condition, F32xN<K> a, F32xN<K> b) {
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp_above(F32xN<K> x, float bound) {
   return each<K>([=](__m512 x) { return _mm512_min_ps(x, _mm512_set1_ps(bound)); }, x);
+}
+template <int K>
+FUSED_ACTS_INLINE F32xN<K> at_most(F32xN<K> x, float bound) {
+  return each<K>([=](__m512 x) { return _mm512_min_ps(_mm512_set1_ps(bound), x); }, x);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp_below(F32xN<K> x, float bound) {
@@ -127,15 +131,17 @@ FUSED_ACTS_INLINE F32xN<K> reciprocal(F32xN<K> x) {
       },
       x);
 }
-
 template <int K>
-FUSED_ACTS_INLINE F32xN<K> round_to_integer(F32xN<K> x) {
+FUSED_ACTS_INLINE F32xN<K> reciprocal_of_finite(F32xN<K> x) {
   return each<K>(
       [](__m512 x) {
-        return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        const __m512 estimate = _mm512_rcp14_ps(x);
+        const __m512 error = _mm512_fnmadd_ps(x, estimate, _mm512_set1_ps(1.0f));
+        return _mm512_fmadd_ps(estimate, error, estimate);
       },
       x);
 }
+
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> scale_down(F32xN<K> p, F32xN<K> n) {
   return each<K>([](__m512 p, __m512 n) { return _mm512_scalef_ps(p, n); }, p, n);

@@ -16,8 +16,8 @@ namespace {
 constexpr int kAccumulators = 32;
 
 template <class M, class Real = typename M::Real>
-FUSED_ACTS_INLINE Real exponential(Real x) {
-  return M::exponential(x).exp;
+FUSED_ACTS_INLINE Real exponential(Real z) {
+  return M::exponential(z).exp;
 }
 
 template <class Real>
@@ -48,7 +48,7 @@ FUSED_ACTS_WIDE_CLONES double sum_of(const Real* x, int64_t n) {
 template <class M, class Real = typename M::Real>
 FUSED_ACTS_WIDE_CLONES void exponentials(const Real* x, Real largest, Real* target, int64_t n) {
 #pragma omp simd
-  for (int64_t i = 0; i < n; ++i) target[i] = exponential<M>(x[i] - largest);
+  for (int64_t i = 0; i < n; ++i) target[i] = exponential<M>(largest - x[i]);
 }
 
 template <class Real>
@@ -65,7 +65,7 @@ FUSED_ACTS_WIDE_CLONES void weigh(const Real* grad_out, const Real* gate, const 
                                   Real* weighted, int64_t n) {
 #pragma omp simd
   for (int64_t i = 0; i < n; ++i) {
-    const Real weight = exponential<M>(gate[i] - largest) * scale;
+    const Real weight = exponential<M>(largest - gate[i]) * scale;
     const Real seed = grad_out[i] * up[i];
     grad_up[i] = weight * grad_out[i];
     p[i] = weight;

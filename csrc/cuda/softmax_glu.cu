@@ -75,8 +75,8 @@ FUSED_ACTS_DEVICE Vector<T, kColumns>* kept(int64_t cols, int operand) {
 }
 
 template <class M, class Real = typename M::Real>
-FUSED_ACTS_DEVICE Real exponential(Real x) {
-  return M::exponential(x).exp;
+FUSED_ACTS_DEVICE Real exponential(Real z) {
+  return M::exponential(z).exp;
 }
 
 // Calls visitor(row) for the rows of this thread.
@@ -105,13 +105,13 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
       Real most = largest;
 #pragma unroll
       for (int k = 0; k < kColumns; ++k) most = Larger{}(get<Real>(gate, k), most);
-      sum = sum * exponential<M>(largest - most);
+      sum = sum * exponential<M>(most - largest);
       largest = most;
 #pragma unroll
-      for (int k = 0; k < kColumns; ++k) sum += exponential<M>(get<Real>(gate, k) - largest);
+      for (int k = 0; k < kColumns; ++k) sum += exponential<M>(largest - get<Real>(gate, k));
     }
     const Real most = combined(largest, kLowest<Real>, Larger{});
-    sum = combined(sum * exponential<M>(largest - most), Real(0), Add{});
+    sum = combined(sum * exponential<M>(most - largest), Real(0), Add{});
     const Real scale = Real(1) / sum;
 #pragma unroll 2
     for (int64_t i = threadIdx.x; i < vectors; i += blockDim.x) {
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
         load(at<T>(p.gate, row, i * kColumns), gate);
       }
       const auto product = [&](int k) {
-        return exponential<M>(get<Real>(gate, k) - most) * (scale * get<Real>(up, k));
+        return exponential<M>(most - get<Real>(gate, k)) * (scale * get<Real>(up, k));
       };
       if constexpr (kColumns == 1) {
         set(out, 0, product(0));
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
       load(at<T>(p.grad_out, row, i * kColumns), grad);
     };
     const auto weight = [&](const Columns& gate, int k) {
-      return exponential<M>(get<Real>(gate, k) - largest) * scale;
+      return exponential<M>(largest - get<Real>(gate, k)) * scale;
     };
     Real sum = 0;
     for (int64_t i = threadIdx.x; i < vectors; i += blockDim.x) {

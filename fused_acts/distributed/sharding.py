@@ -17,10 +17,11 @@ from torch.distributed.tensor.experimental import register_sharding
 # The halves of a packed tensor split alike: each of 2 pieces over all processes.
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from fused_acts import _ops
-from fused_acts.options import LAYOUTS
+from fused_acts import _maxout, _ops, _softmax_glu
+from fused_acts.options import ALONE, LAYOUTS
 
 Arguments = Mapping[str, Any]
+Placements = list[Placement | None]
 
 
 class _Choice(NamedTuple):
@@ -41,15 +42,15 @@ _KINDS = {
 }
 
 
-def _columns(args: Arguments, inputs: Sequence[Any], layout: str) -> Placement | None:
+def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
     """How inputs are split by columns so that each part is whole, or None."""
     spec = inputs[0]
     last = spec.ndim - 1
-    if args.get("up") is not None:
+    if args.get("up") is not None or args["layout"] == ALONE:
         return Shard(last)
     if spec.shape[-1] // 2 % spec.mesh.size():
         return None
-    if layout == "interleaved":
+    if LAYOUTS[args["layout"]] == "interleaved":
         return Shard(last)
     # A part of both halves each. Offered only where a tensor comes so, because torch takes the way
     # there for cheaper than it is.
@@ -63,7 +64,7 @@ def _choices(args: Arguments) -> list[_Choice]:
     whole = Replicate()
     choices = [_Choice(whole, whole, whole, whole, whole)]
     choices += [_Choice(Shard(i), Shard(i), whole, whole, Partial()) for i in range(last)]
-    columns = _columns(args, inputs, LAYOUTS[args.get("layout", 0)])
+    columns = _columns(args, inputs)
     # The gradient of a single value is a sum over columns too; those beside it are not.
     mixed = args.get("needs", 0) & 16 and _is_value(args["parameter"])
     if columns is not None and not mixed:
@@ -105,7 +106,7 @@ def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> l
 
 def _shardings(
     op: torch._ops.OpOverload, results: Callable[[Arguments], Sequence[str | None]], *values: Any
-) -> list[tuple[list[Placement | None], list[Placement | None]]]:
+) -> list[tuple[Placements, Placements]]:
     """The placements of (results, arguments) that need no communication."""
     arguments = op._schema.arguments
     args = {a.name: value for a, value in zip(arguments, values, strict=True)}
@@ -151,3 +152,34 @@ RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
 }
 for _op, _results in RESULTS.items():
     register_sharding(_op)(partial(_shardings, _op, _results))
+
+
+def _alike(op: torch._ops.OpOverload, *values: Any) -> list[tuple[Placements, Placements]]:
+    """The same for an operator of whole rows, or of groups of columns: all are split alike."""
+    arguments = op._schema.arguments
+    args = {a.name: value for a, value in zip(arguments, values, strict=True)}
+    spec = values[0]
+    last = spec.ndim - 1
+    places: list[Placement] = [Replicate(), *map(Shard, range(last))]
+    if "pieces" in args:
+        groups = spec.shape[-1] // (args["pieces"] if "x" in args else 1)
+        places += [Shard(last)] if groups % spec.mesh.size() == 0 else []
+    # A gradient that is not needed is empty.
+    needs = [args.get(name, True) for name in ("needs_gate", "needs_up")]
+    return [
+        (
+            [place if need else Replicate() for need in needs[: len(op._schema.returns)]],
+            [place if str(a.type) == "Tensor" else None for a in arguments],
+        )
+        for place in places
+    ]
+
+
+ALIKE = (
+    _maxout.maxout_forward,
+    _maxout.maxout_backward,
+    _softmax_glu.softmax_glu_forward,
+    _softmax_glu.softmax_glu_backward,
+)
+for _op in ALIKE:
+    register_sharding(_op)(partial(_alike, _op))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fused_acts.gallery import entry, page
-from fused_acts.reference import ROWS
+from fused_acts.tables import ROWS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import fused_acts
-from fused_acts.reference import ACTIVATIONS, VARIANTS, Activation, Variant
+from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
 
 @dataclass(frozen=True, eq=False)

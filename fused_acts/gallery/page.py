@@ -1,11 +1,12 @@
 """The page: a table of all at a glance, and a section for each entry."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fused_acts.gallery.entry import Entry
 from fused_acts.gallery.figures import Extreme, Figures, Interval, figures, number
-from fused_acts.gallery.formulas import derivatives
+from fused_acts.gallery.formulas import OF_SEVERAL, derivatives
+from fused_acts.tables import ROWS
 
 Gallery = dict[Entry, Figures]
 
@@ -39,6 +40,11 @@ grad_up = grad_out * f(gate) * g'(up). The range is that of the whole unit; the 
 about f. White is where out is near 0, and the colours are the same in all pictures.
 
 ![{names} over gate and up from -6 to 6]({folder}/{overview})
+"""
+SEVERAL = """\
+## Of several numbers
+
+out[i], of a group of `pieces` neighbours or of a row, and its derivatives by input j.
 """
 COLUMNS = (
     "range",
@@ -108,18 +114,26 @@ def table(gallery: Gallery) -> str:
     return "\n".join(lines) + "\n"
 
 
-def section(entry: Entry, found: Figures) -> str:
-    lines = [
-        f"### {entry.name}\n",
-        f"![{entry.name}]({FOLDER}/{entry.name}.svg)\n",
-        "| | |",
-        "|---|---|",
+def section(name: str, facts: Mapping[str, str], picture: str = "") -> str:
+    lines = [f"### {name}\n", picture, "| | |", "|---|---|"]
+    lines += [f"| {what} | {text} |" for what, text in facts.items()]
+    return "\n".join(line for line in lines if line) + "\n"
+
+
+def of_several() -> list[str]:
+    """The sections of the functions that no picture shows."""
+
+    def marked(name: str, text: str) -> str:
+        return text if name == "source" else f"`{text}`"
+
+    return [
+        section(name, {what: marked(what, text) for what, text in said.items()})
+        for name, said in OF_SEVERAL.items()
     ]
-    lines += [f"| {name} | {text} |" for name, text in facts(entry, found).items()]
-    return "\n".join(lines) + "\n"
 
 
 def page(galleries: Sequence[Gallery]) -> str:
+    """All that is said about the galleries, and about what is in none if they hold every entry."""
     parts = [HEAD]
     for gallery in galleries:
         gated = next(iter(gallery)).is_gated
@@ -127,5 +141,9 @@ def page(galleries: Sequence[Gallery]) -> str:
         head = GATED if gated else ALONE
         parts.append(head.format(names=names, folder=FOLDER, overview=overview_name(gated)))
         parts.append(table(gallery))
-        parts += [section(entry, found) for entry, found in gallery.items()]
+        for entry, found in gallery.items():
+            picture = f"![{entry.name}]({FOLDER}/{entry.name}.svg)\n"
+            parts.append(section(entry.name, facts(entry, found), picture))
+    if sum(map(len, galleries)) == len(ROWS):
+        parts += [SEVERAL, *of_several()]
     return "\n".join(parts)

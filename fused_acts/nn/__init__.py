@@ -1,4 +1,6 @@
-"""Modules around the functions."""
+"""Modules around the functions. Softmax is torch.nn's own, as `fused_acts.softmax` is torch's."""
+
+from torch.nn import Softmax
 
 from fused_acts.nn.activations import (
     ELU,
@@ -18,6 +20,7 @@ from fused_acts.nn.activations import (
 )
 from fused_acts.nn.ffn import GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
+from fused_acts.nn.rows import Maxout, SoftmaxGLU
 
 __all__ = [
     "ELU",
@@ -27,12 +30,15 @@ __all__ = [
     "GatedFFN",
     "GatedLinear",
     "LeakyReLU",
+    "Maxout",
     "Mish",
     "PReLU",
     "QuickGELU",
     "ReLU",
     "SiLU",
     "Sigmoid",
+    "Softmax",
+    "SoftmaxGLU",
     "Softplus",
     "SquaredReLU",
     "Swish",

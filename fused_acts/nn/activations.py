@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fused_acts import options, unary
 from fused_acts.nn.gated import refuse_tensors, register_learned
-from fused_acts.reference import ACTIVATIONS
+from fused_acts.tables import ACTIVATIONS
 
 
 class Activation(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import functional, options
-from fused_acts.reference import VARIANTS, Activation, Variant
+from fused_acts.tables import VARIANTS, Activation, Variant
 
 
 def check_options(variant: str, layout: str, given: dict[str, Any]) -> None:

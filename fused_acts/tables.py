@@ -1,0 +1,232 @@
+"""The tables of gated units and of activations alone, with their functions in plain torch.
+
+A gated unit is a product of two unary activations, out = f(gate) * g(up); an activation alone is
+f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/variants.h. The functions
+are written apart from the C++, accurate in float64, and can be differentiated to any order.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def identity(x: Tensor) -> Tensor:
+    """x"""
+    return x
+
+
+def plus_one(x: Tensor) -> Tensor:
+    """x + 1"""
+    return x + 1
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), NaN stays NaN"""
+    return torch.relu(x)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)^2"""
+    return torch.relu(x).square()
+
+
+def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
+    """x above 0, slope * x elsewhere"""
+    return torch.where(x > 0, x, slope * x)
+
+
+def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
+    """x above 0, alpha * (exp(x) - 1) elsewhere"""
+    # The other branch of a where must not overflow, or its gradient is inf * 0. At 0 the second
+    # derivative is torch's, 0.
+    expm1 = torch.where(x == 0, x, torch.expm1(torch.where(x > 0, 0.0, x)))
+    return torch.where(x > 0, x, alpha * expm1)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))"""
+    return torch.sigmoid(x)
+
+
+def tanh(x: Tensor) -> Tensor:
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))"""
+    return torch.tanh(x)
+
+
+def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """x * sigmoid(beta * x)"""
+    return x * torch.sigmoid(beta * x)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """x * Phi(x), where Phi is the cumulative distribution of the standard normal"""
+    # erfc, not 1 + erf, which cancels in the negative tail.
+    return x * torch.erfc(x * -math.sqrt(0.5)) * 0.5
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3)"""
+    # (1 + tanh(u)) / 2 is sigmoid(2u), which does not cancel in the negative tail.
+    return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x))
+
+
+def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
+    """log(1 + exp(beta * x)) / beta"""
+    z = beta * x
+    # Not of |z|, whose gradient is 0 at 0. Both branches of the gradient stay finite.
+    decay = torch.exp(torch.where(z > 0, -z, z))
+    return (torch.where(z > 0, z, 0.0) + torch.log1p(decay)) / beta
+
+
+def mish(x: Tensor) -> Tensor:
+    """x * tanh(softplus(x))"""
+    # With s = sigmoid(x) and u = sigmoid(-x), in which nothing cancels.
+    u = torch.sigmoid(-x)
+    return x * torch.sigmoid(x) * (1 + u) / (1 + u * u)
+
+
+class Variant(NamedTuple):
+    """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
+
+    f takes the parameter, if there is one, as its second argument.
+    """
+
+    f: Callable[..., Tensor]
+    g: Callable[[Tensor], Tensor]
+    formula: str
+    source: str
+    parameter: str | None = None  # its name as an option
+    default: float = 1.0  # its value
+    limits: bool = False  # whether there is an option `limit`
+    limit: float | None = None  # its value
+    layout: str = "gate_up"  # of packed inputs to the variant's own function
+
+
+class Activation(NamedTuple):
+    """An activation alone, f(x); its fields are those of a Variant."""
+
+    f: Callable[..., Tensor]
+    formula: str
+    source: str
+    parameter: str | None = None
+    default: float = 1.0
+
+
+_DAUPHIN = "Dauphin et al. 2017, https://arxiv.org/abs/1612.08083"
+_SHAZEER = "Shazeer 2020, https://arxiv.org/abs/2002.05202"
+_OORD = "van den Oord et al. 2016, https://arxiv.org/abs/1606.05328"
+_RAMACHANDRAN = "Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941"
+_MAAS = f"the leaky ReLU of Maas et al. 2013, in the form of {_SHAZEER}"
+_HE = "the PReLU of He et al. 2015, https://arxiv.org/abs/1502.01852, in the form of Shazeer 2020"
+_CLEVERT = "the ELU of Clevert et al. 2016, https://arxiv.org/abs/1511.07289, as in Shazeer 2020"
+_SO = "the squared ReLU of So et al. 2021, https://arxiv.org/abs/2109.08668, as in Shazeer 2020"
+_HENDRYCKS = "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, as in Shazeer 2020"
+_OPENAI = "OpenAI 2025, gpt-oss, https://arxiv.org/abs/2508.10925"
+
+VARIANTS = {
+    "glu": Variant(sigmoid, identity, "sigmoid(gate) * up", _DAUPHIN),
+    "bilinear": Variant(identity, identity, "gate * up", _SHAZEER),
+    "reglu": Variant(relu, identity, "max(gate, 0) * up", _SHAZEER, limits=True),
+    "geglu": Variant(
+        gelu, identity, "gate * (1 + erf(gate / sqrt(2))) / 2 * up", _SHAZEER, limits=True
+    ),
+    "geglu_tanh": Variant(
+        gelu_tanh,
+        identity,
+        "gate * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) / 2 * up",
+        _SHAZEER,
+        limits=True,
+    ),
+    "swiglu": Variant(
+        swish,
+        identity,
+        "gate * sigmoid(beta * gate) * up",
+        f"{_SHAZEER}; beta: {_RAMACHANDRAN}",
+        "beta",
+        limits=True,
+    ),
+    "gtu": Variant(sigmoid, tanh, "sigmoid(gate) * tanh(up)", _OORD),
+    "tanh_glu": Variant(tanh, identity, "tanh(gate) * up", _DAUPHIN),
+    "leaky_reglu": Variant(
+        leaky_relu,
+        identity,
+        "(gate if gate > 0 else negative_slope * gate) * up",
+        _MAAS,
+        "negative_slope",
+        0.01,
+    ),
+    "preglu": Variant(
+        leaky_relu, identity, "(gate if gate > 0 else slope * gate) * up", _HE, "slope", 0.25
+    ),
+    "elu_glu": Variant(
+        elu, identity, "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up", _CLEVERT, "alpha"
+    ),
+    "squared_reglu": Variant(squared_relu, identity, "max(gate, 0)^2 * up", _SO),
+    "quick_geglu": Variant(
+        swish, identity, "gate * sigmoid(alpha * gate) * up", _HENDRYCKS, "alpha", 1.702
+    ),
+    "glu_relu": Variant(sigmoid, relu, "sigmoid(gate) * max(up, 0)", _DAUPHIN),
+    "swiglu_oai": Variant(
+        swish,
+        plus_one,
+        "min(gate, limit) * sigmoid(alpha * min(gate, limit)) * (clamp(up, -limit, limit) + 1)",
+        _OPENAI,
+        "alpha",
+        1.702,
+        limits=True,
+        limit=7.0,
+        layout="interleaved",
+    ),
+}
+
+_HE_PRELU = "He et al. 2015, https://arxiv.org/abs/1502.01852"
+_MISRA = "Misra 2019, https://arxiv.org/abs/1908.08681"
+_DUGAS = "Dugas et al. 2001; Glorot et al. 2011"
+
+ACTIVATIONS = {
+    "sigmoid": Activation(sigmoid, "1 / (1 + exp(-x))", "Verhulst 1845, the logistic function"),
+    "tanh": Activation(tanh, "(exp(x) - exp(-x)) / (exp(x) + exp(-x))", "LeCun et al. 1998"),
+    "relu": Activation(relu, "max(x, 0)", "Nair and Hinton 2010"),
+    "squared_relu": Activation(
+        squared_relu, "max(x, 0)^2", "So et al. 2021, https://arxiv.org/abs/2109.08668"
+    ),
+    "gelu": Activation(
+        gelu,
+        "x * (1 + erf(x / sqrt(2))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "gelu_tanh": Activation(
+        gelu_tanh,
+        "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+    ),
+    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta"),
+    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA),
+    "leaky_relu": Activation(
+        leaky_relu,
+        "x if x > 0 else negative_slope * x",
+        "Maas et al. 2013",
+        "negative_slope",
+        0.01,
+    ),
+    "prelu": Activation(leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, "slope", 0.25),
+    "elu": Activation(
+        elu,
+        "x if x > 0 else alpha * (exp(x) - 1)",
+        "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
+        "alpha",
+    ),
+    "quick_gelu": Activation(
+        swish,
+        "x * sigmoid(alpha * x)",
+        "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+        "alpha",
+        1.702,
+    ),
+    "softplus": Activation(softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta"),
+}
+# By the index that the operators take.
+ROWS: tuple[Variant | Activation, ...] = (*VARIANTS.values(), *ACTIVATIONS.values())
