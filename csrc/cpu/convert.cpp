@@ -53,19 +53,19 @@ void store(float x, Float16* target) {
 }
 
 template <class T>
-FUSED_ACTS_CLONES void load_all(const T* source, float* target, int64_t n) {
+FUSED_ACTS_WIDE_CLONES void load_all(const T* source, float* target, int64_t n) {
   for (int64_t i = 0; i < n; ++i) target[i] = load(source[i]);
 }
 
 template <class T>
-FUSED_ACTS_CLONES void store_all(const float* source, T* target, int64_t n) {
+FUSED_ACTS_WIDE_CLONES void store_all(const float* source, T* target, int64_t n) {
   for (int64_t i = 0; i < n; ++i) store(source[i], target + i);
 }
 
 #if defined(__x86_64__)
 
-// The half precision conversion instructions of AVX2 processors, which compilers do not form from
-// the loops above.
+// The conversion instructions of AVX2 and AVX-512 processors, which compilers do not form from the
+// loops above.
 
 __attribute__((target("avx,f16c"))) void load_f16c(const Float16* source, float* target,
                                                    int64_t n) {
@@ -87,12 +87,28 @@ __attribute__((target("avx,f16c"))) void store_f16c(const float* source, Float16
   store_all(source + i, target + i, n - i);
 }
 
+__attribute__((target("avx512f,avx512bf16"))) void store_avx512(const float* source,
+                                                                BFloat16* target, int64_t n) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const __m256bh bits = _mm512_cvtneps_pbh(_mm512_loadu_ps(source + i));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(target + i), reinterpret_cast<__m256i>(bits));
+  }
+  store_all(source + i, target + i, n - i);
+}
+
 #endif
 
 }  // namespace
 
 void to_float(const BFloat16* source, float* target, int64_t n) { load_all(source, target, n); }
-void from_float(const float* source, BFloat16* target, int64_t n) { store_all(source, target, n); }
+
+void from_float(const float* source, BFloat16* target, int64_t n) {
+#if defined(__x86_64__)
+  if (processor_capability() == Capability::kAvx512Bf16) return store_avx512(source, target, n);
+#endif
+  store_all(source, target, n);
+}
 
 void to_float(const Float16* source, float* target, int64_t n) {
 #if defined(__x86_64__)

@@ -84,26 +84,28 @@ FUSED_ACTS_WIDE_CLONES void subtract(const Real* p, const Real* product, Real su
 template <class T>
 class Rows {
  public:
-  explicit Rows(const SoftmaxGluArgs& args) : args_(args), first_(args.cols), second_(args.cols) {}
+  explicit Rows(const SoftmaxGluArgs& args)
+      : args_(args),
+        first_(args.cols),
+        second_(args.cols),
+        largest_((args.cols + kTile - 1) / kTile) {}
 
   void forward(int64_t row) {
     const T *gate = at(args_.gate, row), *up = at(args_.up, row);
     T* out = at(args_.out, row);
     Real largest = kLowest<Real>;
-    // The row in the type of the arithmetic, which takes no copy where it is that already.
-    const Real* x = kConverts ? first_.data() : reinterpret_cast<const Real*>(gate);
-    for_each_tile([&](int64_t i, int64_t n) {
-      if constexpr (kConverts) to_float(gate + i, first_.data() + i, n);
-      largest = largest_of(x + i, largest, n);
-    });
     double sum = 0;
     for_each_tile([&](int64_t i, int64_t n) {
-      exponentials<M>(x + i, largest, first_.data() + i, n);
-      sum += sum_of(first_.data() + i, n);
+      const Real* x = read(gate + i, 0, n);
+      const Real before = largest;
+      largest = largest_[i / kTile] = largest_of(x, before, n);
+      exponentials<M>(x, largest, first_.data() + i, n);
+      sum = sum * exponential<M>(largest - before) + sum_of(first_.data() + i, n);
     });
     const Real scale = static_cast<Real>(1.0 / sum);
     for_each_tile([&](int64_t i, int64_t n) {
-      multiply(first_.data() + i, scale, read(up + i, 0, n), write(out + i, 0), n);
+      const Real factor = scale * exponential<M>(largest - largest_[i / kTile]);
+      multiply(first_.data() + i, factor, read(up + i, 0, n), write(out + i, 0), n);
       finish(out + i, 0, n);
     });
     stats(row)[0] = largest;
@@ -167,6 +169,7 @@ class Rows {
 
   const SoftmaxGluArgs& args_;
   std::vector<Real> first_, second_;  // a row each
+  std::vector<Real> largest_;         // up to each tile: what its exponentials are relative to
   alignas(64) Real tiles_[5][kTile];
 };
 

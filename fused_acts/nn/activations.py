@@ -208,10 +208,13 @@ class Softplus(nn.Softplus):
 
 
 class PReLU(nn.PReLU):
-    """torch.nn.PReLU by `fused_acts.prelu`, with the channels in the last dimension.
+    """torch.nn.PReLU by `fused_acts.prelu`, its channels in dimension 1 as there.
 
-    In torch they are in dimension 1: with more than one parameter the two agree on [rows, cols].
+    The kernel has them in the last dimension: of [rows, cols] they are, anything else is moved, in
+    a copy. Activation("prelu", slope="per_channel") has them there always.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "prelu", slope=self.weight)
+        if self.weight.numel() == 1 or input.dim() <= 2:
+            return unary.activation(input, "prelu", slope=self.weight)
+        return unary.activation(input.movedim(1, -1), "prelu", slope=self.weight).movedim(-1, 1)
