@@ -21,9 +21,9 @@ from machine_code import (
     ARCHITECTURES,
     GATED,
     ROOT,
-    AnyKernel,
     GeneralKernel,
     Kernel,
+    OtherKernel,
     compile_kernels,
     variants,
 )
@@ -45,7 +45,7 @@ BUDGETS = {
 BELOW_SWIGLU = ("glu", "bilinear", "reglu")
 
 
-def spills(kernels: Sequence[AnyKernel]) -> Iterator[str]:
+def spills(kernels: Sequence[GeneralKernel | Kernel | OtherKernel]) -> Iterator[str]:
     for k in kernels:
         local = sum(i.operation in ("LDL", "STL") for i in k.instructions)
         if k.stack or local:
@@ -147,6 +147,15 @@ def shared_by_all(kernels: Sequence[GeneralKernel]) -> Iterator[str]:
     yield from markdown(["kernel", *(f"sm_{a}" for a in ARCHITECTURES)], rows)
 
 
+def of_other_sources(kernels: Sequence[OtherKernel]) -> Iterator[str]:
+    rows: dict[str, list[list[OtherKernel]]] = defaultdict(lambda: [[] for _ in ARCHITECTURES])
+    for k in kernels:
+        rows[f"`{k.source}.cu`"][ARCHITECTURES.index(k.architecture)].append(k)
+    cell = lambda group: f"{len(group)} · {max(k.registers for k in group)}"  # noqa: E731
+    table = {name: [cell(group) for group in cells if group] for name, cells in rows.items()}
+    yield from markdown(["source", *(f"sm_{a}" for a in ARCHITECTURES)], table)
+
+
 def modelled(kernels: Sequence[Kernel]) -> Iterator[str]:
     def busiest(kernels: Sequence[Kernel]) -> str:
         unit, busy = max(map(roofline.second, kernels), key=lambda item: item[1])
@@ -189,10 +198,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
     parser.add_argument("--write", action="store_true", help="update docs/kernels.md")
     options = parser.parse_args()
-    kernels, general = compile_kernels()
+    kernels, general, others = compile_kernels()
     blocks = {
         "counted": list(counted(kernels)),
         "general": list(shared_by_all(general)),
+        "others": list(of_other_sources(others)),
         "modelled": list(modelled(kernels)),
     }
     for name, lines in blocks.items():
@@ -200,8 +210,9 @@ def main() -> None:
     if options.write:
         write(DOCUMENT, blocks)
         roofline.draw(kernels, PICTURE)
-    found = [*violations(kernels), *spills([*kernels, *general])]
-    print(*found, f"{len(kernels) + len(general)} kernels, {len(found)} violations", sep="\n")
+    every = [*kernels, *general, *others]
+    found = [*violations(kernels), *spills(every)]
+    print(*found, f"{len(every)} kernels, {len(found)} violations", sep="\n")
     sys.exit(bool(found))
 
 

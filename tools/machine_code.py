@@ -72,12 +72,27 @@ class Instruction:
 @dataclass
 class AnyKernel:
     architecture: int
-    direction: str
-    dtype: str
-    access_bytes: int
     instructions: list[Instruction]
     registers: int
     stack: int
+
+
+@dataclass
+class OtherKernel(AnyKernel):
+    """Of a source file without activations from the tables."""
+
+    source: str
+
+    @property
+    def name(self) -> str:
+        return f"sm_{self.architecture}, a kernel of {self.source}"
+
+
+@dataclass
+class KernelOfUnits(AnyKernel):
+    direction: str
+    dtype: str
+    access_bytes: int
 
     @property
     def resident_warps(self) -> int:
@@ -95,7 +110,7 @@ class AnyKernel:
 
 
 @dataclass
-class GeneralKernel(AnyKernel):
+class GeneralKernel(KernelOfUnits):
     """Of calls with options: all variants in one."""
 
     @property
@@ -104,7 +119,7 @@ class GeneralKernel(AnyKernel):
 
 
 @dataclass
-class Kernel(AnyKernel):
+class Kernel(KernelOfUnits):
     variant: str
     access: str
     alone: bool
@@ -240,28 +255,29 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
                 r"/\*([0-9a-f]{4,})\*/ +(@!?U?P\w+ +)?([A-Z][\w.]*) *(.*?) *;", text
             )
         ]
+        any_kernel = architecture, code, *usage[symbol]
         if found := re.search(GENERAL_SYMBOL, symbol):
             direction, dtype, columns = found.groups()
             access_bytes = int(columns) * SIZES[dtype_of(dtype)]
-            yield GeneralKernel(
-                architecture, DIRECTIONS[int(direction)], dtype_of(dtype), access_bytes, code,
-                *usage[symbol],
-            )  # fmt: skip
+            direction = DIRECTIONS[int(direction)]
+            yield GeneralKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
         elif found := re.search(SYMBOL, symbol):
             direction, functions, dtype, access, access_bytes, product = found.groups()
             direction += " + product" if product else ""
             names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
             yield Kernel(
-                architecture, direction, dtype_of(dtype), int(access_bytes), code, *usage[symbol],
+                *any_kernel, direction, dtype_of(dtype), int(access_bytes),
                 name_of[names[0], names[-1]], ACCESSES[int(access)], names[-1] == "Alone",
             )  # fmt: skip
+        else:
+            yield OtherKernel(*any_kernel, cubin.name.split(".")[0])
 
 
 def dtype_of(mangled: str) -> str:
     return DTYPES[re.sub(r"^NS_(.*)E$", r"\1", mangled)]
 
 
-def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel]]:
+def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel], list[OtherKernel]]:
     """Every kernel for every architecture, in the order of the table of variants."""
     jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").glob("*.cu")) for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -283,4 +299,4 @@ def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel]]:
             DIRECTIONS.index(k.direction), dtypes.index(k.dtype), -k.access_bytes, k.architecture
         )
     )  # fmt: skip
-    return kernels, general
+    return kernels, general, [k for k in every if isinstance(k, OtherKernel)]
