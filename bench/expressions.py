@@ -21,10 +21,14 @@ class Expression:
     others: tuple[str, ...] = ()  # arguments that are tensors: up of the shape of x, or [cols]
     numbers: Mapping[str, int] = field(default_factory=dict)
 
-    def fused(self, x: Tensor, *others: Tensor) -> Tensor:
-        given = dict(zip(self.others, others, strict=True))
-        result: Tensor = getattr(fused_acts, self.name)(x, **given, **self.numbers)
-        return result
+    @property
+    def fused(self) -> Callable[..., Tensor]:
+        """The library's function, of x and the others."""
+        function: Callable[..., Tensor] = getattr(fused_acts, self.name)
+        if not self.others and not self.numbers:
+            return function
+        names, numbers = self.others, self.numbers
+        return lambda x, *others: function(x, **dict(zip(names, others, strict=True)), **numbers)
 
     def exact(self, x: Tensor, *others: Tensor) -> Tensor:
         """In the dtype of x."""

@@ -25,18 +25,6 @@ struct Identity {
   FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const { return {x, One{}, Zero{}}; }
 };
 
-// What stands in the place of g where there is no up.
-template <class M>
-struct Alone {
-  using Real = typename M::Real;
-  static constexpr const char* kName = "alone";
-  FUSED_ACTS_INLINE Real value(Real) const { return Real(1.0f); }
-  FUSED_ACTS_INLINE Dual<Real, Zero> dual(Real) const { return {Real(1.0f), Zero{}}; }
-  FUSED_ACTS_INLINE Triple<Real, Zero, Zero> triple(Real) const {
-    return {Real(1.0f), Zero{}, Zero{}};
-  }
-};
-
 // plus_one(x) = x + 1
 template <class M>
 struct PlusOne {

@@ -79,9 +79,7 @@ class AnyKernel:
 
 @dataclass
 class OtherKernel(AnyKernel):
-    """Of a source file without activations from the tables."""
-
-    source: str
+    source: str  # a file without functions from the tables
 
     @property
     def name(self) -> str:

@@ -36,7 +36,7 @@ struct GeneralRun {
 };
 using GeneralLoop = void (*)(const GeneralRun&);
 
-constexpr int64_t kTile = 512;  // columns of a run at most, where it goes through buffers
+constexpr int64_t kTile = 1024;  // columns of a run at most, where it goes through buffers
 
 // As above; the portable ones take runs of up to kTile columns.
 GeneralLoop portable_general_loop(Direction direction, Variant variant, DType dtype);
