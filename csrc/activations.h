@@ -256,7 +256,8 @@ struct Softplus {
   FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
   FUSED_ACTS_INLINE Real value(Real x) const {
     const Real z = beta * x;
-    return (positive_part(z) + M::log1p(M::exponential(abs(z)).exp)) * reciprocal(beta);
+    return fma(M::log1p(M::exponential(abs(z)).exp), reciprocal(beta),
+               select(z > Real(0.0f), x, Real(0.0f)));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     return {value(x), M::sigmoid(M::scaled_exponent(x, beta))};
@@ -265,9 +266,10 @@ struct Softplus {
     const auto [softplus, s] = dual(x);
     return {softplus, s, beta * fma(-s, s, s)};
   }
+  // with e = exp(-|beta*x|), in which nothing cancels
   FUSED_ACTS_INLINE Real by_parameter(Real x) const {
-    const auto [softplus, s] = dual(x);
-    return (x * s - softplus) * reciprocal(beta);
+    const Real z = abs(beta * x), e = M::exponential(z).exp, r = reciprocal(beta);
+    return -fma(bounded(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e)) * (r * r);
   }
 };
 

@@ -78,6 +78,12 @@ Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64
   return in;
 }
 
+void check_rows_unwritten(const GluArgs& args, const Operand& out) {
+  check_no_overlap(args, out, args.gate_bias, is_alone(args.variant) ? "bias" : "gate_bias");
+  check_no_overlap(args, out, args.up_bias, "up_bias");
+  check_no_overlap(args, out, args.parameter, "parameter");
+}
+
 void run(Direction direction, GluArgs args, const Tensor& input) {
   if (args.rows == 0 || args.cols == 0) return;
   if (!args.has_rows()) flatten_if_dense(args);
@@ -107,8 +113,10 @@ void forward_into(Inputs& in, const Tensor& gate, const char* name, const Tensor
   }
   in.args.out = operand_of(out);
   check_rows_apart(in.args, in.args.out, "out");
-  check_no_partial_overlap(in.args, in.args.out, in.args.gate, "gate");
-  check_no_partial_overlap(in.args, in.args.out, in.args.up, "up");
+  check_no_partial_overlap(in.args, in.args.out, in.args.gate, name);
+  if (in.args.up.data)
+    check_no_partial_overlap(in.args, in.args.out, in.args.up, in.up.defined() ? "up" : name);
+  check_rows_unwritten(in.args, in.args.out);
   run(Direction::kForward, in.args, gate);
 }
 

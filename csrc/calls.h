@@ -23,6 +23,9 @@ Inputs checked_inputs(const Tensor& gate, const std::optional<Tensor>& up, int64
 // Points gate and up into the packed matrix [rows, 2 * cols].
 void split(const Operand& packed, Layout layout, const GluArgs& args, Operand* gate, Operand* up);
 
+// Throws if `out`, whose rows are apart, has an element in common with a bias or a parameter.
+void check_rows_unwritten(const GluArgs& args, const Operand& out);
+
 // Runs a call on the device of `input`.
 void run(Direction direction, GluArgs args, const Tensor& input);
 

@@ -100,7 +100,7 @@ struct Math32 {
     const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
     const Real weight =
         reciprocal_of_finite(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b));
-    x = clamp_below(x, -1e30f);  // whose product is 0 already, where -inf would not become it
+    x = clamp_below(x, -3.4028235e38f);  // -inf would not become 0
     return {scale_down(x, a) * weight, scale_down(weight, a)};
   }
   // e^-z, z >= 0, without the factor *scale, a power of two that may be subnormal

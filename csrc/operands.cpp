@@ -172,6 +172,20 @@ void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Ope
                      " exactly, or none of it, got a partial overlap");
 }
 
+void check_no_overlap(const GluArgs& args, const Operand& out, const Row& row, const char* name) {
+  if (!row.data) return;
+  const int64_t size = dtype_size(args.dtype), wide = args.dtype == DType::kFloat64 ? 8 : 4;
+  const int64_t length = ((args.cols - 1) * row.step + 1) * (row.wide ? wide : size);
+  const int64_t stride = out.row_stride * size, out_row = args.cols * size;
+  const int64_t begin = static_cast<const char*>(row.data) - static_cast<const char*>(out.data);
+  if (begin >= (args.rows - 1) * stride + out_row || begin + length <= 0) return;
+  if (args.rows > 1) {
+    const int64_t phase = (begin % stride + stride) % stride;
+    if (phase >= out_row && phase + length <= stride) return;  // between two rows
+  }
+  fail<ValueError>(name, ": expected none of the memory that is written to");
+}
+
 bool is_matrix(const Tensor& t) {
   int64_t row_stride;
   return find_row_stride(t, &row_stride);

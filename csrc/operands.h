@@ -47,6 +47,9 @@ bool overlap(const GluArgs& args, const Operand& a, int a_step, const Operand& b
 void check_no_partial_overlap(const GluArgs& args, const Operand& out, const Operand& input,
                               const char* name);
 
+// Throws if what all rows share has an element in common with `out`, whose rows are apart.
+void check_no_overlap(const GluArgs& args, const Operand& out, const Row& row, const char* name);
+
 // Whether an Operand can describe `t`: dense rows, evenly spaced.
 bool is_matrix(const Tensor& t);
 Operand operand_of(const Tensor& t);

@@ -137,11 +137,18 @@ Tensor backward_inplace(const Tensor& grad_out, const Tensor& gate, const Option
   if (product && gate.numel() > 0 && !is_matrix(grad_out))
     fail<ValueError>("grad_out: expected dense, evenly spaced rows, for the product to go there");
   check_rows_apart(args, args.gate, "gate");
-  if (args.up.data) check_rows_apart(args, args.up, "up");
+  check_rows_unwritten(args, args.gate);
+  if (args.up.data) {
+    check_rows_apart(args, args.up, "up");
+    check_rows_unwritten(args, args.up);
+  }
   const Tensor grad = with_row_stride(grad_out);
   args.grad_out = operand_of(grad);
   args.product = product;
-  if (product) check_rows_apart(args, args.grad_out, "grad_out");
+  if (product) {
+    check_rows_apart(args, args.grad_out, "grad_out");
+    check_rows_unwritten(args, args.grad_out);
+  }
   if (gate.numel() > 0 && ((up && overlap(args, args.gate, 1, args.up, 1)) ||
                            overlap(args, args.gate, args.step, args.grad_out, 1) ||
                            overlap(args, args.up, args.step, args.grad_out, 1)))

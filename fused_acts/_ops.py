@@ -93,7 +93,8 @@ def check_rows(
         if row is None:
             continue
         if row.dtype not in (gate.dtype, real):
-            raise TypeError(f"{name}: expected dtype {gate.dtype} or {real}, got {row.dtype}")
+            expected = " or ".join(dict.fromkeys(map(str, (gate.dtype, real))))
+            raise TypeError(f"{name}: expected dtype {expected}, got {row.dtype}")
         if row.device != gate.device:
             raise ValueError(f"{name}: expected a tensor on {gate.device}, got one on {row.device}")
         is_bias = name.endswith("bias")

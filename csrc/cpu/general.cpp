@@ -104,8 +104,11 @@ void add_chunks_of(const SumArgs& args) {
   for (int64_t kind = 0; kind < args.kinds; ++kind, sums += args.cols)
     for (int64_t chunk = 0; chunk < args.chunks; ++chunk, partial += args.cols)
       for (int64_t i = 0; i < args.cols; ++i) sums[i] += partial[i];
+  if (!args.total) return;
   sums -= args.cols;
-  for (int64_t i = 1; args.total && i < args.cols; ++i) sums[0] += sums[i];
+  double total = 0;  // a float would lose digits over long rows
+  for (int64_t i = 0; i < args.cols; ++i) total += sums[i];
+  sums[0] = static_cast<Real>(total);
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ __global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunk
   const int64_t kind = blockIdx.y;
   const bool is_total = total && kind == gridDim.y - 1;
   if (is_total && blockIdx.x > 0) return;
-  Real sum = 0;
+  double sum = 0;  // a float would lose digits over long rows
   int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (; column < cols; column += blockDim.x) {
     for (int64_t chunk = 0; chunk < chunks; ++chunk)
@@ -96,16 +96,16 @@ __global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunk
     if (!is_total) break;
   }
   if (!is_total) {
-    if (column < cols) sums[kind * cols + column] = sum;
+    if (column < cols) sums[kind * cols + column] = static_cast<Real>(sum);
     return;
   }
-  __shared__ Real shared[1024];
+  __shared__ double shared[1024];
   shared[threadIdx.x] = sum;
   for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
     __syncthreads();
     if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
-  if (threadIdx.x == 0) sums[kind * cols] = shared[0];
+  if (threadIdx.x == 0) sums[kind * cols] = static_cast<Real>(shared[0]);
 }
 
 template <class Real>

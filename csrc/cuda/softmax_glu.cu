@@ -226,9 +226,9 @@ cudaError_t launch(bool forward, Params p, cudaStream_t stream) {
   const int64_t bytes = block.y * vectors * sizeof(Vector<T, kColumns>) * (forward ? 1 : 3);
   p.keeps = bytes <= kMostShared;
   const auto shared = static_cast<int>(p.keeps ? bytes : 0);
-  if (shared > kUsualShared) {
+  if (shared > kUsualShared) {  // always to the most: calls from several threads share the setting
     const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared);
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
     if (error != cudaSuccess) return error;
   }
   constexpr int64_t kMostBlocks = int64_t{1} << 30;

@@ -211,10 +211,11 @@ class PReLU(nn.PReLU):
     """torch.nn.PReLU by `fused_acts.prelu`, its channels in dimension 1 as there.
 
     The kernel has them in the last dimension: of [rows, cols] they are, anything else is moved, in
-    a copy. Activation("prelu", slope="per_channel") has them there always.
+    copies. Activation("prelu", slope="per_channel") has them there always.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if self.weight.numel() == 1 or input.dim() <= 2:
             return unary.activation(input, "prelu", slope=self.weight)
-        return unary.activation(input.movedim(1, -1), "prelu", slope=self.weight).movedim(-1, 1)
+        out = unary.activation(input.movedim(1, -1), "prelu", slope=self.weight)
+        return out.movedim(-1, 1).contiguous()
