@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
+from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS, Activation, Variant
 
 # The operators take variants, the activations behind them, and layouts as indices into these.
 NAMES = tuple(VARIANTS)
@@ -51,11 +51,16 @@ def variant_index(variant: str) -> int:
     return index
 
 
+def activation_name(name: str) -> str:
+    """The name in the table, for that itself or an alias."""
+    known = isinstance(name, str) and (name in ACTIVATIONS or name in ALIASES)
+    if not known:
+        raise unknown("name", name, (*ACTIVATIONS, *ALIASES))
+    return ALIASES.get(name, name)
+
+
 def activation_index(name: str) -> int:
-    index = _ACTIVATION_INDEX.get(name)
-    if index is None:
-        raise unknown("name", name, ACTIVATIONS)
-    return index
+    return _ACTIVATION_INDEX[activation_name(name)]
 
 
 def layout_index(layout: str) -> int:
@@ -164,8 +169,7 @@ def parse(variant: str, layout: str, options: Mapping[str, Any]) -> Parsed:
 
 def parse_activation(name: str, bias: Any, options: Mapping[str, Any]) -> Parsed:
     """Checks the arguments of `fused_acts.activation`, as `parse` does."""
-    index = activation_index(name)
-    row = ACTIVATIONS[name]
+    index, row = activation_index(name), ACTIVATIONS[activation_name(name)]
     for option in options:
         if option != row.parameter:
             has = f"; it has {row.parameter}" if row.parameter else ""

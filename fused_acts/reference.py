@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fused_acts import tables
-from fused_acts.options import halves, parse, parse_activation
+from fused_acts.options import activation_name, halves, parse, parse_activation
 from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
 __all__ = ["ACTIVATIONS", "VARIANTS", "activation", "gated", "maxout", "softmax_glu"]
@@ -122,7 +122,7 @@ def activation(x: Tensor, name: str, bias: Tensor | None = None, **options: Any)
     """
     bias, _, parameter, call = parse_activation(name, bias, options)
     value = call.scalar if parameter is None else parameter
-    return unit(ACTIVATIONS[name], x, None, bias, None, value, call.limit)
+    return unit(ACTIVATIONS[activation_name(name)], x, None, bias, None, value, call.limit)
 
 
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:

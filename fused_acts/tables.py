@@ -228,5 +228,6 @@ ACTIVATIONS = {
     ),
     "softplus": Activation(softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta"),
 }
+ALIASES = {"silu": "swish"}
 # By the index that the operators take.
 ROWS: tuple[Variant | Activation, ...] = (*VARIANTS.values(), *ACTIVATIONS.values())

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fused_acts import _ops, autograd, dispatch, options
 from fused_acts.options import ALONE
-from fused_acts.tables import ACTIVATIONS
+from fused_acts.tables import ACTIVATIONS, ALIASES
 
 
 def activation(
@@ -20,7 +20,7 @@ def activation(
     Args:
         x: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any row
             stride is read in place.
-        name: one of `fused_acts.activations()`.
+        name: one of `fused_acts.activations()`, or silu, which is swish.
         bias: [cols], in the dtype of x or float32.
         out: a tensor of the shape, dtype and device of x to write the result into; x is allowed.
         beta, alpha, slope, negative_slope: the parameter of f, where it has one: a number, or a
@@ -36,6 +36,7 @@ def activation(
         ValueError: a shape or device does not match, x is 0-d, or the name is unknown.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
+    name = options.activation_name(name)
     return _call(x, name, options.activation_index(name), bias, out, given)
 
 
@@ -110,4 +111,4 @@ def _signature(name: str, function: Callable[..., Any]) -> inspect.Signature:
 
 
 FUNCTIONS = {name: _function(name) for name in ACTIVATIONS}
-FUNCTIONS["silu"] = FUNCTIONS["swish"]
+FUNCTIONS |= {alias: FUNCTIONS[name] for alias, name in ALIASES.items()}

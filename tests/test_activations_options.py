@@ -192,3 +192,23 @@ def test_a_bias_of_other_strides(name, device):
     results = [fused(name, x, {"bias": b}, grad_out, device) for b in (bias, bias.contiguous())]
     strided, dense = ([r.out, *r.inputs, *r.options.values()] for r in results)
     assert all(map(same_bits, strided, dense))
+
+
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_one_parameter_of_a_long_row(name):
+    """A float that adds up millions of numbers of one sign loses digits."""
+    x = -torch.rand(1 << 22) - 0.5
+    grad_out = torch.ones_like(x)
+    value = {ROWS[name].parameter: torch.tensor(1.5)}
+    (grad,) = fused(name, x, value, grad_out).options.values()
+    (exact,) = oracle(name, x, value, grad_out).called.options.values()
+    torch.testing.assert_close(grad.double(), exact.double(), rtol=1e-6, atol=0)
+
+
+def test_the_gradient_of_softplus_by_beta_does_not_cancel():
+    x = torch.tensor([10.0, 1e2, 1e4, 1e6, -10.0, -1e4])
+    beta = torch.full((6,), 1.7)
+    (grad,) = fused("softplus", x, {"beta": beta}, torch.ones_like(x)).options.values()
+    z = 1.7 * x.double().abs()
+    exact = -(z * torch.exp(-z) / (1 + torch.exp(-z)) + torch.log1p(torch.exp(-z))) / 1.7**2
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-5, atol=1e-37)

@@ -16,6 +16,12 @@ from activation_cases import (
 from cases import DEVICES, DTYPES, DTYPES_16, same_bits
 
 NAN, INF = math.nan, math.inf
+
+
+def real(dtype):
+    return torch.promote_types(dtype, torch.float32)
+
+
 SPECIAL = (0.0, -0.0, 0.7, -0.7, 3.0, -3.0, 8.0, -8.0, INF, -INF, NAN)
 FAR = 1e100  # beyond every dtype, for infinity
 
@@ -114,6 +120,37 @@ def test_the_largest_numbers(name, dtype):
     x = x[in_range(name, x)]
     grad_out = torch.full_like(x, 0.5)
     check_result(name, fused(name, x, None, grad_out), exact(name, x, grad_out))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("beta", [0.0, -1.0, 1e-38, 1e-30, 1.0])
+def test_swish_of_large_numbers_with_a_small_or_negative_beta(beta, dtype, device):
+    """The sigmoid is not 0 there."""
+    x = torch.tensor([-3e38, -1e38, -2e30, 2e30, 1e38, 3e38], dtype=dtype)
+    expected = x.double() * torch.sigmoid(torch.tensor(beta).double() * x.double())
+    out = fused("swish", x, {"beta": torch.tensor(beta)}, device=device).out
+    torch.testing.assert_close(out.double(), expected, rtol=2**-7, atol=1e-37)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", [1e38, 2.0, -2.0])
+def test_softplus_where_the_exponent_overflows(beta, dtype, device):
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([largest, -largest, largest / 2], dtype=dtype)
+    expected = x.clamp(min=0) if beta > 0 else x.clamp(max=0)
+    out = fused("softplus", x, {"beta": torch.tensor(beta, dtype=real(dtype))}, device=device).out
+    assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softplus_with_beta_0_is_infinite(dtype, device):
+    """As torch's; a reciprocal of 0 must not become NaN."""
+    x = torch.tensor([1.0, -1.0, 0.0] * 7, dtype=dtype)
+    out = fused("softplus", x, {"beta": torch.zeros(1, dtype=real(dtype))}, device=device).out
+    assert torch.equal(out, torch.full_like(x, INF))
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

@@ -46,6 +46,15 @@ def test_a_function_for_each(name):
     assert name in fused_acts.__all__
 
 
+def test_silu_is_swish():
+    x, bias, _ = operands(3, 8, dtype=torch.float32)
+    expected = fused_acts.swish(x, bias[0], beta=1.5)
+    assert same_bits(fused_acts.silu(x, bias[0], beta=1.5), expected)
+    assert same_bits(fused_acts.activation(x, "silu", bias[0], beta=1.5), expected)
+    assert same_bits(fused_acts.nn.Activation("silu")(x), fused_acts.swish(x))
+    assert same_bits(reference.activation(x, "silu"), reference.activation(x, "swish"))
+
+
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_signatures_are_alike(name):
     """`activation` takes the parameters of them all, each one's function its own, by name."""
@@ -99,6 +108,7 @@ WRONG = {
     "name": ("swich", X, {}, ValueError, "name", ["'swich'", *ACTIVATIONS]),
     "a variant": ("swiglu", X, {}, ValueError, "name", ["'swiglu'"]),
     "no name": (None, X, {}, ValueError, "name", ["None"]),
+    "a list of names": ([], X, {}, ValueError, "name", [r"\[\]"]),
     "x: list": ("gelu", [1.0], {}, TypeError, "x", ["list", "Tensor"]),
     "x: None": ("gelu", None, {}, TypeError, "x", ["NoneType", "Tensor"]),
     "x: integer": ("gelu", X.int(), {}, TypeError, "x", ["int32|Int", "float32|Float"]),

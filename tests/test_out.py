@@ -114,6 +114,23 @@ def test_partial_overlap_is_refused(kind):
     assert same_bits(storage_of(out), before)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["gate_bias", "up_bias", "beta"])
+def test_a_row_that_is_written_over_is_refused(name, device):
+    gate, up, _ = (t.to(device) for t in operands(200, COLS, dtype=torch.float32))
+    before = gate.clone()
+    with pytest.raises(ValueError, match="parameter" if name == "beta" else name):
+        fused_acts.swiglu(gate, up, out=gate, **{name: gate[7]})
+    with pytest.raises(ValueError, match="bias" if name == "gate_bias" else "parameter"):
+        option = "bias" if name == "gate_bias" else "beta"
+        fused_acts.swish(gate, out=gate, **{option: gate[199]})
+    assert same_bits(gate, before)
+    wide = torch.cat((gate, up), 1)  # a row that lies between those of out
+    expected = fused_acts.swiglu(gate, up, **{name: up[3]})
+    fused_acts.swiglu(gate, up, out=wide[:, :COLS], **{name: wide[3, COLS:]})
+    assert same_bits(wide[:, :COLS], expected)
+
+
 RIGHT = torch.full((ROWS, COLS), SENTINEL)
 WRONG = {
     "shape": (RIGHT[:, 1:], ValueError, (r"\[6, 66\]", r"\[6, 67\]")),

@@ -104,7 +104,7 @@ void add_chunks_of(const SumArgs& args) {
   for (int64_t kind = 0; kind < args.kinds; ++kind, sums += args.cols)
     for (int64_t chunk = 0; chunk < args.chunks; ++chunk, partial += args.cols)
       for (int64_t i = 0; i < args.cols; ++i) sums[i] += partial[i];
-  if (!args.total) return;
+  if (!args.total || args.cols == 0) return;
   sums -= args.cols;
   double total = 0;  // a float would lose digits over long rows
   for (int64_t i = 0; i < args.cols; ++i) total += sums[i];

@@ -45,9 +45,8 @@ class Activation(nn.Module):
         **given: Any,
     ) -> None:
         super().__init__()
-        options.activation_index(name)
-        self.name, self.num_channels = name, num_channels
-        row = ACTIVATIONS[name]
+        self.name, self.num_channels = options.activation_name(name), num_channels
+        row = ACTIVATIONS[self.name]
         self.learned = register_learned(self, row, given, num_channels, device, dtype)
         options.parse_activation(name, None, given)
         refuse_tensors(given)
