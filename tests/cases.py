@@ -1,5 +1,6 @@
 """What the tests iterate over, and the two ways to compute it: the library and the oracle."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -54,6 +55,16 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 def random(*shape: int, dtype: torch.dtype, seed: int, scale: float = 1.0) -> Tensor:
     values = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return (values * scale).to(dtype)
+
+
+def nan_at_every_place(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Numbers [..., 19, 19] with a NaN, of both signs and any payload, on the diagonal; without."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    quiet = torch.tensor([math.nan], dtype=dtype).view(integer).abs()
+    nans = torch.cat((quiet, quiet | 1, quiet | torch.iinfo(integer).min)).view(dtype)
+    numbers = torch.tensor([1.0, -90.0, 1e4, 0.0, -0.0], dtype=dtype)
+    without = numbers[None, :, None, None].expand(len(nans), len(numbers), 19, 19).contiguous()
+    return torch.where(torch.eye(19, dtype=torch.bool), nans[:, None, None, None], without), without
 
 
 def every_finite(dtype: torch.dtype) -> Tensor:

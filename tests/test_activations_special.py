@@ -13,7 +13,7 @@ from activation_cases import (
     in_range,
     torch_function,
 )
-from cases import DEVICES, DTYPES, DTYPES_16, same_bits
+from cases import DEVICES, DTYPES, DTYPES_16, nan_at_every_place, same_bits
 
 NAN, INF = math.nan, math.inf
 
@@ -63,20 +63,14 @@ def test_as_torch_or_the_limit(name, dtype, device):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_nan_is_never_swallowed(name, dtype, device):
     """NaNs of both signs and any payload, at every place of a vector, in x and in grad_out."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    quiet = torch.tensor([NAN], dtype=dtype).view(integer).abs()
-    nans = torch.cat((quiet, quiet | 1, quiet | torch.iinfo(integer).min)).view(dtype)
-    numbers = torch.tensor([1.0, -90.0, 1e4, 0.0, -0.0], dtype=dtype)
-    places = torch.eye(19, dtype=torch.bool)
-    shape = (len(nans), len(numbers), 19, 19)
-    without = numbers[None, :, None, None].expand(shape).contiguous()
-    with_nan = torch.where(places, nans[:, None, None, None], without)
-    assert torch.equal(forward(name, with_nan, device).isnan(), places.expand(shape))
+    with_nan, without = nan_at_every_place(dtype)
+    places = with_nan.isnan()
+    assert torch.equal(forward(name, with_nan, device).isnan(), places)
     one = torch.ones_like(without)
     for x, grad_out in ((with_nan, one), (one, with_nan)):
         (grad,) = fused(name, x, None, grad_out, device).inputs
         torch_is_nan = torch_with_gradient(name, x, grad_out)[1].isnan()
-        assert grad.isnan()[torch_is_nan].all() and not grad[~places.expand(shape)].isnan().any()
+        assert grad.isnan()[torch_is_nan].all() and not grad[~places].isnan().any()
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -120,6 +120,7 @@ def test_channels_of_prelu_are_those_of_torch(shape):
         return
     out, expected = ours(x), theirs(x)
     close(out, expected)
+    assert out.is_contiguous()  # .view works on it, as on torch's
     grad_out = torch.randn(shape)
     own = torch.autograd.grad(out, ours.weight, grad_out)
     close(own, torch.autograd.grad(expected, theirs.weight, grad_out))

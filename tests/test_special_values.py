@@ -16,6 +16,7 @@ from cases import (
     forward,
     forward_backward,
     in_range,
+    nan_at_every_place,
     same_bits,
 )
 from tolerances import check_result
@@ -70,17 +71,11 @@ def test_as_torch_or_the_limit(variant, dtype, device):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nan_is_never_swallowed(variant, dtype, device):
     """NaNs of both signs and any payload, at every place of a vector."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    quiet = torch.tensor([NAN], dtype=dtype).view(integer).abs()
-    nans = torch.cat((quiet, quiet | 1, quiet | torch.iinfo(integer).min)).view(dtype)
-    numbers = torch.tensor([1.0, -90.0, 1e4, 0.0, -0.0], dtype=dtype)
-    places = torch.eye(19, dtype=torch.bool)
-    shape = (len(nans), len(numbers), 19, 19)
-    without = numbers[None, :, None, None].expand(shape).contiguous()
-    with_nan = torch.where(places, nans[:, None, None, None], without)
+    with_nan, without = nan_at_every_place(dtype)
+    places = with_nan.isnan()
     for gate, up in ((with_nan, without), (without, with_nan)):
         out = forward(variant, gate, up, device=device)
-        assert torch.equal(out.isnan(), places.expand(shape))
+        assert torch.equal(out.isnan(), places)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
