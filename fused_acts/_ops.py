@@ -1,178 +1,102 @@
-"""Loads the extension, which registers torch.ops.fused_acts.*, and adds fake implementations."""
+"""The operators torch.ops.fused_acts.*: each with its implementation for fake tensors.
 
-from collections.abc import Callable, Mapping, Sequence
+A fake becomes the operator of its name. Gradients and results that a call did not ask for are
+empty tensors.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts.options import ALONE, Call
-from fused_acts.tables import ACTIVATIONS, VARIANTS
-
-try:
-    from fused_acts import _C
-except ImportError as error:
-    raise ImportError(
-        f"fused_acts._C, the compiled extension, is missing or does not load with torch "
-        f"{torch.__version__}: {error}\nBuild it with `pip install .` in the source folder, "
-        f"or with `pip install -e .` to import fused_acts from there. It needs torch 2.10 or later."
-    ) from error
-
-_TABLES = (
-    [(name, row.f.__name__, row.g.__name__) for name, row in VARIANTS.items()],
-    [(name, row.f.__name__) for name, row in ACTIVATIONS.items()],
+from fused_acts import _library
+from fused_acts._checks import (
+    check_groups,
+    check_matches,
+    check_operand,
+    check_pieces,
+    check_row_vectors,
+    out_shape,
 )
-if (_C.variants(), _C.activations()) != _TABLES:
-    raise ImportError(
-        f"fused_acts._C was built from other sources, for {_C.variants()} and {_C.activations()}. "
-        f"Build it again with `pip install .` in the source folder."
-    )
 
-glu_forward = torch.ops.fused_acts.glu_forward.default
-glu_forward_out = torch.ops.fused_acts.glu_forward_out.default
-glu_backward = torch.ops.fused_acts.glu_backward.default
-glu_backward_packed = torch.ops.fused_acts.glu_backward_packed.default
-glu_forward_options = torch.ops.fused_acts.glu_forward_options.default
-glu_forward_options_out = torch.ops.fused_acts.glu_forward_options_out.default
-glu_backward_options = torch.ops.fused_acts.glu_backward_options.default
-glu_backward_inplace = torch.ops.fused_acts.glu_backward_inplace.default
-glu_backward_product = torch.ops.fused_acts.glu_backward_product.default
-glu_second = torch.ops.fused_acts.glu_second.default
+_library.load()
 
-# Without the Python layer around it, for calls that record nothing.
-glu_forward_op: Callable[..., Tensor] = glu_forward._op
-glu_forward_options_op: Callable[..., Tensor] = glu_forward_options._op
+OPERATORS: list[torch._ops.OpOverload] = []
 
 
-def numbers(call: Call) -> tuple[float, float, int, int]:
-    """The last arguments of the operators with options."""
-    return call.scalar, call.limit, call.variant, call.layout
+def _operator(fake: Callable[..., Any]) -> Any:
+    overload = getattr(torch.ops.fused_acts, fake.__name__).default
+    torch.library.register_fake(overload, fake)
+    OPERATORS.append(overload)
+    return overload
 
 
-def bits(needs: Sequence[bool]) -> int:
-    """Which gradients are needed, as these operators take it."""
+def needs_mask(needs: Sequence[bool]) -> int:
+    """Which gradients are needed, as the operators take it: gate, up, their biases, parameter."""
     return sum(1 << index for index, need in enumerate(needs) if need)
 
 
-_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-
-def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
-    if tensor.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
-    if tensor.device != like.device:
-        raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {tensor.device}")
-    if tensor.shape != shape:
-        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
-
-
-def out_shape(gate: Tensor, up: Tensor | None, layout: int) -> torch.Size:
-    """Checks the inputs of a unit and returns the shape of its output."""
-    name = "x" if up is None else "gate"
-    if gate.dtype not in _DTYPES:
-        raise TypeError(f"{name}: expected float64, float32, float16 or bfloat16, got {gate.dtype}")
-    if gate.dim() == 0:
-        raise ValueError(f"{name}: expected at least one dimension, got a 0-d tensor")
-    if up is not None:
-        check_matches("up", up, gate.shape, gate)
-        return gate.shape
-    if layout == ALONE:
-        return gate.shape
-    *rows, width = gate.shape
-    if width % 2:
-        raise ValueError(f"x: expected an even last dimension, got shape {tuple(gate.shape)}")
-    return torch.Size((*rows, width // 2))
-
-
-def check_rows(
-    gate: Tensor, cols: int, rows: Mapping[str, Tensor | None], packed: bool = True
-) -> None:
-    """Checks what all rows share: biases, [cols], packed ones, [2 * cols], or a parameter."""
-    real = torch.promote_types(gate.dtype, torch.float32)
-    for name, row in rows.items():
-        if row is None:
-            continue
-        if row.dtype not in (gate.dtype, real):
-            expected = " or ".join(dict.fromkeys(map(str, (gate.dtype, real))))
-            raise TypeError(f"{name}: expected dtype {expected}, got {row.dtype}")
-        if row.device != gate.device:
-            raise ValueError(f"{name}: expected a tensor on {gate.device}, got one on {row.device}")
-        is_bias = name.endswith("bias")
-        if not is_bias and row.dim() <= 1 and row.numel() == 1:
-            continue
-        shape = (2 * cols if name == "bias" and packed else cols,)
-        if tuple(row.shape) != shape:
-            expected = f"shape {shape}" + ("" if is_bias else " or a single value")
-            raise ValueError(f"{name}: expected {expected}, got {tuple(row.shape)}")
-
-
-def _checked_call(gate: Tensor, up: Tensor | None, *arguments: Any) -> torch.Size:
-    """arguments: those of an operator from gate_bias to layout."""
-    shape = out_shape(gate, up, arguments[6])
+def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
+    """The shape of out. options: from gate_bias to layout."""
+    shape = out_shape(gate, up, options[5])
     names = ("gate_bias", "up_bias", "parameter")
-    check_rows(gate, shape[-1], dict(zip(names, arguments, strict=False)))
+    check_row_vectors(gate, shape[-1], dict(zip(names, options, strict=False)))
     return shape
-
-
-def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    return gate.new_empty(out_shape(gate, up, layout))
-
-
-def _glu_forward_out(
-    gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
-) -> None:
-    check_matches("out", out, out_shape(gate, up, layout), gate)
-
-
-def _glu_backward(
-    grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
-) -> tuple[Tensor, Tensor]:
-    check_matches("grad_out", grad_out, out_shape(gate, up, 0), gate)
-    grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
-    return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
-
-
-def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
-    check_matches("grad_out", grad_out, out_shape(x, None, layout), x)
-    return x.new_empty(x.shape)
-
-
-def _glu_forward_options(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
-    return gate.new_empty(_checked_call(gate, up, *rest))
-
-
-def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
-    check_matches("out", rest[-1], _checked_call(gate, up, *rest), gate)
 
 
 def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
     real = torch.promote_types(gate.dtype, torch.float32)
-    kinds = (needs >> 2).bit_count()
-    return gate.new_empty((1, kinds, cols), dtype=real)
+    return gate.new_empty((1, (needs >> 2).bit_count(), cols), dtype=real)
 
 
-def _glu_backward_options(
+@_operator
+def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
+    return gate.new_empty(out_shape(gate, up, variant))
+
+
+@_operator
+def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    return gate.new_empty(_unit(gate, up, *options))
+
+
+@_operator
+def glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
+    *options, out = rest
+    check_matches("out", out, _unit(gate, up, *options), gate)
+
+
+@_operator
+def glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape = _checked_call(gate, up, *rest)
+    *options, needs = rest
+    shape = _unit(gate, up, *options)
     check_matches("grad_out", grad_out, shape, gate)
-    needs = rest[-1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
     return grad_gate, grad_up, _sums(gate, shape[-1], needs)
 
 
-def _glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
-    shape = _checked_call(gate, up, *rest)
+@_operator
+def glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
+    *options, needs, _product = rest
+    shape = _unit(gate, up, *options)
     check_matches("grad_out", grad_out, shape, gate)
-    return _sums(gate, shape[-1], rest[-1])
+    return _sums(gate, shape[-1], needs)
 
 
-def _glu_second(
-    grad_out: Tensor | None, gate: Tensor, up: Tensor | None, *rest: Any
+@_operator
+def glu_double_backward(
+    grad_out: Tensor | None,
+    gate: Tensor,
+    up: Tensor | None,
+    gate_tangent: Tensor | None,
+    up_tangent: Tensor | None,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    needs_out, needs_inputs = rest[-2:]
-    shape = _checked_call(gate, up, *rest[2:])
+    *options, needs_out, needs_inputs = rest
+    shape = _unit(gate, up, *options)
     return (
         gate.new_empty(shape if needs_out else 0),
         gate.new_empty(gate.shape if needs_inputs else 0),
@@ -180,17 +104,40 @@ def _glu_second(
     )
 
 
-_FAKES: dict[Any, Callable[..., Any]] = {
-    glu_forward: _glu_forward,
-    glu_forward_out: _glu_forward_out,
-    glu_backward: _glu_backward,
-    glu_backward_packed: _glu_backward_packed,
-    glu_forward_options: _glu_forward_options,
-    glu_forward_options_out: _glu_forward_options_out,
-    glu_backward_options: _glu_backward_options,
-    glu_backward_inplace: _glu_backward_inplace,
-    glu_backward_product: _glu_backward_inplace,
-    glu_second: _glu_second,
-}
-for _op, _fake in _FAKES.items():
-    torch.library.register_fake(_op, _fake)
+@_operator
+def maxout_forward(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
+    check_operand("x", x)
+    check_pieces(pieces)
+    check_groups(x, pieces, -1)
+    shape = (*x.shape[:-1], x.shape[-1] // pieces)
+    return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+
+
+@_operator
+def maxout_backward(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
+    check_pieces(pieces)
+    expected = grad_out.new_empty(grad_out.shape, dtype=torch.uint8)
+    check_matches("winner", winner, expected.shape, expected)
+    *rows, cols = grad_out.shape
+    return grad_out.new_empty((*rows, cols * pieces))
+
+
+def _stats(gate: Tensor) -> Tensor:
+    real = torch.promote_types(gate.dtype, torch.float32)
+    return gate.new_empty((*gate.shape[:-1], 2), dtype=real)
+
+
+@_operator
+def softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return gate.new_empty(out_shape(gate, up)), _stats(gate)
+
+
+@_operator
+def softmax_glu_backward(
+    grad_out: Tensor, gate: Tensor, up: Tensor, stats: Tensor, needs_gate: bool, needs_up: bool
+) -> tuple[Tensor, Tensor]:
+    check_matches("grad_out", grad_out, out_shape(gate, up), gate)
+    expected = _stats(gate)
+    check_matches("stats", stats, expected.shape, expected)
+    grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
+    return grad_gate, gate.new_empty(gate.shape if needs_up else 0)

@@ -1,0 +1,136 @@
+"""What a call is asked for beside its tensors: from names and numbers to what the operators take."""
+
+import functools
+import math
+import numbers
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
+from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS
+
+# The operators take units and activations, which have no up, as indices into ROWS.
+VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
+ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACTIVATIONS)}
+ACTIVATION_INDEX |= {alias: ACTIVATION_INDEX[name] for alias, name in ALIASES.items()}
+NAMES = (*VARIANTS, *ACTIVATIONS)
+
+ROUNDINGS = ("single", "eager")
+
+
+def is_unary(variant: int) -> bool:
+    return variant >= len(VARIANTS)
+
+
+class Call(NamedTuple):
+    """One way to call the operators; the first four are their last arguments, in this order."""
+
+    scalar: float  # the parameter of f, where it is no tensor
+    limit: float
+    variant: int
+    layout: int
+    has_options: bool  # whether there is more to it than variant and layout
+    eager: bool
+    inplace: bool
+
+
+def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:
+    return ValueError(f"{argument}: expected one of {', '.join(names)}, got {name!r}")
+
+
+def index_of(argument: str, name: Any, indices: dict[str, int]) -> int:
+    """indices[name], or an error that names the argument and what it may be."""
+    index = indices.get(name) if isinstance(name, str) else None
+    if index is None:
+        raise unknown(argument, name, indices)
+    return index
+
+
+def options_of(variant: int) -> dict[str, Any]:
+    """The options that a row of the tables has, and their defaults."""
+    row = ROWS[variant]
+    options: dict[str, Any] = {} if row.parameter is None else {row.parameter: row.default}
+    if is_unary(variant):
+        return options | {"bias": None}
+    if row.limits:
+        options["limit"] = row.limit
+    biases = dict.fromkeys(("gate_bias", "up_bias", "bias"))
+    return options | biases | {"rounding": "single", "inplace_backward": False}
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        got = "a Tensor" if value is Tensor else type(value).__name__
+        raise TypeError(f"{name}: expected a number, got {got}")
+    return float(value)
+
+
+def parse(variant: int, layout: str, *options: Any) -> Call:
+    """The call for options, a name and a value in turn, where the type Tensor stands for a tensor.
+
+    Raises TypeError for an option that the variant does not have or of another type, ValueError for
+    a bad value.
+    """
+    row = ROWS[variant]
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    chosen = options_of(variant)
+    for name, value in given.items():
+        if name not in chosen:
+            raise TypeError(
+                f"{name}: {NAMES[variant]} has no such option; it has {', '.join(chosen)}"
+            )
+        if name.endswith("bias") and value not in (None, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if given.get("bias") and (given.get("gate_bias") or given.get("up_bias")):
+        raise ValueError("bias: expected either bias or gate_bias and up_bias, got both")
+    has_tensors = Tensor in given.values()
+    chosen |= given
+
+    scalar = row.default
+    parameter = None if row.parameter is None else chosen[row.parameter]
+    if parameter is not None and parameter is not Tensor:
+        scalar = _number(str(row.parameter), parameter)
+    limit = chosen.get("limit")
+    limit = math.inf if limit is None else _number("limit", limit)
+    if not limit >= 0:
+        raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+    rounding = chosen.get("rounding", "single")
+    if rounding not in ROUNDINGS:
+        raise unknown("rounding", rounding, ROUNDINGS)
+    eager = rounding == "eager"
+    # 1.0 is what the operator without options has for a parameter.
+    has_options = has_tensors or eager or limit != math.inf or not scalar == row.default == 1.0
+    return Call(
+        scalar,
+        limit,
+        variant,
+        index_of("layout", layout, LAYOUT_INDEX),
+        has_options,
+        eager,
+        bool(chosen.get("inplace_backward", False)),
+    )
+
+
+# typed: True is no number, though it equals 1.
+_parse_once = functools.lru_cache(maxsize=4096, typed=True)(parse)
+_is_compiling = torch.compiler.is_compiling
+
+
+def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:
+    """`parse` of keyword arguments, remembered: most come again and again."""
+    key: list[Any] = []
+    remembered = not _is_compiling()  # Dynamo traces what a cache would return
+    for name, value in options.items():
+        if isinstance(value, Tensor):
+            value = Tensor
+        elif not value and value is not None and value is not False:
+            remembered = False  # 0.0 and -0.0 are one key
+        key += name, value
+    return (_parse_once if remembered else parse)(variant, layout, *key)
+
+
+# The calls that are given no options: by variant, by layout.
+DEFAULTS = tuple(tuple(parse(i, layout) for layout in LAYOUTS) for i in range(len(NAMES)))

@@ -1,0 +1,88 @@
+"""Argument checks in Python: for fake tensors and decompositions, and for who explains an error.
+
+The operators check for themselves; nothing here runs on the way to a kernel.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fused_acts._call import is_unary
+
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MOST_PIECES = 256  # a winner is a byte
+
+
+def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
+    if tensor.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
+    if tensor.device != like.device:
+        raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {tensor.device}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def check_operand(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(
+            f"{name}: expected float64, float32, float16 or bfloat16, got {tensor.dtype}"
+        )
+    if tensor.dim() == 0:
+        raise ValueError(f"{name}: expected at least one dimension, got a 0-d tensor")
+
+
+def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0) -> torch.Size:
+    """Checks the inputs of a unit or an activation and returns the shape of its output."""
+    check_operand("x" if up is None else "gate", gate)
+    if up is not None:
+        check_matches("up", up, gate.shape, gate)
+        return gate.shape
+    if is_unary(variant):
+        return gate.shape
+    *rows, width = gate.shape
+    if width % 2:
+        raise ValueError(f"x: expected an even last dimension, got shape {tuple(gate.shape)}")
+    return torch.Size((*rows, width // 2))
+
+
+def check_row_vectors(
+    gate: Tensor, cols: int, vectors: Mapping[str, Tensor | None], packed: bool = False
+) -> None:
+    """Checks what all rows share: biases and parameters [cols], a packed bias [2 * cols]."""
+    real = torch.promote_types(gate.dtype, torch.float32)
+    for name, vector in vectors.items():
+        if vector is None:
+            continue
+        if vector.dtype not in (gate.dtype, real):
+            expected = " or ".join(dict.fromkeys(map(str, (gate.dtype, real))))
+            raise TypeError(f"{name}: expected dtype {expected}, got {vector.dtype}")
+        if vector.device != gate.device:
+            raise ValueError(
+                f"{name}: expected a tensor on {gate.device}, got one on {vector.device}"
+            )
+        is_bias = name.endswith("bias")
+        if not is_bias and vector.dim() <= 1 and vector.numel() == 1:
+            continue
+        shape = (2 * cols if name == "bias" and packed else cols,)
+        if tuple(vector.shape) != shape:
+            expected = f"shape {shape}" + ("" if is_bias else " or a single value")
+            raise ValueError(f"{name}: expected {expected}, got {tuple(vector.shape)}")
+
+
+def check_integer(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+
+
+def check_pieces(pieces: int) -> None:
+    if not 1 <= pieces <= MOST_PIECES:
+        raise ValueError(f"pieces: expected 1 to {MOST_PIECES}, got {pieces}")
+
+
+def check_groups(x: Tensor, pieces: int, dim: int) -> None:
+    if x.shape[dim] % pieces:
+        raise ValueError(
+            f"x: expected a dimension {dim} divisible by pieces = {pieces}, got shape "
+            f"{tuple(x.shape)}"
+        )

@@ -1,0 +1,24 @@
+"""Where a packed tensor holds gate and up."""
+
+import torch
+from torch import Tensor
+
+# The operators take a layout as an index into these.
+LAYOUTS = ("gate_up", "up_gate", "interleaved")
+LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
+
+
+def unpack(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """Views (gate, up), [..., cols] each, of a packed x: [..., 2 * cols]."""
+    if layout == "interleaved":
+        gate, up = torch.unflatten(x, -1, (-1, 2)).unbind(-1)
+        return gate, up
+    first, second = torch.unflatten(x, -1, (2, -1)).unbind(-2)
+    return (first, second) if layout == "gate_up" else (second, first)
+
+
+def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
+    """The packed x: [..., 2 * cols] of gate and up, [..., cols] each."""
+    if layout == "interleaved":
+        return torch.stack((gate, up), -1).flatten(-2)
+    return torch.cat((gate, up) if layout == "gate_up" else (up, gate), -1)
