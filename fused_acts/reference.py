@@ -1,14 +1,11 @@
 """The oracle: every function of the library in plain torch, differentiable to any order."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fused_acts import tables
 from fused_acts.options import activation_name, halves, parse, parse_activation
 from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
@@ -50,24 +47,6 @@ def unit(
     return (f * row.g(up)).to(result_dtype)
 
 
-# What models call in the place of f and g: torch's own functions, with their own rounding.
-_EAGER: dict[Callable[..., Tensor], Callable[..., Tensor]] = {
-    tables.leaky_relu: lambda x, slope: (
-        tables.leaky_relu(x, slope) if isinstance(slope, Tensor) else F.leaky_relu(x, slope)
-    ),
-    tables.elu: lambda x, alpha: (
-        tables.elu(x, alpha) if isinstance(alpha, Tensor) else F.elu(x, alpha)
-    ),
-    tables.swish: lambda x, beta: F.silu(x) if _is_one(beta) else x * torch.sigmoid(beta * x),
-    tables.gelu: F.gelu,
-    tables.gelu_tanh: lambda x: F.gelu(x, approximate="tanh"),
-}
-
-
-def _is_one(value: Any) -> bool:
-    return not isinstance(value, Tensor) and value == 1.0
-
-
 def eager_unit(
     row: Variant,
     gate: Tensor,
@@ -86,7 +65,7 @@ def eager_unit(
         gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
     if isinstance(parameter, Tensor):
         parameter = parameter.to(gate.dtype)
-    f = _EAGER.get(row.f, row.f)
+    f = row.eager or row.f
     return (f(gate) if row.parameter is None else f(gate, parameter)) * row.g(up)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -88,10 +89,33 @@ def mish(x: Tensor) -> Tensor:
     return x * torch.sigmoid(x) * (1 + u) / (1 + u * u)
 
 
+# What torch has in the place of f, which takes a parameter that is a number only.
+
+
+def _torch_leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
+    return leaky_relu(x, slope) if isinstance(slope, Tensor) else F.leaky_relu(x, slope)
+
+
+def _torch_elu(x: Tensor, alpha: float | Tensor) -> Tensor:
+    return elu(x, alpha) if isinstance(alpha, Tensor) else F.elu(x, alpha)
+
+
+def _torch_silu(x: Tensor, beta: float | Tensor) -> Tensor:
+    return F.silu(x) if not isinstance(beta, Tensor) and beta == 1.0 else swish(x, beta)
+
+
+def _torch_gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _torch_softplus(x: Tensor, beta: float | Tensor) -> Tensor:
+    return softplus(x, beta) if isinstance(beta, Tensor) else F.softplus(x, beta)
+
+
 class Variant(NamedTuple):
     """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
 
-    f takes the parameter, if there is one, as its second argument.
+    f takes the parameter, if there is one, as its second argument, and so does eager.
     """
 
     f: Callable[..., Tensor]
@@ -103,6 +127,8 @@ class Variant(NamedTuple):
     limits: bool = False  # whether there is an option `limit`
     limit: float | None = None  # its value
     layout: str = "gate_up"  # of packed inputs to the variant's own function
+    # torch's own function in the place of f, as models call it and with its own rounding; None: f
+    eager: Callable[..., Tensor] | None = None
 
 
 class Activation(NamedTuple):
@@ -113,6 +139,7 @@ class Activation(NamedTuple):
     source: str
     parameter: str | None = None
     default: float = 1.0
+    eager: Callable[..., Tensor] | None = None
 
 
 _DAUPHIN = "Dauphin et al. 2017, https://arxiv.org/abs/1612.08083"
@@ -131,7 +158,12 @@ VARIANTS = {
     "bilinear": Variant(identity, identity, "gate * up", _SHAZEER),
     "reglu": Variant(relu, identity, "max(gate, 0) * up", _SHAZEER, limits=True),
     "geglu": Variant(
-        gelu, identity, "gate * (1 + erf(gate / sqrt(2))) / 2 * up", _SHAZEER, limits=True
+        gelu,
+        identity,
+        "gate * (1 + erf(gate / sqrt(2))) / 2 * up",
+        _SHAZEER,
+        limits=True,
+        eager=F.gelu,
     ),
     "geglu_tanh": Variant(
         gelu_tanh,
@@ -139,6 +171,7 @@ VARIANTS = {
         "gate * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) / 2 * up",
         _SHAZEER,
         limits=True,
+        eager=_torch_gelu_tanh,
     ),
     "swiglu": Variant(
         swish,
@@ -147,6 +180,7 @@ VARIANTS = {
         f"{_SHAZEER}; beta: {_RAMACHANDRAN}",
         "beta",
         limits=True,
+        eager=_torch_silu,
     ),
     "gtu": Variant(sigmoid, tanh, "sigmoid(gate) * tanh(up)", _OORD),
     "tanh_glu": Variant(tanh, identity, "tanh(gate) * up", _DAUPHIN),
@@ -157,16 +191,34 @@ VARIANTS = {
         _MAAS,
         "negative_slope",
         0.01,
+        eager=_torch_leaky_relu,
     ),
     "preglu": Variant(
-        leaky_relu, identity, "(gate if gate > 0 else slope * gate) * up", _HE, "slope", 0.25
+        leaky_relu,
+        identity,
+        "(gate if gate > 0 else slope * gate) * up",
+        _HE,
+        "slope",
+        0.25,
+        eager=_torch_leaky_relu,
     ),
     "elu_glu": Variant(
-        elu, identity, "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up", _CLEVERT, "alpha"
+        elu,
+        identity,
+        "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up",
+        _CLEVERT,
+        "alpha",
+        eager=_torch_elu,
     ),
     "squared_reglu": Variant(squared_relu, identity, "max(gate, 0)^2 * up", _SO),
     "quick_geglu": Variant(
-        swish, identity, "gate * sigmoid(alpha * gate) * up", _HENDRYCKS, "alpha", 1.702
+        swish,
+        identity,
+        "gate * sigmoid(alpha * gate) * up",
+        _HENDRYCKS,
+        "alpha",
+        1.702,
+        eager=_torch_silu,
     ),
     "glu_relu": Variant(sigmoid, relu, "sigmoid(gate) * max(up, 0)", _DAUPHIN),
     "swiglu_oai": Variant(
@@ -179,6 +231,7 @@ VARIANTS = {
         limits=True,
         limit=7.0,
         layout="interleaved",
+        eager=_torch_silu,
     ),
 }
 
@@ -197,27 +250,33 @@ ACTIVATIONS = {
         gelu,
         "x * (1 + erf(x / sqrt(2))) / 2",
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+        eager=F.gelu,
     ),
     "gelu_tanh": Activation(
         gelu_tanh,
         "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
+        eager=_torch_gelu_tanh,
     ),
-    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta"),
-    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA),
+    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta", eager=_torch_silu),
+    "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA, eager=F.mish),
     "leaky_relu": Activation(
         leaky_relu,
         "x if x > 0 else negative_slope * x",
         "Maas et al. 2013",
         "negative_slope",
         0.01,
+        eager=_torch_leaky_relu,
     ),
-    "prelu": Activation(leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, "slope", 0.25),
+    "prelu": Activation(
+        leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, "slope", 0.25, eager=_torch_leaky_relu
+    ),
     "elu": Activation(
         elu,
         "x if x > 0 else alpha * (exp(x) - 1)",
         "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
         "alpha",
+        eager=_torch_elu,
     ),
     "quick_gelu": Activation(
         swish,
@@ -225,8 +284,11 @@ ACTIVATIONS = {
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
         "alpha",
         1.702,
+        eager=_torch_silu,
     ),
-    "softplus": Activation(softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta"),
+    "softplus": Activation(
+        softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta", eager=_torch_softplus
+    ),
 }
 ALIASES = {"silu": "swish"}
 # By the index that the operators take.
