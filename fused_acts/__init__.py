@@ -1,25 +1,20 @@
 """Fused activations on CPU and CUDA: gated units of feed-forward blocks, and activations alone."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-from torch import Tensor
-
-from fused_acts import functional, nn, reference, unary
+from fused_acts import functional, nn, reference
+from fused_acts._autograd.dispatch import compile_as
 from fused_acts._build_info import __version__, show_build
-from fused_acts._maxout import maxout
-from fused_acts._softmax_glu import softmax, softmax_glu
-from fused_acts.dispatch import compile_as
-from fused_acts.functional import gated, variants
-from fused_acts.unary import activation, activations
-
-if TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Callable[..., Tensor]: ...
-
+from fused_acts.functional import (
+    activation,
+    activations,
+    gated,
+    maxout,
+    softmax,
+    softmax_glu,
+    variants,
+)
 
 # swiglu, gelu and the others: one function for each row of the tables.
-globals().update(unary.FUNCTIONS | functional.FUNCTIONS)
+globals().update(functional.FUNCTIONS)
 
 __all__ = [
     "__version__",
@@ -35,4 +30,8 @@ __all__ = [
     "softmax_glu",
     "variants",
 ]
-__all__ += [*unary.FUNCTIONS, *functional.FUNCTIONS]
+__all__ += functional.FUNCTIONS
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -82,11 +82,11 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
             raise TypeError(
                 f"{name}: {NAMES[variant]} has no such option; it has {', '.join(chosen)}"
             )
-        if name.endswith("bias") and value not in (None, Tensor):
+        if name.endswith("bias") and value is not None and value is not Tensor:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
     if given.get("bias") and (given.get("gate_bias") or given.get("up_bias")):
         raise ValueError("bias: expected either bias or gate_bias and up_bias, got both")
-    has_tensors = Tensor in given.values()
+    has_tensors = any(value is Tensor for value in given.values())
     chosen |= given
 
     scalar = row.default
@@ -114,6 +114,11 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     )
 
 
+def parse_options(variant: int, layout: str, options: Mapping[str, Any]) -> Call:
+    pairs = ((n, Tensor if isinstance(v, Tensor) else v) for n, v in options.items())
+    return parse(variant, layout, *(part for pair in pairs for part in pair))
+
+
 # typed: True is no number, though it equals 1.
 _parse_once = functools.lru_cache(maxsize=4096, typed=True)(parse)
 _is_compiling = torch.compiler.is_compiling
@@ -121,15 +126,16 @@ _is_compiling = torch.compiler.is_compiling
 
 def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:
     """`parse` of keyword arguments, remembered: most come again and again."""
+    if _is_compiling():  # Dynamo does not trace through a cache
+        return parse_options(variant, layout, options)
     key: list[Any] = []
-    remembered = not _is_compiling()  # Dynamo traces what a cache would return
     for name, value in options.items():
         if isinstance(value, Tensor):
             value = Tensor
         elif not value and value is not None and value is not False:
-            remembered = False  # 0.0 and -0.0 are one key
+            return parse_options(variant, layout, options)  # 0.0 and -0.0 would be one key
         key += name, value
-    return (_parse_once if remembered else parse)(variant, layout, *key)
+    return _parse_once(variant, layout, *key)
 
 
 # The calls that are given no options: by variant, by layout.

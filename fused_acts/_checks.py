@@ -86,3 +86,7 @@ def check_groups(x: Tensor, pieces: int, dim: int) -> None:
             f"x: expected a dimension {dim} divisible by pieces = {pieces}, got shape "
             f"{tuple(x.shape)}"
         )
+
+
+def check_pair(gate: Tensor, up: Tensor) -> None:
+    out_shape(gate, up)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _library
+from fused_acts import _build_info, _library
 from fused_acts._checks import (
     check_groups,
     check_matches,
@@ -21,6 +21,7 @@ from fused_acts._checks import (
 )
 
 _library.load()
+_build_info.check_tables()
 
 OPERATORS: list[torch._ops.OpOverload] = []
 

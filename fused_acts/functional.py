@@ -1,36 +1,29 @@
-"""The public functions: `gated`, and one for each variant, made from the table of variants."""
+"""The public functions: gated units, activations alone, maxout and softmax_glu."""
 
-import inspect
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts import _ops, autograd, options
-from fused_acts.autograd import glu_forward
-from fused_acts.dispatch import autocasts, promoted, registers_shardings
-from fused_acts.options import LAYOUT_INDEX, NAMES, variant_index
-from fused_acts.tables import VARIANTS
-
-
-class GatedFunction(Protocol):
-    """The signature of a variant's own function."""
-
-    def __call__(
-        self,
-        gate: Tensor,
-        up: Tensor | None = None,
-        *,
-        layout: str = "gate_up",
-        out: Tensor | None = None,
-        **options: Any,
-    ) -> Tensor: ...
+from fused_acts import _checks, _signatures
+from fused_acts._autograd.context import autocasts, promoted
+from fused_acts._autograd.maxout import maxout as _maxout
+from fused_acts._autograd.softmax_glu import softmax_glu as _softmax_glu
+from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of
+from fused_acts._run import FAILURES, check_tensors, recover, run
+from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS
 
 
 def variants() -> tuple[str, ...]:
     """The names of all variants."""
-    return NAMES
+    return tuple(VARIANTS)
+
+
+def activations() -> tuple[str, ...]:
+    """The names of all activations."""
+    return tuple(ACTIVATIONS)
 
 
 def gated(
@@ -77,78 +70,39 @@ def gated(
             is unknown, a layout is given with two tensors, or inplace_backward with a leaf.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
-    return _call(gate, up, variant_index(variant), layout, out, options)
+    return run(gate, up, index_of("variant", variant, VARIANT_INDEX), layout, out, options)
 
 
-def _call(
-    gate: Tensor,
-    up: Tensor | None,
-    variant: int,
-    layout: str,
-    out: Tensor | None,
-    given: dict[str, Any],
+def activation(
+    x: Tensor, name: str, bias: Tensor | None = None, *, out: Tensor | None = None, **options: Any
 ) -> Tensor:
-    index = LAYOUT_INDEX.get(layout)
-    if index is None:
-        raise options.unknown("layout", layout, LAYOUT_INDEX)
-    if up is not None and index:
-        raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
-    try:
-        if given or out is not None:
-            return _call_with_options(gate, up, variant, layout, out, given)
-        return glu_forward(gate, up, variant, index)
-    except (AttributeError, TypeError, RuntimeError) as error:
-        # Looked into only after a failure, so that calls on small tensors do not pay for it.
-        if isinstance(error, NotImplementedError) and registers_shardings():
-            return _call(gate, up, variant, layout, out, given)
-        for argument, value in (("gate", gate), ("up", up), ("out", out)):
-            if not isinstance(value, Tensor) and (value is not None or argument == "gate"):
-                got = type(value).__name__
-                raise TypeError(f"{argument}: expected a torch.Tensor, got {got}") from None
-        if up is not None and gate.dtype != up.dtype and autocasts(gate):
-            return _call(*promoted(gate, up), variant, layout, out, given)
-        raise
+    """f(x + bias) in one pass, with gradients by x, bias and parameter from one pass.
+
+    Args:
+        x: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any row
+            stride is read in place.
+        name: one of `fused_acts.activations()`, or silu, which is swish.
+        bias: [cols], in the dtype of x or float32.
+        out: a tensor of the shape, dtype and device of x to write the result into; x is allowed.
+        beta, alpha, slope, negative_slope: the parameter of f, where it has one: a number, or a
+            tensor, a single value or [cols], which is differentiated too.
+
+    Returns:
+        [..., cols] in the dtype of x, contiguous. Computed in float32, or in float64 for float64,
+        and rounded once.
+
+    Raises:
+        TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or
+            the activation has no such parameter.
+        ValueError: a shape or device does not match, x is 0-d, or the name is unknown.
+        RuntimeError: out is given and an argument requires grad or has a tangent.
+    """
+    if bias is not None:
+        options["bias"] = bias
+    return run(x, None, index_of("name", name, ACTIVATION_INDEX), "gate_up", out, options)
 
 
-def _call_with_options(
-    gate: Tensor,
-    up: Tensor | None,
-    variant: int,
-    layout: str,
-    out: Tensor | None,
-    given: dict[str, Any],
-) -> Tensor:
-    if autocasts(gate):
-        gate, up = promoted(gate, up)
-        real = torch.promote_types(gate.dtype, torch.float32)
-        given = {n: v.to(real) if isinstance(v, Tensor) else v for n, v in given.items()}
-    gate_bias, up_bias, parameter, call = options.parse(NAMES[variant], layout, given)
-    tensors = {name: value for name, value in given.items() if isinstance(value, Tensor)}
-    if tensors or call.eager:
-        _ops.check_rows(gate, _ops.out_shape(gate, up, 0)[-1], tensors)
-    if out is not None:
-        return autograd.glu_forward_out(gate, up, gate_bias, up_bias, parameter, call, out)
-    if call.inplace and torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        _check_inplace(gate, up)
-    return autograd.gated(gate, up, gate_bias, up_bias, parameter, call)
-
-
-def _check_inplace(gate: Tensor, up: Tensor | None) -> None:
-    if up is gate:
-        raise ValueError("inplace_backward: expected two tensors, got the same as gate and up")
-    for name, tensor in (("gate", gate), ("up", up)):
-        if tensor is None or not tensor.requires_grad:
-            continue
-        if tensor.is_leaf or (tensor._base is not None and tensor._base.is_leaf):
-            raise ValueError(
-                f"inplace_backward: expected {name} to be computed from something, got a leaf or a "
-                "view of one, whose values would be lost"
-            )
-
-
-def _function(name: str, variant: int) -> GatedFunction:
-    row = VARIANTS[name]
-
+def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
     def function(
         gate: Tensor,
         up: Tensor | None = None,
@@ -157,7 +111,7 @@ def _function(name: str, variant: int) -> GatedFunction:
         out: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
-        return _call(gate, up, variant, layout, out, options)
+        return run(gate, up, variant, layout, out, options)
 
     def function_of_packed(
         gate: Tensor,
@@ -168,34 +122,129 @@ def _function(name: str, variant: int) -> GatedFunction:
         **options: Any,
     ) -> Tensor:
         if layout is None:
-            layout = "gate_up" if up is not None else row.layout
-        return _call(gate, up, variant, layout, out, options)
+            layout = "gate_up" if up is not None else packed_layout
+        return run(gate, up, variant, layout, out, options)
 
-    chosen: Callable[..., Any] = function if row.layout == "gate_up" else function_of_packed
-    _, _, arguments = (gated.__doc__ or "").partition("\n\n")
-    chosen.__doc__ = f"{name}(gate, up) = {row.formula}\n\n    From {row.source}.\n\n{arguments}"
-    chosen.__name__ = chosen.__qualname__ = name
-    chosen.__module__ = "fused_acts"
-    chosen.__signature__ = _signature(name, chosen)  # type: ignore[attr-defined]
-    return chosen
+    return function if packed_layout == "gate_up" else function_of_packed
 
 
-def _signature(name: str, function: Callable[..., Any]) -> inspect.Signature:
-    """The options by name, in the place of **options."""
-    row = VARIANTS[name]
-    defaults = {
-        row.parameter: row.default,
-        "limit": row.limit,
-        "rounding": "single",
-        "inplace_backward": False,
-    }
-    signature = inspect.signature(function)
-    parameters = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    parameters += [
-        inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(option))
-        for option in options.names_for(name)
-    ]
-    return signature.replace(parameters=parameters)
+def _activation_function(variant: int) -> Callable[..., Tensor]:
+    def function(
+        x: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        if bias is not None:
+            options["bias"] = bias
+        return run(x, None, variant, "gate_up", out, options)
+
+    return function
 
 
-FUNCTIONS = {name: _function(name, variant) for variant, name in enumerate(NAMES)}
+def _named(name: str, variant: int, function: Any, like: Callable[..., Tensor]) -> Any:
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = "fused_acts"
+    function.__signature__ = _signatures.signature(function, variant)
+    function.__doc__ = _signatures.docstring(name, variant, function, like.__doc__)
+    return function
+
+
+# swiglu, gelu and the others: one for each row of the tables.
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    name: _named(name, variant, _unit_function(variant, VARIANTS[name].layout), gated)
+    for name, variant in VARIANT_INDEX.items()
+}
+FUNCTIONS |= {
+    name: _named(name, variant, _activation_function(variant), activation)
+    for name, variant in ACTIVATION_INDEX.items()
+    if name in ACTIVATIONS
+}
+FUNCTIONS |= {alias: FUNCTIONS[name] for alias, name in ALIASES.items()}
+
+
+def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
+    """out_i = max(x_j over i * pieces <= j < (i + 1) * pieces), along a dimension.
+
+    From Goodfellow et al. 2013, "Maxout Networks", https://arxiv.org/abs/1302.4389. What is kept
+    for the backward pass is a byte for each result, the index of the winner in its group, and the
+    gradient goes to the winner: the first of equal ones, as in torch.max. NaN wins.
+
+    Args:
+        x: [..., cols * pieces], float64, float32, float16 or bfloat16, on the CPU or a CUDA device.
+            Any row stride is read in place.
+        pieces: how many neighbours make a group, 1 to 256.
+        dim: the dimension to reduce. One that is not the last is moved there first, in a copy.
+
+    Returns:
+        [..., cols] in the dtype of x: the values of torch.max, bit for bit. Contiguous if dim is
+        the last dimension.
+
+    Raises:
+        TypeError: x is no tensor or of another dtype, or pieces or dim is no integer.
+        ValueError: pieces is out of range or does not divide the dimension, or x is 0-d.
+        IndexError: x has no dimension dim.
+    """
+    check_tensors(x=x)
+    _checks.check_integer("pieces", pieces)
+    _checks.check_integer("dim", dim)
+    rank = x.dim()
+    if rank and not -rank <= dim < rank:
+        raise IndexError(f"dim: expected {-rank} to {rank - 1}, got {dim}")
+    last = dim in (-1, rank - 1)
+    try:
+        out, _ = _maxout(x if last else x.movedim(dim, -1), pieces)
+    except FAILURES as error:
+        return recover(error, partial(maxout, x, pieces, dim), partial(_explain, x, pieces, dim))
+    return out if last else out.movedim(-1, dim)
+
+
+def _explain(x: Tensor, pieces: int, dim: int) -> None:
+    _checks.check_operand("x", x)
+    _checks.check_pieces(pieces)
+    _checks.check_groups(x, pieces, dim)
+
+
+def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
+    """out_i = exp(gate_i) / sum(exp(gate)) * up_i, the sum over the last dimension.
+
+    A gated linear unit whose gates are in competition: the softmax of Bridle 1990, its maximum and
+    sum found in one go as in Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867. One
+    kernel forward and one backward, for which gate, up and two numbers a row are kept; no
+    probability reaches memory. Derivatives of higher order and of forward mode are composed of
+    torch's operations.
+
+    Args:
+        gate: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any
+            row stride is read in place.
+        up: [..., cols], of the shape, dtype and device of gate.
+
+    Returns:
+        [..., cols] in the dtype of gate, contiguous. Computed in float32, or in float64 for
+        float64, and rounded once; a probability below the smallest normal number of that may count
+        as 0. A row of -inf alone, or with +inf or NaN in it, is NaN, as in torch.
+
+    Raises:
+        TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate.
+        ValueError: a shape or device does not match, or gate is 0-d.
+    """
+    check_tensors(gate=gate, up=up)
+    if autocasts(gate):
+        gate, up = promoted(gate, up)  # type: ignore[assignment]
+    try:
+        return _softmax_glu(gate, up)[0]
+    except FAILURES as error:
+        explain = partial(_checks.check_pair, gate, up)
+        return recover(error, partial(softmax_glu, gate, up), explain)
+
+
+def softmax(x: Tensor, dim: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)) along a dimension: torch.softmax itself.
+
+    A single kernel in torch already, so there is nothing here to fuse.
+
+    Args:
+        x: any shape and dtype that torch.softmax takes.
+        dim: the dimension to sum over.
+
+    Returns:
+        A tensor of the shape and dtype of x.
+    """
+    return torch.softmax(x, dim)

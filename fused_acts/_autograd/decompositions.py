@@ -1,10 +1,11 @@
-"""The gated units and their derivatives composed of plain torch operations, from the reference.
+"""The gated units and their derivatives decomposed into torch operations.
 
-What autograd and the functorch transforms make of the reference, they can differentiate to any
-order and torch.compile can trace. `operands` stands for (gate, up, gate_bias, up_bias, parameter);
-up is None when gate is packed, and so are the others where a call does not have them.
+Autograd and the functorch transforms differentiate them to any order and torch.compile can trace
+them. `operands` stands for (gate, up, gate_bias, up_bias, parameter); up is None when gate is
+packed or there is none, and so are the others where a call does not have them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import reference
-from fused_acts.options import ALONE, LAYOUTS, Call, halves
-from fused_acts.tables import ROWS
+from fused_acts._call import Call, is_unary
+from fused_acts._layouts import LAYOUTS, unpack
+from fused_acts.tables import ROWS, Activation
 
 Tensors = Sequence[Tensor | None]
+
+
+def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    x = x.to(dtype)
+    return x if bias is None else x + bias.to(dtype)
 
 
 def forward(
@@ -27,20 +33,37 @@ def forward(
     parameter: Tensor | None,
     call: Call,
 ) -> Tensor:
-    if up is None and call.layout != ALONE:
-        gate, up = halves(gate, LAYOUTS[call.layout])
-    value = call.scalar if parameter is None else parameter
-    compute: Any = reference.eager_unit if call.eager else reference.unit
-    row = ROWS[call.variant]
-    result: Tensor = compute(row, gate, up, gate_bias, up_bias, value, call.limit)
-    return result
+    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)).
+
+    Rounded once, or where the call is eager as torch's own functions do it, one after the other.
+    """
+    if up is None and not is_unary(call.variant):
+        gate, up = unpack(gate, LAYOUTS[call.layout])
+    row, limit, storage = ROWS[call.variant], call.limit, gate.dtype
+    real = storage if call.eager else torch.promote_types(storage, torch.float32)
+    f = (row.eager or row.f) if call.eager else row.f
+
+    gate = _added(gate, gate_bias, real)
+    if limit != math.inf:
+        # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
+        gate = gate.clamp(max=limit) if call.eager else torch.where(gate > limit, limit, gate)
+    value = call.scalar if parameter is None else parameter.to(real)
+    result = f(gate) if row.parameter is None else f(gate, value)
+    if up is not None:
+        assert not isinstance(row, Activation)
+        up = _added(up, up_bias, real)
+        if limit != math.inf:
+            cut = up.detach().sign() * limit
+            up = up.clamp(-limit, limit) if call.eager else torch.where(up.abs() > limit, cut, up)
+        result = result * row.g(up)
+    return result.to(storage)
 
 
 def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
     """A tensor of the shape of the output."""
-    if up is not None or call.layout == ALONE:
+    if up is not None or is_unary(call.variant):
         return gate
-    return halves(gate, LAYOUTS[call.layout])[0]
+    return unpack(gate, LAYOUTS[call.layout])[0]
 
 
 def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:
@@ -68,6 +91,24 @@ def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> l
     return grads
 
 
+def jvp(
+    function: Callable[..., Any], inputs: Tensors, tangents: Tensors, wanted: Sequence[bool]
+) -> tuple[Tensor | None, ...]:
+    """Tangents of those outputs of a function that are wanted; a tangent that is None is 0."""
+    moving = [i for i, tangent in enumerate(tangents) if tangent is not None]
+
+    def of_moving(*values: Tensor) -> tuple[Tensor, ...]:
+        every = list(inputs)
+        for index, value in zip(moving, values, strict=True):
+            every[index] = value
+        return tuple(out for out, want in zip(function(*every), wanted, strict=True) if want)
+
+    primals = tuple(inputs[i] for i in moving)
+    along = torch.func.jvp(of_moving, primals, tuple(tangents[i] for i in moving))[1]
+    results = iter(along)
+    return tuple(next(results) if want else None for want in wanted)
+
+
 def backward(grad_out: Tensor, *operands: Any) -> tuple[Tensor | None, ...]:
     """Gradients by the operands; after these come the call and which gradients are needed."""
     *tensors, call, needs = operands
@@ -85,14 +126,14 @@ def double_backward(
     )
 
 
-def second(*inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What torch.ops.fused_acts.glu_second computes, from the same arguments up to the call."""
-    grad_out, gate, up, gate_tangent, up_tangent, *rows, call, _, _ = inputs
+def along_inputs(*inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What glu_double_backward computes, from the same arguments up to the call."""
+    grad_out, gate, up, gate_tangent, up_tangent, *vectors, call, _, _ = inputs
     if grad_out is None:  # the first result does not depend on it
         grad_out = unit_like(gate, up, call)
 
     def gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None) -> Any:
-        return backward(grad_out, gate, up, *rows, call, (True, True, False, False, False))[:2]
+        return backward(grad_out, gate, up, *vectors, call, (True, True, False, False, False))[:2]
 
     results = vjp(gradients, (grad_out, gate, up), (gate_tangent, up_tangent))
     return results[0], results[1], results[2]

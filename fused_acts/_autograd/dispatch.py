@@ -1,17 +1,14 @@
-"""Choosing how a differentiable call runs, and helpers for the formulas of autograd.py."""
+"""Choosing how a differentiable call runs, and helpers for the formulas of its Function."""
 
-import importlib
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 Gradients = tuple[Tensor | None, ...]
-Result = TypeVar("Result")
 
 _compile_form = "kernel"
 
@@ -31,6 +28,10 @@ def compile_as(form: str) -> None:
     _compile_form = form
 
 
+def compiles_to_kernels() -> bool:
+    return _compile_form == "kernel"
+
+
 def raw_apply(function: Any) -> Callable[..., Any]:
     """The C++ apply of a Function, which does all that is needed outside functorch transforms.
 
@@ -44,16 +45,17 @@ def raw_apply(function: Any) -> Callable[..., Any]:
 def dispatcher(
     function: Any,
     transformable: Any,
-    plain: Callable[..., Any],
+    decomposition: Callable[..., Any],
     requires_grad: Callable[..., bool],
 ) -> Callable[..., Any]:
     """One differentiable call that takes the cheapest path that is right where it is called.
 
-    function has a backward formula; transformable has jvp and vmap formulas too; plain is composed
-    of torch operations. A call that records nothing needs only the forward of function.
+    function has a backward formula; transformable has jvp and vmap formulas too; decomposition
+    consists of torch operations. A call that records nothing needs only the forward of function.
     """
     apply = raw_apply(function)
     bare = function.forward
+    # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
     is_compiling = torch.compiler.is_compiling
     transforms_active = torch._C._are_functorch_transforms_active
     is_grad_enabled = torch.is_grad_enabled
@@ -61,9 +63,9 @@ def dispatcher(
     def call(*args: Any) -> Any:
         if transforms_active() or forward_ad._current_level >= 0:
             # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
-            return plain(*args) if is_compiling() else transformable.apply(*args)
+            return decomposition(*args) if is_compiling() else transformable.apply(*args)
         if is_compiling():
-            return plain(*args) if _compile_form == "inductor" else function.apply(*args)
+            return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
         if is_grad_enabled() and requires_grad(*args):
             return apply(*args)
         return bare(*args)
@@ -71,40 +73,18 @@ def dispatcher(
     return call
 
 
-def registers_shardings() -> bool:
-    """Registers the sharding rules if a DTensor may need them now; whether it did."""
-    rules = "fused_acts.distributed"
-    if rules in sys.modules or "torch.distributed.tensor" not in sys.modules:
-        return False
-    importlib.import_module(rules)
-    return True
-
-
-def on_shards(call: Callable[..., Result], *args: Any) -> Result:
-    """call(*args), for which the sharding rules are registered if it fails for lack of one."""
-    try:
-        return call(*args)
-    except NotImplementedError:
-        if not registers_shardings():
-            raise
-        return call(*args)
-
-
-def autocasts(gate: Tensor) -> bool:
-    device = gate.device.type
-    return device != "meta" and torch.is_autocast_enabled(device)
-
-
-def promoted(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """gate and up in the wider of their dtypes."""
-    if up is None or gate.dtype == up.dtype:
-        return gate, up
-    dtype = torch.promote_types(gate.dtype, up.dtype)
-    return gate.to(dtype), up.to(dtype)
+def in_transform() -> bool:
+    """Whether something looks at a call that is not just to be run: functorch, Dynamo, or tangents
+    in forward mode."""
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch.compiler.is_compiling()
+    )
 
 
 @contextmanager
-def next_level(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
+def lift_primals(tensors: Sequence[Tensor | None]) -> Iterator[Any]:
     """Lets the body of a jvp formula be differentiated forward by the transforms around it.
 
     Functions turn forward mode off in a jvp formula, for the levels around it too, and then their
@@ -129,10 +109,10 @@ def batch_first(
             yield tensor.movedim(dim, 0)
 
 
-def vmap_plain(
+def vmap_decomposition(
     function: Callable[..., Any], info: Any, in_dims: Sequence[Any], args: Sequence[Any]
 ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
-    """The vmap of a function composed of torch operations, some of whose results may be None."""
+    """The vmap of a function of torch operations, some of whose results may be None."""
     present = [i for i, arg in enumerate(args) if isinstance(arg, Tensor)]
     absent: list[bool] = []
 

@@ -1,7 +1,7 @@
 """Differentiation of the gated units: autograd Functions over torch.ops.fused_acts.*.
 
 `operands` stands for (gate, up, gate_bias, up_bias, parameter). In all of them up is None when gate
-is a packed x: [..., 2 * cols], and so is the gradient of up.
+is a packed x: [..., 2 * cols] or the x of an activation, and so is the gradient of up.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,21 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from fused_acts import _ops, composed, dispatch
-from fused_acts.dispatch import Gradients, require_grad
-from fused_acts.options import DEFAULTS, Call
-from fused_acts.second_order import OPERANDS, double_backward
+from fused_acts import _checks, _ops
+from fused_acts._autograd import decompositions, dispatch
+from fused_acts._autograd.dispatch import Gradients, require_grad
+from fused_acts._autograd.gated_second import OPERANDS, double_backward
+from fused_acts._call import Call
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
+
+
+# Without the Python layer around it, which only tracing needs.
+_forward = _ops.glu_forward._op
+_forward_options = _ops.glu_forward_options._op
+_is_compiling = torch.compiler.is_compiling
 
 
 class _Glu(torch.autograd.Function):
@@ -31,19 +38,19 @@ class _Glu(torch.autograd.Function):
         parameter: Tensor | None,
         call: Call,
     ) -> Any:
-        if call.plain:
-            return _ops.glu_forward(gate, up, call.variant, call.layout)
         if call.eager:
-            return composed.forward(gate, up, gate_bias, up_bias, parameter, call)
-        return _ops.glu_forward_options(
-            gate, up, gate_bias, up_bias, parameter, *_ops.numbers(call)
-        )
+            return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+        if call.has_options:
+            op = _ops.glu_forward_options if _is_compiling() else _forward_options
+            return op(gate, up, gate_bias, up_bias, parameter, *call[:4])
+        op = _ops.glu_forward if _is_compiling() else _forward
+        return op(gate, up, call.variant, call.layout)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         call = ctx.call = inputs[-1]
         # What is not there takes as long to save.
-        ctx.save_for_backward(*inputs[: 2 if call.plain else OPERANDS])
+        ctx.save_for_backward(*inputs[: OPERANDS if call.has_options else 2])
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
@@ -66,14 +73,14 @@ class _GluTransformable(_Glu):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         # The backward pass is linear in grad_out, so its transpose is the forward derivative.
-        with dispatch.next_level(ctx.saved_tensors) as operands:
+        with dispatch.lift_primals(ctx.saved_tensors) as operands:
             return double_backward(tangents[:OPERANDS], None, operands, ctx.call, True, False)[0]
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
         if any(dim is not None for dim in in_dims[2:OPERANDS]):
-            outputs, dims = dispatch.vmap_plain(
-                lambda *inputs: (composed.forward(*inputs),), info, in_dims, args
+            outputs, dims = dispatch.vmap_decomposition(
+                lambda *inputs: (decompositions.forward(*inputs),), info, in_dims, args
             )
             return outputs[0], dims[0]
         gate, up = dispatch.batch_first(info, in_dims[:2], args[:2])
@@ -92,22 +99,15 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        if call.plain and up is None:
-            grad_gate = _ops.glu_backward_packed(grad_out, gate, call.variant, call.layout)
-            return grad_gate, None, None, None, None
-        if call.plain:
-            grad_gate, grad_up = _ops.glu_backward(grad_out, gate, up, call.variant, *needs[:2])
-            return grad_gate if needs[0] else None, grad_up if needs[1] else None, None, None, None
-        grad_gate, grad_up, sums = _ops.glu_backward_options(
-            grad_out,
-            *(gate, up, gate_bias, up_bias, parameter),
-            *_ops.numbers(call),
-            _ops.bits(needs),
+        grad_gate, grad_up, sums = _ops.glu_backward(
+            *(grad_out, gate, up, gate_bias, up_bias, parameter),
+            *call[:4],
+            _ops.needs_mask(needs),
         )
         return (
             grad_gate if needs[0] else None,
             grad_up if needs[1] and up is not None else None,
-            *row_gradients(sums, gate_bias, up_bias, parameter, needs),
+            *vector_gradients(sums, gate_bias, up_bias, parameter, needs),
         )
 
     @staticmethod
@@ -132,7 +132,7 @@ class _GluBackwardTransformable(_GluBackward):
     def jvp(ctx: Any, grad_out_tangent: Tensor | None, *tangents: Tensor | None) -> Any:
         # The gradients are derivatives of sum(grad_out * out), whose second derivatives are
         # symmetric: by the operands, the forward derivative is the backward one.
-        with dispatch.next_level(ctx.saved_tensors) as (grad_out, *operands):
+        with dispatch.lift_primals(ctx.saved_tensors) as (grad_out, *operands):
             along = tangents[:OPERANDS]
             results: Gradients = (None,) * OPERANDS
             if any(tangent is not None for tangent in along):
@@ -147,42 +147,41 @@ class _GluBackwardTransformable(_GluBackward):
         *_, needs = args
         # A sum over rows is one for each element of the batch, which the kernel does not keep apart
         if any(needs[2:]) or any(dim is not None for dim in in_dims[3 : OPERANDS + 1]):
-            return dispatch.vmap_plain(composed.backward, info, in_dims, args)
+            return dispatch.vmap_decomposition(decompositions.backward, info, in_dims, args)
         tensors = dispatch.batch_first(info, in_dims[:3], args[:3])
         grads = glu_backward(*tensors, *args[3:])
         return grads, tuple(None if grad is None else 0 for grad in grads)
 
 
 gated: Callable[..., Tensor] = dispatch.dispatcher(
-    _Glu, _GluTransformable, composed.forward, require_grad
+    _Glu, _GluTransformable, decompositions.forward, require_grad
 )
-_apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
-    _GluBackward, _GluBackwardTransformable, composed.backward, require_grad
+    _GluBackward, _GluBackwardTransformable, decompositions.backward, require_grad
 )
 
 
-def row_gradients(
+def vector_gradients(
     sums: Tensor,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
     needs: tuple[bool, ...],
 ) -> Gradients:
-    """Gradients of the biases and the parameter from the sums over rows, [1, kinds, cols]."""
+    """Gradients of the biases and the parameter from the sums over rows, [1, sums, cols]."""
     results: list[Tensor | None] = []
     kind = 0
-    for row, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
-        if not need or row is None:
+    for vector, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
+        if not need or vector is None:
             results.append(None)
             continue
         total = sums[0, kind]
         if total.numel() == 0:
-            results.append(torch.zeros_like(row))
+            results.append(torch.zeros_like(vector))
         else:
             # A copy, because the sums of one call lie in one tensor.
-            whole = total if row.numel() == total.numel() and row.dim() == 1 else total[:1]
-            results.append(whole.reshape(row.shape).to(row.dtype, copy=True))
+            whole = total if vector.numel() == total.numel() and vector.dim() == 1 else total[:1]
+            results.append(whole.reshape(vector.shape).to(vector.dtype, copy=True))
         kind += 1
     return tuple(results)
 
@@ -200,7 +199,8 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
         )
     operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
     gate, up, gate_bias, up_bias, parameter = operands
-    sums = _ops.glu_backward_inplace(grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs))
+    mask = _ops.needs_mask(needs)
+    sums = _ops.glu_backward_inplace(grad_out, *operands, *ctx.call[:4], mask, False)
     ctx.written = True
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
         if tensor is not None and need:
@@ -208,31 +208,11 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *row_gradients(sums, gate_bias, up_bias, parameter, needs),
+        *vector_gradients(sums, gate_bias, up_bias, parameter, needs),
     )
 
 
-# Found once: a call on tiny tensors takes as long as a few dozen look-ups.
-_transforms_active = torch._C._are_functorch_transforms_active
-_is_compiling = torch.compiler.is_compiling
-_is_grad_enabled = torch.is_grad_enabled
-
-
-def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    """A call without options by the shortest way: what `gated` does, in fewer steps."""
-    if forward_ad._current_level >= 0 or _transforms_active() or _is_compiling():
-        if dispatch.autocasts(gate):
-            gate, up = dispatch.promoted(gate, up)
-        return gated(gate, up, None, None, None, DEFAULTS[variant][layout])
-    call = DEFAULTS[variant][layout]
-    if _is_grad_enabled() and (gate.requires_grad or (up is not None and up.requires_grad)):
-        return _apply(gate, up, None, None, None, call)
-    if call.plain:
-        return _ops.glu_forward_op(gate, up, variant, layout)
-    return _ops.glu_forward_options_op(gate, up, None, None, None, *_ops.numbers(call))
-
-
-def glu_forward_out(
+def gated_out(
     gate: Tensor,
     up: Tensor | None,
     gate_bias: Tensor | None,
@@ -251,13 +231,11 @@ def glu_forward_out(
             "differentiable; call it under torch.no_grad() or without out="
         )
     if call.eager:
-        result = composed.forward(*operands, call)
-        _ops.check_matches("out", out, result.shape, result)
+        result = decompositions.forward(*operands, call)
+        _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
-    elif call.plain:
-        _ops.glu_forward_out(gate, up, call.variant, call.layout, out)
     else:
-        _ops.glu_forward_options_out(*operands, *_ops.numbers(call), out)
+        _ops.glu_forward_out(*operands, *call[:4], out)
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(out)
     return out

@@ -17,8 +17,9 @@ from torch.distributed.tensor.experimental import register_sharding
 # The halves of a packed tensor split alike: each of 2 pieces over all processes.
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from fused_acts import _maxout, _ops, _softmax_glu
-from fused_acts.options import ALONE, LAYOUTS
+from fused_acts import _ops
+from fused_acts._call import is_unary
+from fused_acts._layouts import LAYOUTS
 
 Arguments = Mapping[str, Any]
 Placements = list[Placement | None]
@@ -29,16 +30,16 @@ class _Choice(NamedTuple):
 
     unit: Placement  # [..., cols]
     input: Placement  # [..., cols], or packed [..., 2 * cols]
-    row: Placement  # [cols], what all rows share
+    vector: Placement  # [cols], what all rows share
     value: Placement  # a single value
-    sums: Placement  # [1, kinds, cols], sums over the rows
+    sums: Placement  # [1, sums, cols], sums over the rows
 
 
 # The kind of each argument.
 _KINDS = {
     **dict.fromkeys(("grad_out", "out"), "unit"),
     **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
-    **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "row"),
+    **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "vector"),
 }
 
 
@@ -46,7 +47,7 @@ def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
     """How inputs are split by columns so that each part is whole, or None."""
     spec = inputs[0]
     last = spec.ndim - 1
-    if args.get("up") is not None or args["layout"] == ALONE:
+    if args.get("up") is not None or is_unary(args["variant"]):
         return Shard(last)
     if spec.shape[-1] // 2 % spec.mesh.size():
         return None
@@ -72,13 +73,13 @@ def _choices(args: Arguments) -> list[_Choice]:
     return choices
 
 
-def _is_value(row: Any) -> bool:
-    return bool(math.prod(row.shape) == 1)
+def _is_value(vector: Any) -> bool:
+    return bool(math.prod(vector.shape) == 1)
 
 
 def _placement(choice: _Choice, name: str, tensor: Any) -> Placement:
     kind = _KINDS[name]
-    return choice.value if kind == "row" and _is_value(tensor) else getattr(choice, kind)
+    return choice.value if kind == "vector" and _is_value(tensor) else getattr(choice, kind)
 
 
 def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> list[_Choice]:
@@ -112,7 +113,10 @@ def _shardings(
     args = {a.name: value for a, value in zip(arguments, values, strict=True)}
     tensors = {name: args[name] for name in args if name in _KINDS and args[name] is not None}
     choices = _choices(args)
-    if written := {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}:
+    written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
+    if not args.get("product", True):
+        written.discard("grad_out")
+    if written:
         choices = _keeping(written, choices, tensors)
     return [
         (
@@ -129,29 +133,22 @@ def _gradients(args: Arguments) -> list[str | None]:
     return ["input" if needs & 1 else None, "input" if by_up else None, "sums"]
 
 
-def _second(args: Arguments) -> list[str | None]:
+def _double_backward(args: Arguments) -> list[str | None]:
     of_inputs = "input" if args["needs_inputs"] else None
     of_up = of_inputs if args["up"] is not None else None
     return ["unit" if args["needs_out"] else None, of_inputs, of_up]
 
 
-# The kinds of the results of each operator; None is one that was not asked for, and is empty.
+# The kinds of the results of the operators of units; None is one that was not asked for, and is
+# empty.
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_forward: lambda args: ["unit"],
-    _ops.glu_forward_out: lambda args: [],
-    _ops.glu_backward: lambda args: [
-        "input" if args[need] else None for need in ("needs_gate", "needs_up")
-    ],
-    _ops.glu_backward_packed: lambda args: ["input"],
     _ops.glu_forward_options: lambda args: ["unit"],
-    _ops.glu_forward_options_out: lambda args: [],
-    _ops.glu_backward_options: _gradients,
+    _ops.glu_forward_out: lambda args: [],
+    _ops.glu_backward: _gradients,
     _ops.glu_backward_inplace: lambda args: ["sums"],
-    _ops.glu_backward_product: lambda args: ["sums"],
-    _ops.glu_second: _second,
+    _ops.glu_double_backward: _double_backward,
 }
-for _op, _results in RESULTS.items():
-    register_sharding(_op)(partial(_shardings, _op, _results))
 
 
 def _alike(op: torch._ops.OpOverload, *values: Any) -> list[tuple[Placements, Placements]]:
@@ -175,11 +172,6 @@ def _alike(op: torch._ops.OpOverload, *values: Any) -> list[tuple[Placements, Pl
     ]
 
 
-ALIKE = (
-    _maxout.maxout_forward,
-    _maxout.maxout_backward,
-    _softmax_glu.softmax_glu_forward,
-    _softmax_glu.softmax_glu_backward,
-)
-for _op in ALIKE:
-    register_sharding(_op)(partial(_alike, _op))
+for _op in _ops.OPERATORS:
+    _rule = partial(_shardings, _op, RESULTS[_op]) if _op in RESULTS else partial(_alike, _op)
+    register_sharding(_op)(_rule)

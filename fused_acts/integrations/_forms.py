@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from fused_acts.dispatch import promoted
+from fused_acts._autograd.context import promoted
 
 
 class Form(NamedTuple):

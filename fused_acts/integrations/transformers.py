@@ -13,9 +13,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fused_acts._call import ROUNDINGS, unknown
+from fused_acts._layouts import LAYOUTS
 from fused_acts.functional import gated
 from fused_acts.integrations import _forms
-from fused_acts.options import LAYOUTS, unknown
 
 Methods = dict[str, Callable[..., Any]]  # by the attribute of the module that they go into
 
@@ -88,8 +89,8 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
-    if rounding not in ("single", "eager"):
-        raise unknown("rounding", rounding, ("single", "eager"))
+    if rounding not in ROUNDINGS:
+        raise unknown("rounding", rounding, ROUNDINGS)
     unpatch(model)
     fused, kept, changes = {}, {}, []
     for name, module in _mlps(model):

@@ -20,7 +20,7 @@ from fused_acts.nn.activations import (
 )
 from fused_acts.nn.ffn import GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
-from fused_acts.nn.rows import Maxout, SoftmaxGLU
+from fused_acts.nn.reductions import Maxout, SoftmaxGLU
 
 __all__ = [
     "ELU",

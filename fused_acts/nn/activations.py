@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fused_acts import options, unary
-from fused_acts.nn.gated import refuse_tensors, register_learned
-from fused_acts.tables import ACTIVATIONS
+from fused_acts import functional
+from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
+from fused_acts.nn.gated import check_options, register_learned
+from fused_acts.tables import ROWS
 
 
 class Activation(nn.Module):
@@ -42,25 +43,26 @@ class Activation(nn.Module):
         num_channels: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **given: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.name, self.num_channels = options.activation_name(name), num_channels
-        row = ACTIVATIONS[self.name]
-        self.learned = register_learned(self, row, given, num_channels, device, dtype)
-        options.parse_activation(name, None, given)
-        refuse_tensors(given)
-        self.options = given
+        variant = index_of("name", name, ACTIVATION_INDEX)
+        self.name, self.num_channels = NAMES[variant], num_channels
+        self.learned = register_learned(
+            self, ROWS[variant], options, num_channels, device, dtype
+        )
+        check_options(variant, "gate_up", options)
+        self.options = options
         if bias and num_channels is None:
             raise ValueError("num_channels: expected a number for a bias per channel")
         value = torch.zeros(num_channels or 0, device=device, dtype=dtype)
         self.register_parameter("bias", nn.Parameter(value) if bias else None)
 
     def forward(self, x: Tensor) -> Tensor:
-        given = self.options
+        options = self.options
         if self.learned is not None:
-            given = {**given, self.learned: getattr(self, self.learned)}
-        return unary.activation(x, self.name, self.bias, **given)
+            options = {**options, self.learned: getattr(self, self.learned)}
+        return functional.activation(x, self.name, self.bias, **options)
 
     def extra_repr(self) -> str:
         parts: dict[str, Any] = {"name": self.name} if type(self) is Activation else {}
@@ -111,71 +113,77 @@ def _not_inplace(inplace: bool) -> bool:
     return inplace
 
 
-class Sigmoid(nn.Sigmoid):
+class _Fused(nn.Module):
+    """Comes before a class of torch.nn in its subclasses: the forward is that of a row."""
+
+    _row: str
+    _options: tuple[str, ...] = ()  # attributes that are options
+
+    def forward(self, input: Tensor) -> Tensor:
+        options = {name: getattr(self, name) for name in self._options}
+        return functional.FUNCTIONS[self._row](input, **options)
+
+
+class Sigmoid(_Fused, nn.Sigmoid):
     """torch.nn.Sigmoid by `fused_acts.sigmoid`."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "sigmoid")
+    _row = "sigmoid"
 
 
-class Tanh(nn.Tanh):
+class Tanh(_Fused, nn.Tanh):
     """torch.nn.Tanh by `fused_acts.tanh`."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "tanh")
+    _row = "tanh"
 
 
-class ReLU(nn.ReLU):
+class ReLU(_Fused, nn.ReLU):
     """torch.nn.ReLU by `fused_acts.relu`. Raises ValueError for inplace=True."""
+
+    _row = "relu"
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(_not_inplace(inplace))
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "relu")
 
-
-class LeakyReLU(nn.LeakyReLU):
+class LeakyReLU(_Fused, nn.LeakyReLU):
     """torch.nn.LeakyReLU by `fused_acts.leaky_relu`. Raises ValueError for inplace=True."""
+
+    _row = "leaky_relu"
+    _options = ("negative_slope",)
 
     def __init__(self, negative_slope: float = 1e-2, inplace: bool = False) -> None:
         super().__init__(negative_slope, _not_inplace(inplace))
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "leaky_relu", negative_slope=self.negative_slope)
 
-
-class ELU(nn.ELU):
+class ELU(_Fused, nn.ELU):
     """torch.nn.ELU by `fused_acts.elu`. Raises ValueError for inplace=True."""
+
+    _row = "elu"
+    _options = ("alpha",)
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__(alpha, _not_inplace(inplace))
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "elu", alpha=self.alpha)
 
-
-class SiLU(nn.SiLU):
+class SiLU(_Fused, nn.SiLU):
     """torch.nn.SiLU by `fused_acts.silu`. Raises ValueError for inplace=True."""
 
+    _row = "swish"
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(_not_inplace(inplace))
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "swish")
 
-
-class Mish(nn.Mish):
+class Mish(_Fused, nn.Mish):
     """torch.nn.Mish by `fused_acts.mish`. Raises ValueError for inplace=True."""
 
+    _row = "mish"
+
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(_not_inplace(inplace))
 
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "mish")
 
-
-class GELU(nn.GELU):
+class GELU(_Fused, nn.GELU):
     """torch.nn.GELU by `fused_acts.gelu`, or with approximate="tanh" `fused_acts.gelu_tanh`.
 
     Raises ValueError for another approximation.
@@ -183,27 +191,27 @@ class GELU(nn.GELU):
 
     def __init__(self, approximate: str = "none") -> None:
         if approximate not in ("none", "tanh"):
-            raise options.unknown("approximate", approximate, ("none", "tanh"))
+            raise unknown("approximate", approximate, ("none", "tanh"))
         super().__init__(approximate)
 
     def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "gelu" if self.approximate == "none" else "gelu_tanh")
+        return functional.activation(input, "gelu" if self.approximate == "none" else "gelu_tanh")
 
 
-class Softplus(nn.Softplus):
+class Softplus(_Fused, nn.Softplus):
     """torch.nn.Softplus by `fused_acts.softplus`.
 
     It is computed everywhere, also above the threshold from which torch's is linear; from the usual
     one, 20, upwards they differ by 1e-10 of the value. Raises ValueError for a lower one.
     """
 
+    _row = "softplus"
+    _options = ("beta",)
+
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         if threshold < 20.0:
             raise ValueError(f"threshold: expected 20 or more, got {threshold}")
         super().__init__(beta, threshold)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return unary.activation(input, "softplus", beta=self.beta)
 
 
 class PReLU(nn.PReLU):
@@ -215,6 +223,6 @@ class PReLU(nn.PReLU):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.weight.numel() == 1 or input.dim() <= 2:
-            return unary.activation(input, "prelu", slope=self.weight)
-        out = unary.activation(input.movedim(1, -1), "prelu", slope=self.weight)
+            return functional.activation(input, "prelu", slope=self.weight)
+        out = functional.activation(input.movedim(1, -1), "prelu", slope=self.weight)
         return out.movedim(-1, 1).contiguous()

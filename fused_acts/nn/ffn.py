@@ -5,7 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import ffn, functional, options
+from fused_acts import functional
+from fused_acts._autograd.ffn import RECOMPUTE, Inputs, gated_ffn
+from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
+from fused_acts._run import tensors_of
 from fused_acts.nn.gated import check_options
 
 
@@ -49,16 +52,16 @@ class GatedFFN(torch.nn.Module):
         recompute: str = "product",
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **given: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        if recompute not in ffn.RECOMPUTE:
-            raise options.unknown("recompute", recompute, ffn.RECOMPUTE)
-        check_options(variant, "gate_up", given)
-        if "inplace_backward" in given:
+        if recompute not in RECOMPUTE:
+            raise unknown("recompute", recompute, RECOMPUTE)
+        check_options(index_of("variant", variant, VARIANT_INDEX), "gate_up", options)
+        if "inplace_backward" in options:
             raise TypeError("inplace_backward: GatedFFN has no such option; it works in place")
         self.d_model, self.d_ff = d_model, d_ff
-        self.variant, self.recompute, self.options = variant, recompute, given
+        self.variant, self.recompute, self.options = variant, recompute, options
 
         def linear(width: int, out: int) -> torch.nn.Linear:
             return torch.nn.Linear(width, out, bias, device, dtype)
@@ -87,13 +90,11 @@ class GatedFFN(torch.nn.Module):
             return y
         names = ("bias",) if len(projections) == 1 else ("gate_bias", "up_bias")
         biases = {name: linear.bias for name, linear in zip(names, projections, strict=True)}
-        gate_bias, up_bias, _, call = options.parse(
-            self.variant, "gate_up", {**self.options, **biases}
-        )
-        weights = (projection.weight for projection in projections)
-        return ffn.gated_ffn(
-            call, self.recompute, x, gate_bias, up_bias, down.weight, down.bias, *weights
-        )
+        options, variant = {**self.options, **biases}, VARIANT_INDEX[self.variant]
+        gate_bias, up_bias, _ = tensors_of(variant, "gate_up", options)
+        weights = tuple(projection.weight for projection in projections)
+        inputs = Inputs(x, gate_bias, up_bias, down.weight, down.bias, weights)
+        return gated_ffn(resolve(variant, "gate_up", options), self.recompute, inputs)
 
     def extra_repr(self) -> str:
         parts = {"variant": self.variant, "recompute": self.recompute, **self.options}

@@ -5,18 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import functional, options
+from fused_acts import functional
+from fused_acts._call import VARIANT_INDEX, index_of, resolve
 from fused_acts.tables import VARIANTS, Activation, Variant
 
 
-def check_options(variant: str, layout: str, given: dict[str, Any]) -> None:
-    options.variant_index(variant)
-    options.parse(variant, layout, given)
-    refuse_tensors(given)
-
-
-def refuse_tensors(given: dict[str, Any]) -> None:
-    for name, value in given.items():
+def check_options(variant: int, layout: str, options: dict[str, Any]) -> None:
+    resolve(variant, layout, options)
+    for name, value in options.items():
         if isinstance(value, Tensor):
             raise TypeError(f"{name}: expected no tensor, which a module would not register")
 
@@ -24,7 +20,7 @@ def refuse_tensors(given: dict[str, Any]) -> None:
 def register_learned(
     module: torch.nn.Module,
     row: Variant | Activation,
-    given: dict[str, Any],
+    options: dict[str, Any],
     num_channels: int | None,
     device: Any,
     dtype: torch.dtype | None,
@@ -34,7 +30,7 @@ def register_learned(
     Then takes it out of the options given, and returns its name.
     """
     name = row.parameter
-    kind = given.get(name) if name else None
+    kind = options.get(name) if name else None
     if name is None or kind not in ("learned", "per_channel"):
         return None
     shape: tuple[int, ...] = ()
@@ -42,7 +38,7 @@ def register_learned(
         if num_channels is None:
             raise ValueError("num_channels: expected a number for a parameter per channel")
         shape = (num_channels,)
-    del given[name]
+    del options[name]
     value = torch.full(shape, row.default, device=device, dtype=dtype)
     module.register_parameter(name, torch.nn.Parameter(value))
     return name
@@ -74,22 +70,21 @@ class GatedActivation(torch.nn.Module):
         num_channels: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **given: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        options.variant_index(variant)
-        self.variant = variant
-        self.layout = layout
+        index = index_of("variant", variant, VARIANT_INDEX)
+        self.variant, self.layout = variant, layout
         row = VARIANTS[variant]
-        self.learned = register_learned(self, row, given, num_channels, device, dtype)
-        check_options(variant, layout, given)
-        self.options = given
+        self.learned = register_learned(self, row, options, num_channels, device, dtype)
+        check_options(index, layout, options)
+        self.options = options
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
-        given = self.options
+        options = self.options
         if self.learned is not None:
-            given = {**given, self.learned: getattr(self, self.learned)}
-        return functional.gated(gate, up, variant=self.variant, layout=self.layout, **given)
+            options = {**options, self.learned: getattr(self, self.learned)}
+        return functional.gated(gate, up, variant=self.variant, layout=self.layout, **options)
 
     def extra_repr(self) -> str:
         parts = {"variant": self.variant, "layout": self.layout, **self.options}
@@ -132,19 +127,19 @@ class GatedLinear(torch.nn.Module):
         layout: str = "gate_up",
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **given: Any,
+        **options: Any,
     ) -> None:
         super().__init__()
-        check_options(variant, layout, given)
+        check_options(index_of("variant", variant, VARIANT_INDEX), layout, options)
         self.in_features, self.out_features = in_features, out_features
-        self.variant, self.layout, self.options = variant, layout, given
+        self.variant, self.layout, self.options = variant, layout, options
         linear = torch.nn.Linear(in_features, 2 * out_features, bias, device, dtype)
         self.weight, self.bias = linear.weight, linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.nn.functional.linear(x, self.weight)
-        given = self.options if self.bias is None else {**self.options, "bias": self.bias}
-        return functional.gated(hidden, variant=self.variant, layout=self.layout, **given)
+        options = self.options if self.bias is None else {**self.options, "bias": self.bias}
+        return functional.gated(hidden, variant=self.variant, layout=self.layout, **options)
 
     def extra_repr(self) -> str:
         parts = {"variant": self.variant, "bias": self.bias is not None, "layout": self.layout}

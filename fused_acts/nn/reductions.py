@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fused_acts import _maxout, _softmax_glu
+from fused_acts import _checks, functional
 
 
 class Maxout(nn.Module):
@@ -22,13 +22,13 @@ class Maxout(nn.Module):
 
     def __init__(self, pieces: int, dim: int = -1) -> None:
         super().__init__()
-        _maxout.check_integer("pieces", pieces)
-        _maxout.check_integer("dim", dim)
-        _maxout.check_pieces(pieces)
+        _checks.check_integer("pieces", pieces)
+        _checks.check_integer("dim", dim)
+        _checks.check_pieces(pieces)
         self.pieces, self.dim = pieces, dim
 
     def forward(self, x: Tensor) -> Tensor:
-        return _maxout.maxout(x, self.pieces, self.dim)
+        return functional.maxout(x, self.pieces, self.dim)
 
     def extra_repr(self) -> str:
         return f"pieces={self.pieces}, dim={self.dim}"
@@ -41,4 +41,4 @@ class SoftmaxGLU(nn.Module):
     """
 
     def forward(self, gate: Tensor, up: Tensor) -> Tensor:
-        return _softmax_glu.softmax_glu(gate, up)
+        return functional.softmax_glu(gate, up)

@@ -1,0 +1,1 @@
+"""Differentiation of the operators, and the cheapest right path for a call."""

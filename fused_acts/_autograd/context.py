@@ -1,0 +1,33 @@
+"""What surrounds a call: autocast, and the sharding rules of DTensors."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Result = TypeVar("Result")
+
+
+def autocasts(gate: Tensor) -> bool:
+    device = gate.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def promoted(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """gate and up in the wider of their dtypes."""
+    if up is None or gate.dtype == up.dtype:
+        return gate, up
+    dtype = torch.promote_types(gate.dtype, up.dtype)
+    return gate.to(dtype), up.to(dtype)
+
+
+def import_sharding_rules() -> bool:
+    """Imports the sharding rules if a DTensor may need them now; whether it did."""
+    rules = "fused_acts.distributed"
+    if rules in sys.modules or "torch.distributed.tensor" not in sys.modules:
+        return False
+    importlib.import_module(rules)
+    return True

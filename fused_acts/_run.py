@@ -1,0 +1,141 @@
+"""From the arguments of a call to a kernel, and from a failure to an error that names an argument.
+
+A call is checked by the operator. Only after a failure does Python look at what was wrong, or
+missing, so that calls on small tensors do not pay for it.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fused_acts import _checks
+from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted
+from fused_acts._autograd.gated import gated, gated_out
+from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
+from fused_acts._layouts import LAYOUT_INDEX, unpack
+from fused_acts.tables import ROWS
+
+FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
+
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+
+
+def run(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    layout: str,
+    out: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """A unit of gate and up or of a packed gate, or an activation of gate."""
+    index = LAYOUT_INDEX.get(layout)
+    if index is None:
+        raise unknown("layout", layout, LAYOUT_INDEX)
+    if up is not None and index:
+        raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
+    try:
+        if _is_compiling() and autocasts(gate):  # where no failure can be recovered from
+            gate, up, options = _promoted(gate, up, options)
+        if not options and out is None:
+            return gated(gate, up, None, None, None, DEFAULTS[variant][index])
+        call = resolve(variant, layout, options)
+        tensors = tensors_of(variant, layout, options)
+        if out is not None:
+            return gated_out(gate, up, *tensors, call, out)
+        if call.inplace and _is_grad_enabled() and not _is_compiling():
+            _check_inplace(gate, up)
+        return gated(gate, up, *tensors, call)
+    except FAILURES as error:
+        return recover(
+            error,
+            partial(run, gate, up, variant, layout, out, options),
+            partial(_explain, gate, up, variant, layout, out, options),
+        )
+
+
+def tensors_of(
+    variant: int, layout: str, options: Mapping[str, Any]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """(gate_bias, up_bias, parameter)"""
+    name = ROWS[variant].parameter
+    parameter = None if name is None else options.get(name)
+    if not isinstance(parameter, Tensor):
+        parameter = None
+    bias = options.get("bias")
+    if bias is None:
+        return options.get("gate_bias"), options.get("up_bias"), parameter
+    if is_unary(variant):
+        return bias, None, parameter
+    return *unpack(bias, layout), parameter
+
+
+def recover(
+    error: Exception, again: Callable[[], Tensor], explain: Callable[[], Tensor | None]
+) -> Tensor:
+    """Calls again if sharding rules were missing; else raises what is wrong, by `explain` if that
+    can tell, which may also mend it."""
+    if isinstance(error, NotImplementedError) and import_sharding_rules():
+        return again()
+    result = explain()
+    if result is None:
+        raise error
+    return result
+
+
+def check_tensors(**tensors: Any) -> None:
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+
+
+def _explain(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    layout: str,
+    out: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor | None:
+    given = {} if up is None else {"up": up}
+    given |= {} if out is None else {"out": out}
+    check_tensors(**({"x": gate} if is_unary(variant) else {"gate": gate}), **given)
+    parse_options(variant, layout, options)
+    if autocasts(gate):
+        changed = _promoted(gate, up, options)
+        if any(a is not b for a, b in zip(changed, (gate, up, options), strict=True)):
+            return run(*changed[:2], variant, layout, out, changed[2])
+    shape = _checks.out_shape(gate, up, variant)
+    tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
+    _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
+    if out is not None:
+        _checks.check_matches("out", out, shape, gate)
+    return None
+
+
+def _promoted(
+    gate: Tensor, up: Tensor | None, options: Mapping[str, Any]
+) -> tuple[Tensor, Tensor | None, Mapping[str, Any]]:
+    """As autocast does: gate and up in the wider of their dtypes, the rest to go with them."""
+    gate, up = promoted(gate, up)
+    real = torch.promote_types(gate.dtype, torch.float32)
+    if all(not isinstance(v, Tensor) or v.dtype in (gate.dtype, real) for v in options.values()):
+        return gate, up, options
+    return gate, up, {n: v.to(real) if isinstance(v, Tensor) else v for n, v in options.items()}
+
+
+def _check_inplace(gate: Tensor, up: Tensor | None) -> None:
+    if up is gate:
+        raise ValueError("inplace_backward: expected two tensors, got the same as gate and up")
+    for name, tensor in (("gate", gate), ("up", up)):
+        if tensor is None or not tensor.requires_grad:
+            continue
+        if tensor.is_leaf or (tensor._base is not None and tensor._base.is_leaf):
+            raise ValueError(
+                f"inplace_backward: expected {name} to be computed from something, got a leaf or a "
+                "view of one, whose values would be lost"
+            )

@@ -1,0 +1,58 @@
+"""Signatures and docstrings of the functions that are made from the tables."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from fused_acts._call import is_unary, options_of
+from fused_acts.tables import ROWS
+
+_TYPES: dict[str, Any] = {
+    "gate_bias": Tensor | None,
+    "up_bias": Tensor | None,
+    "bias": Tensor | None,
+    "limit": float | None,
+    "rounding": str,
+    "inplace_backward": bool,
+}  # what is not here is the parameter of f
+
+
+def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:
+    """That of the function, with the options of the row in the place of **options."""
+    own = inspect.signature(function)
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    given = {parameter.name for parameter in parameters}
+    parameters += [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=_TYPES.get(name, float | Tensor),
+        )
+        for name, default in options_of(variant).items()
+        if name not in given
+    ]
+    return own.replace(parameters=parameters)
+
+
+def docstring(name: str, variant: int, function: Callable[..., Any], like: str | None) -> str:
+    """The formula and the source of a row, and of `like` what is about arguments that it has."""
+    row = ROWS[variant]
+    _, _, text = (like or "").partition("    Args:\n")
+    arguments, _, rest = text.partition("\n    Returns:")
+    lines = []
+    for paragraph in re.split(r"^(?=        \w)", arguments, flags=re.MULTILINE):
+        names, _, about = paragraph.strip().partition(": ")
+        kept = [n for n in names.split(", ") if n in inspect.signature(function).parameters]
+        if kept:
+            lines.append(f"        {', '.join(kept)}: {about}\n")
+    if is_unary(variant):
+        rest = rest.replace(", x is 0-d, or the name is unknown", " or x is 0-d")
+    call = f"{name}(x)" if is_unary(variant) else f"{name}(gate, up)"
+    return (
+        f"{call} = {row.formula}\n\n    From {row.source}.\n\n"
+        f"    Args:\n{''.join(lines)}\n    Returns:{rest}"
+    )
