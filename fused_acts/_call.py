@@ -1,16 +1,16 @@
-"""What a call is asked for beside its tensors: from names and numbers to what the operators take."""
+"""What a call is asked for beside tensors: from names and numbers to what the operators take."""
 
 import functools
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
-from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS
+from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation
 
 # The operators take units and activations, which have no up, as indices into ROWS.
 VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
@@ -18,7 +18,8 @@ ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACT
 ACTIVATION_INDEX |= {alias: ACTIVATION_INDEX[name] for alias, name in ALIASES.items()}
 NAMES = (*VARIANTS, *ACTIVATIONS)
 
-ROUNDINGS = ("single", "eager")
+Rounding = Literal["single", "eager"]
+ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 
 
 def is_unary(variant: int) -> bool:
@@ -53,7 +54,7 @@ def options_of(variant: int) -> dict[str, Any]:
     """The options that a row of the tables has, and their defaults."""
     row = ROWS[variant]
     options: dict[str, Any] = {} if row.parameter is None else {row.parameter: row.default}
-    if is_unary(variant):
+    if isinstance(row, Activation):
         return options | {"bias": None}
     if row.limits:
         options["limit"] = row.limit

@@ -1,11 +1,14 @@
 """Where a packed tensor holds gate and up."""
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
+Layout = Literal["gate_up", "up_gate", "interleaved"]
 # The operators take a layout as an index into these.
-LAYOUTS = ("gate_up", "up_gate", "interleaved")
-LAYOUT_INDEX = {name: index for index, name in enumerate(LAYOUTS)}
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+LAYOUT_INDEX: dict[str, int] = {name: index for index, name in enumerate(LAYOUTS)}
 
 
 def unpack(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:

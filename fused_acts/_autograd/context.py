@@ -2,13 +2,9 @@
 
 import importlib
 import sys
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
-
-Result = TypeVar("Result")
 
 
 def autocasts(gate: Tensor) -> bool:

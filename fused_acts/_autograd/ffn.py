@@ -1,7 +1,7 @@
 """A feed-forward block, down(f(gate(x)) * g(up(x))), as one autograd Function."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from fused_acts._autograd import context, dispatch, gated
 from fused_acts._call import Call
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
-RECOMPUTE = ("none", "product", "all")
+Recompute = Literal["none", "product", "all"]
+RECOMPUTE: tuple[Recompute, ...] = get_args(Recompute)
 
 # Tokens at a time where nothing is recorded on the CPU: few enough for their pre-activations to
 # stay in the caches, enough for the products with the weights to be as fast as in one piece.
@@ -32,7 +33,8 @@ class Inputs(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Sequence[Any]) -> "Inputs":
-        return cls(*tensors[:5], tuple(tensors[5:]))
+        x, gate_bias, up_bias, down, down_bias, *projections = tensors
+        return cls(x, gate_bias, up_bias, down, down_bias, tuple(projections))
 
     def flat(self) -> tuple[Tensor | None, ...]:
         return *self[:5], *self.projections
@@ -59,7 +61,7 @@ def _decomposed(call: Call, inputs: Inputs) -> Tensor:
 
 class _FFN(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: Call, recompute: str, *tensors: Tensor | None) -> Tensor:
+    def forward(ctx: Any, call: Call, recompute: Recompute, *tensors: Tensor | None) -> Tensor:
         inputs = Inputs.of(tensors)
         hidden = inputs.hidden()
         product = _unit(hidden, inputs, call)
@@ -110,6 +112,7 @@ class _FFN(torch.autograd.Function):
             for grad, weight in zip(hidden, inputs.projections, strict=True):
                 grad_x = grad @ weight if grad_x is None else torch.addmm(grad_x, grad, weight)
         biases = inputs.gate_bias, inputs.up_bias, None
+        wanted_weights = enumerate(needs.projections)
         return (
             None,
             None,
@@ -117,7 +120,7 @@ class _FFN(torch.autograd.Function):
             *gated.vector_gradients(sums, *biases, wanted)[:2],
             grad_down,
             grad_y.sum(0) if needs.down_bias else None,
-            *(hidden[i].t() @ inputs.x if need else None for i, need in enumerate(needs.projections)),
+            *(hidden[i].t() @ inputs.x if need else None for i, need in wanted_weights),
         )
 
 
@@ -134,7 +137,7 @@ def _differentiable_backward(call: Call, inputs: Inputs, needs: Any, grad_y: Ten
         # By aliases: one input may be another one, or computed from it.
         aliases = [None if t is None else t.view_as(t) for t in inputs.flat()]
         y = _decomposed(call, Inputs.of(aliases))
-    wanted = [tensor for tensor, need in zip(aliases, needs, strict=True) if need]
+    wanted: Any = [alias for alias, need in zip(aliases, needs, strict=True) if need]
     grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=torch.is_grad_enabled()))
     return tuple(next(grads) if need else None for need in needs)
 
@@ -169,14 +172,12 @@ def _is_traced() -> bool:
     return torch._C._get_tracing_state() is not None
 
 
-def gated_ffn(call: Call, recompute: str, inputs: Inputs) -> Tensor:
+def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     x = inputs.x
     if context.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
-        cast = (
-            t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat()
-        )
+        cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat())
         with torch.autocast(x.device.type, enabled=False):
             return gated_ffn(call, recompute, Inputs.of(tuple(cast)))
     rows = inputs._replace(x=x.unsqueeze(0).flatten(0, -2))  # [tokens, d_model]

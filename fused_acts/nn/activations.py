@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fused_acts import functional
 from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
+from fused_acts._names import ActivationName
 from fused_acts.nn.gated import check_options, register_learned
 from fused_acts.tables import ROWS
 
@@ -37,7 +38,7 @@ class Activation(nn.Module):
 
     def __init__(
         self,
-        name: str,
+        name: ActivationName,
         bias: bool = False,
         *,
         num_channels: int | None = None,
@@ -48,9 +49,7 @@ class Activation(nn.Module):
         super().__init__()
         variant = index_of("name", name, ACTIVATION_INDEX)
         self.name, self.num_channels = NAMES[variant], num_channels
-        self.learned = register_learned(
-            self, ROWS[variant], options, num_channels, device, dtype
-        )
+        self.learned = register_learned(self, ROWS[variant], options, num_channels, device, dtype)
         check_options(variant, "gate_up", options)
         self.options = options
         if bias and num_channels is None:

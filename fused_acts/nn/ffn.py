@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fused_acts import functional
-from fused_acts._autograd.ffn import RECOMPUTE, Inputs, gated_ffn
+from fused_acts._autograd.ffn import RECOMPUTE, Inputs, Recompute, gated_ffn
 from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
+from fused_acts._names import VariantName
 from fused_acts._run import tensors_of
 from fused_acts.nn.gated import check_options
 
@@ -46,10 +47,10 @@ class GatedFFN(torch.nn.Module):
         self,
         d_model: int,
         d_ff: int,
-        variant: str = "swiglu",
+        variant: VariantName = "swiglu",
         bias: bool = False,
         packed: bool = True,
-        recompute: str = "product",
+        recompute: Recompute = "product",
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,

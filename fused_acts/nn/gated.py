@@ -7,6 +7,8 @@ from torch import Tensor
 
 from fused_acts import functional
 from fused_acts._call import VARIANT_INDEX, index_of, resolve
+from fused_acts._layouts import Layout
+from fused_acts._names import VariantName
 from fused_acts.tables import VARIANTS, Activation, Variant
 
 
@@ -64,8 +66,8 @@ class GatedActivation(torch.nn.Module):
 
     def __init__(
         self,
-        variant: str = "swiglu",
-        layout: str = "gate_up",
+        variant: VariantName = "swiglu",
+        layout: Layout = "gate_up",
         *,
         num_channels: int | None = None,
         device: Any = None,
@@ -121,10 +123,10 @@ class GatedLinear(torch.nn.Module):
         self,
         in_features: int,
         out_features: int,
-        variant: str = "glu",
+        variant: VariantName = "glu",
         bias: bool = True,
         *,
-        layout: str = "gate_up",
+        layout: Layout = "gate_up",
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,

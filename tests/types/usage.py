@@ -1,0 +1,38 @@
+"""What mypy and pyright say of code that uses the library; never run.
+
+tools/check_types.py wants an error in each line marked so, and none elsewhere.
+"""
+
+import torch
+
+import fused_acts
+from fused_acts import nn, qwerty  # error
+from fused_acts import swiglu as fused_swiglu
+
+x = torch.ones(4, 8)
+bias = torch.ones(8)
+
+out: torch.Tensor = fused_acts.swiglu(x, x, beta=1.5, limit=7.0, gate_bias=bias, rounding="eager")
+out = fused_acts.gated(x, variant="swiglu_oai", layout="interleaved", alpha=x[0], limit=None)
+out = fused_acts.gelu(x, bias, out=x)
+out = fused_acts.activation(x, "silu", beta=2)
+out = fused_acts.maxout(x, 2) + fused_acts.softmax_glu(x, x) + fused_swiglu(x)
+names: tuple[str, ...] = fused_acts.variants() + fused_acts.activations()
+text: str = fused_acts.show_build() + fused_acts.__version__
+oracle: torch.Tensor = fused_acts.reference.gated(x, x, variant="geglu")
+out = nn.GatedFFN(8, 16, "geglu", recompute="all")(x)
+out = nn.GatedLinear(8, 16, layout="up_gate")(x)
+out = fused_acts.nn.Activation("gelu_tanh")(x)
+
+fused_acts.swigul(1)  # error
+fused_acts.swiglu(1)  # error
+fused_acts.swiglu(x, x, alpha=1.0)  # error
+fused_acts.swiglu(x, x, "gate_up")  # error
+fused_acts.swiglu(x, layout="halves")  # error
+fused_acts.geglu(x, rounding="twice")  # error
+fused_acts.gelu(x, beta=1.0)  # error
+fused_acts.gated(x, variant="swigul")  # error
+fused_acts.activation(x, "swigul")  # error
+nn.GatedFFN(8, 16, recompute="some")  # error
+nn.GatedFFN(8, 16, "swigul")  # error
+nn.GatedActivation("swiglu", "halves")  # error
