@@ -52,7 +52,8 @@ NVCC_FLAGS = [
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # as of torch 2.10
 
 OPERATORS, MODULE, RECORD = "fused_acts.libfused_acts", "fused_acts._C", "fused_acts._build"
-FILES = {OPERATORS: "fused_acts/libfused_acts.so", RECORD: "fused_acts/_build.json"}
+# Files that are the same for every Python.
+FILES = {"libfused_acts": "libfused_acts.so", "_build": "_build.json"}
 SOURCES = {
     OPERATORS: sorted(glob("csrc/ops/*.cpp") + glob("csrc/cpu/*.cpp")),
     MODULE: ["csrc/python/module.cpp", "csrc/cpu/isa.cpp"],
@@ -100,7 +101,9 @@ def import_torch():
     return torch
 
 
-def python_includes() -> list[str]:
+def python_includes(folder: Path) -> list[str]:
+    """Those of pybind11 by a link in folder: its own place is another one in each isolated build,
+    and a compiler command that changes is run again."""
     try:
         import pybind11
     except ImportError:
@@ -110,10 +113,14 @@ def python_includes() -> list[str]:
         sys.exit(
             f"fused-acts needs Python.h, which {include} lacks: install python3-dev or its like"
         )
-    return [pybind11.get_include(), include]
+    link = folder / "pybind11"
+    folder.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(pybind11.get_include())
+    return [str(link), include]
 
 
-def shared_libraries(torch, toolkit, compiler, record) -> list[ninja_file.SharedLibrary]:
+def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
     """Both libraries; nothing in them tells where they were built."""
     from torch.utils import cpp_extension
 
@@ -139,7 +146,7 @@ def shared_libraries(torch, toolkit, compiler, record) -> list[ninja_file.Shared
             nvcc += ["-ccbin", compiler[-1]]
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
-    module = [*facts, *(f"-isystem{path}" for path in python_includes())]
+    module = [*facts, *(f"-isystem{path}" for path in python_includes(folder))]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return [
         ninja_file.SharedLibrary(
@@ -165,7 +172,10 @@ class Build(build_ext):
         self.force = True  # the libraries of another torch or compiler may be the newer files
 
     def get_ext_filename(self, fullname: str) -> str:
-        return FILES.get(fullname) or super().get_ext_filename(fullname)
+        *package, name = fullname.split(".")
+        if name in FILES:
+            return os.path.join(*package, FILES[name])
+        return super().get_ext_filename(fullname)
 
     def build_extensions(self) -> None:
         ninja = toolchain.find_ninja()
@@ -185,7 +195,7 @@ class Build(build_ext):
         # A folder of its own for each torch and compiler, which outlives editable builds, so that
         # only what changed is compiled again.
         folder = Path(f"build/torch-{torch.__version__}-{Path(compiler[-1]).name}")
-        libraries = shared_libraries(torch, toolkit, compiler, record)
+        libraries = shared_libraries(torch, toolkit, compiler, record, folder)
         path = ninja_file.write(folder, compiler, toolkit and toolkit.nvcc, libraries)
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         status = os.environ | {"NINJA_STATUS": "[%f/%t, %es] "}
