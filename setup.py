@@ -60,6 +60,7 @@ SOURCES = {
     RECORD: [],
 }
 CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
+LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_avx512*", "csrc/python/*", "csrc/ops/*"]
 
 
 class Toolkit:
@@ -196,7 +197,8 @@ class Build(build_ext):
         # only what changed is compiled again.
         folder = Path(f"build/torch-{torch.__version__}-{Path(compiler[-1]).name}")
         libraries = shared_libraries(torch, toolkit, compiler, record, folder)
-        path = ninja_file.write(folder, compiler, toolkit and toolkit.nvcc, libraries)
+        nvcc = toolkit and toolkit.nvcc
+        path = ninja_file.write(folder, compiler, nvcc, libraries, LONGEST_SOURCES)
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         status = os.environ | {"NINJA_STATUS": "[%f/%t, %es] "}
         if subprocess.run([ninja, "-f", str(path), *jobs], cwd=ROOT, env=status).returncode:

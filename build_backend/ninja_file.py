@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 RULES = """\
@@ -28,8 +29,6 @@ rule link
 
 @dataclass(frozen=True)
 class SharedLibrary:
-    """sources in the order in which they start: the longest first, or a core idles at the end."""
-
     name: str  # of the file
     sources: Sequence[str]
     cxx_flags: Sequence[str]
@@ -39,9 +38,19 @@ class SharedLibrary:
 
 
 def write(
-    folder: Path, cxx: Sequence[str], nvcc: str | None, libraries: Sequence[SharedLibrary]
+    folder: Path,
+    cxx: Sequence[str],
+    nvcc: str | None,
+    libraries: Sequence[SharedLibrary],
+    longest: Sequence[str] = (),
 ) -> Path:
-    """folder/build.ninja, for ninja to run where the sources' paths start."""
+    """folder/build.ninja, for ninja to run where the sources' paths start.
+
+    ninja starts files as they stand there. longest are patterns of those that take longest, which
+    come first, or one of them runs alone in the end.
+    """
+    compilations: list[tuple[int, str]] = []
+    links: list[str] = []
     lines = [RULES.format(folder=_path(folder), cxx=_words(cxx), nvcc=_words([nvcc or "nvcc"]))]
     for library in libraries:
         place = folder / library.name.partition(".")[0]
@@ -52,16 +61,17 @@ def write(
         for source in library.sources:
             rule = "nvcc" if source.endswith(".cu") else "cxx"
             objects.append(_path((place / source).with_suffix(".o")))
-            lines += [f"build {objects[-1]}: {rule} {_path(source)}"]
-            lines += [f"  flags = ${place.name}_{rule}"]
+            ranks = [n for n, pattern in enumerate(longest) if fnmatch(source, pattern)]
+            edge = f"build {objects[-1]}: {rule} {_path(source)}\n  flags = ${place.name}_{rule}"
+            compilations.append((min(ranks, default=len(longest)), edge))
         exports = place / "exports.map"
         public = f"global: {' '.join(library.exports)}; " if library.exports else ""
         _write_changed(exports, f"{{ {public}local: *; }};\n")
         flags = [f"-Wl,--version-script={exports}", *library.link_flags]
-        lines += [
-            f"build {_path(folder / library.name)}: link {' '.join(objects)} | {_path(exports)}"
-        ]
-        lines += [f"  flags = {_words(flags)}"]
+        target = _path(folder / library.name)
+        links += [f"build {target}: link {' '.join(objects)} | {_path(exports)}"]
+        links += [f"  flags = {_words(flags)}"]
+    lines += [edge for _, edge in sorted(compilations, key=lambda pair: pair[0])] + links
     path = folder / "build.ninja"
     _write_changed(path, "\n".join(lines) + "\n")
     return path
