@@ -1,6 +1,6 @@
-"""Builds the extension fused_acts._C; everything else about the package is in pyproject.toml.
+"""Builds the operators, fused_acts/libfused_acts.so, and the module fused_acts._C.
 
-FUSED_ACTS_CUDA=auto|0|1 and TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of
+Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of
 compilers that run at once.
 """
 
@@ -55,37 +55,49 @@ def nvcc(home, option):
     return subprocess.check_output([home / "bin/nvcc", option], text=True)
 
 
-def extension(torch, home):
+OPERATORS = "fused_acts.libfused_acts"
+
+
+def extensions(torch, home):
+    """The operators, a library without Python, and the module that tells about the build."""
     from pybind11 import get_include
     from torch.utils.cpp_extension import include_paths, library_paths
 
     device = "cuda" if home else "cpu"
-    sources = glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")
+    sources = glob("csrc/ops/*.cpp") + glob("csrc/cpu/*.cpp")
     libraries = ["torch_cpu"]
-    macros = {
-        "TORCH_TARGET_VERSION": "0x020a000000000000",  # the stable ABI as of torch 2.10
-        "FUSED_ACTS_TORCH_VERSION": f'"{torch.__version__}"',
-    }
+    macros = {"TORCH_TARGET_VERSION": "0x020a000000000000"}  # the stable ABI as of torch 2.10
+    facts = {"FUSED_ACTS_TORCH_VERSION": f'"{torch.__version__}"'}
     if home:
-        sources += glob("csrc/cuda/*.cu")
+        sources += glob("csrc/cuda/**/*.cu", recursive=True)
         libraries += ["torch_cuda", "cudart"]
+        macros |= {"USE_CUDA": None, "FUSED_ACTS_WITH_CUDA": None}
         cuda_version = re.search(r"release (\S+),", nvcc(home, "--version"))[1]
-        macros |= {
-            "USE_CUDA": None,
-            "FUSED_ACTS_WITH_CUDA": None,
+        facts |= {
             "FUSED_ACTS_CUDA_VERSION": f'"{cuda_version}"',
             "FUSED_ACTS_CUDA_ARCHITECTURES": f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"',
         }
-    return Extension(
-        "fused_acts._C",
-        sources=sorted(sources),
-        include_dirs=[str(ROOT / "csrc"), get_include(), *include_paths(device)],
-        library_dirs=library_paths(device),
-        libraries=libraries,
-        define_macros=list(macros.items()),
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
-        language="c++",
-    )
+    flags = {"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS}
+    return [
+        Extension(
+            OPERATORS,
+            sources=sorted(sources),
+            include_dirs=[str(ROOT / "csrc"), *include_paths(device)],
+            library_dirs=library_paths(device),
+            libraries=libraries,
+            define_macros=list(macros.items()),
+            extra_compile_args=flags,
+            language="c++",
+        ),
+        Extension(
+            "fused_acts._C",
+            sources=["csrc/cpu/isa.cpp", "csrc/python/module.cpp"],
+            include_dirs=[str(ROOT / "csrc"), get_include()],
+            define_macros=list(facts.items()),
+            extra_compile_args=flags,
+            language="c++",
+        ),
+    ]
 
 
 def build_arguments():
@@ -111,9 +123,18 @@ def build_arguments():
             super().finalize_options()
             # A folder of its own for each torch, which outlives editable builds, so that only what
             # changed is compiled again.
-            self.build_temp = f"build/torch-{torch.__version__}"
+            self.build_temp = self.folder = f"build/torch-{torch.__version__}"
 
-    return {"ext_modules": [extension(torch, home)], "cmdclass": {"build_ext": Build}}
+        def build_extension(self, ext):
+            self.build_temp = f"{self.folder}/{ext.name}"
+            super().build_extension(ext)
+
+        def get_ext_filename(self, fullname):
+            name = super().get_ext_filename(fullname)
+            is_operators = fullname.rpartition(".")[2] == OPERATORS.rpartition(".")[2]
+            return name.partition(".")[0] + ".so" if is_operators else name
+
+    return {"ext_modules": extensions(torch, home), "cmdclass": {"build_ext": Build}}
 
 
 # A source distribution is made without torch.
