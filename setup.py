@@ -1,34 +1,47 @@
-"""Builds the extension fused_acts._C; everything else about the package is in pyproject.toml.
+"""Builds the operators (libfused_acts.so, without Python) and the module _C that tells about them.
 
-FUSED_ACTS_CUDA=auto|0|1 and TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of
-compilers that run at once.
+Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and
+TORCH_CUDA_ARCH_LIST choose the CUDA kernels, CXX the compiler, CXXFLAGS and LDFLAGS what it gets
+besides, MAX_JOBS the number of compilers that run at once.
 """
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 import cuda_config  # noqa: E402
+import ninja_file  # noqa: E402
+import toolchain  # noqa: E402
 
 CXX_FLAGS = [
     "-std=c++17",
     "-O3",
-    "-g0",
+    "-DNDEBUG",
+    "-fPIC",
     "-fvisibility=hidden",
     # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fopenmp-simd",
+    "-Wall",
+]
+# For compilers that know them.
+OPTIONAL_CXX_FLAGS = [
     "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
     "-Wno-psabi",
+    "-Wno-maybe-uninitialized",  # GCC 12 finds it in its own AVX-512 headers
 ]
 NVCC_FLAGS = [
     "-std=c++17",
@@ -36,85 +49,168 @@ NVCC_FLAGS = [
     "--fmad=false",  # all that is to be fused is written so
     "-Xcompiler=-fvisibility=hidden",
 ]
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # as of torch 2.10
+
+OPERATORS, MODULE, RECORD = "fused_acts.libfused_acts", "fused_acts._C", "fused_acts._build"
+# Files that are the same for every Python.
+FILES = {"libfused_acts": "libfused_acts.so", "_build": "_build.json"}
+SOURCES = {
+    OPERATORS: sorted(glob("csrc/ops/*.cpp") + glob("csrc/cpu/*.cpp")),
+    MODULE: ["csrc/python/module.cpp", "csrc/cpu/isa.cpp"],
+    RECORD: [],
+}
+CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
+LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_avx512*", "csrc/python/*", "csrc/ops/*"]
 
 
-def cuda_home(torch):
-    """The toolkit to build the CUDA kernels with, or None for a build without them."""
-    home = cuda_config.find_cuda_home(os.environ, shutil.which("nvcc"))
-    wanted = cuda_config.wants_cuda(
-        setting=os.environ.get("FUSED_ACTS_CUDA", "auto"),
-        torch_version=torch.__version__,
-        torch_cuda=torch.version.cuda,
-        cuda_home=home,
-        has_gpu=torch.cuda.is_available(),
-    )
-    return home if wanted else None
+class Toolkit:
+    """The CUDA toolkit that the kernels are compiled with."""
 
-
-def nvcc(home, option):
-    return subprocess.check_output([home / "bin/nvcc", option], text=True)
-
-
-def extension(torch, home):
-    from pybind11 import get_include
-    from torch.utils.cpp_extension import include_paths, library_paths
-
-    device = "cuda" if home else "cpu"
-    sources = glob("csrc/*.cpp") + glob("csrc/cpu/*.cpp")
-    libraries = ["torch_cpu"]
-    macros = {
-        "TORCH_TARGET_VERSION": "0x020a000000000000",  # the stable ABI as of torch 2.10
-        "FUSED_ACTS_TORCH_VERSION": f'"{torch.__version__}"',
-    }
-    if home:
-        sources += glob("csrc/cuda/*.cu")
-        libraries += ["torch_cuda", "cudart"]
-        cuda_version = re.search(r"release (\S+),", nvcc(home, "--version"))[1]
-        macros |= {
-            "USE_CUDA": None,
-            "FUSED_ACTS_WITH_CUDA": None,
-            "FUSED_ACTS_CUDA_VERSION": f'"{cuda_version}"',
-            "FUSED_ACTS_CUDA_ARCHITECTURES": f'"{os.environ["TORCH_CUDA_ARCH_LIST"]}"',
-        }
-    return Extension(
-        "fused_acts._C",
-        sources=sorted(sources),
-        include_dirs=[str(ROOT / "csrc"), get_include(), *include_paths(device)],
-        library_dirs=library_paths(device),
-        libraries=libraries,
-        define_macros=list(macros.items()),
-        extra_compile_args={"cxx": CXX_FLAGS, "nvcc": NVCC_FLAGS},
-        language="c++",
-    )
-
-
-def build_arguments():
-    import ninja
-    import torch
-
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
-        sys.exit(f"fused-acts needs torch 2.10 or later, and this is {torch.__version__}")
-    os.environ["PATH"] = ninja.BIN_DIR + os.pathsep + os.environ["PATH"]
-    home = cuda_home(torch)
-    if home:
-        # Read by torch.utils.cpp_extension, which guesses both where they are not set.
-        os.environ["CUDA_HOME"] = str(home)
-        os.environ["TORCH_CUDA_ARCH_LIST"] = cuda_config.architectures(
-            os.environ.get("TORCH_CUDA_ARCH_LIST"), nvcc(home, "--list-gpu-arch").split()
+    def __init__(self, torch, home: Path):
+        self.home = home
+        self.nvcc = str(home / "bin/nvcc")
+        self.version = re.search(r"release (\d+\.\d+)", self._ask("--version"))[1]
+        cuda_config.check_toolkit(self.version, home, torch.__version__, torch.version.cuda)
+        self.architectures = cuda_config.architectures(
+            os.environ.get("TORCH_CUDA_ARCH_LIST"), self._ask("--list-gpu-arch").split()
         )
-    print(f"fused_acts: torch {torch.__version__}, CUDA from {home}", flush=True)
 
-    from torch.utils.cpp_extension import BuildExtension
+    def _ask(self, option: str) -> str:
+        return subprocess.check_output([self.nvcc, option], text=True)
 
-    class Build(BuildExtension):
-        def finalize_options(self):
-            super().finalize_options()
-            # A folder of its own for each torch, which outlives editable builds, so that only what
-            # changed is compiled again.
-            self.build_temp = f"build/torch-{torch.__version__}"
+    @staticmethod
+    def find(torch) -> "Toolkit | None":
+        """None for a build without CUDA kernels."""
+        home = cuda_config.find_cuda_home(os.environ, shutil.which("nvcc"))
+        wanted = cuda_config.wants_cuda(
+            setting=os.environ.get("FUSED_ACTS_CUDA", "auto"),
+            torch_version=torch.__version__,
+            torch_cuda=torch.version.cuda,
+            cuda_home=home,
+            has_gpu=torch.cuda.is_available(),
+        )
+        return Toolkit(torch, home) if wanted else None
 
-    return {"ext_modules": [extension(torch, home)], "cmdclass": {"build_ext": Build}}
+
+def import_torch():
+    try:
+        import torch
+    except ImportError as error:
+        sys.exit(f"fused-acts is compiled against the torch it will run with: {error}")
+    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
+        sys.exit(f"fused-acts needs torch 2.10 or later, and this is torch {torch.__version__}")
+    return torch
 
 
-# A source distribution is made without torch.
-setup(**({} if "sdist" in sys.argv else build_arguments()))
+def python_includes(folder: Path) -> list[str]:
+    """Those of pybind11 by a link in folder: its own place is another one in each isolated build,
+    and a compiler command that changes is run again."""
+    try:
+        import pybind11
+    except ImportError:
+        sys.exit("fused-acts is built with pybind11, which this Python lacks: pip install pybind11")
+    include = sysconfig.get_path("include")
+    if not Path(include, "Python.h").is_file():
+        sys.exit(
+            f"fused-acts needs Python.h, which {include} lacks: install python3-dev or its like"
+        )
+    link = folder / "pybind11"
+    folder.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(pybind11.get_include())
+    return [str(link), include]
+
+
+def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
+    """Both libraries; nothing in them tells where they were built."""
+    from torch.utils import cpp_extension
+
+    torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
+    roots = {str(ROOT): ".", str(Path(torch.__file__).parent): "torch"}
+    anonymous = [f"-ffile-prefix-map={path}={name}" for path, name in roots.items()]
+    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, *anonymous]), "-Icsrc"]
+    cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
+    link = shlex.split(os.environ.get("LDFLAGS", ""))
+
+    operators = [STABLE_ABI, *(f"-isystem{path}" for path in torch_includes)]
+    sources = list(SOURCES[OPERATORS])
+    libraries = ["-ltorch_cpu"]
+    nvcc = []
+    if toolkit:
+        operators += ["-DUSE_CUDA", "-DFUSED_ACTS_WITH_CUDA", f"-isystem{toolkit.home}/include"]
+        sources = CUDA_SOURCES + sources
+        libraries += ["-ltorch_cuda", f"-L{toolkit.home}/lib64", "-lcudart"]
+        nvcc = [*NVCC_FLAGS, "-Icsrc", *operators, "-Xcompiler=-fPIC"]
+        nvcc += [f"-Xcompiler={flag}" for flag in anonymous]
+        nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
+        if "CXX" in os.environ:
+            nvcc += ["-ccbin", compiler[-1]]
+    torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
+    facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
+    module = [*facts, *(f"-isystem{path}" for path in python_includes(folder))]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return [
+        ninja_file.SharedLibrary(
+            name="libfused_acts.so",
+            sources=sources,
+            cxx_flags=[*cxx, *operators],
+            nvcc_flags=nvcc,
+            link_flags=[*link, "-Wl,-z,defs", *torch_libraries, *libraries],
+        ),
+        ninja_file.SharedLibrary(
+            name=f"_C{suffix}",
+            sources=SOURCES[MODULE],
+            cxx_flags=[*cxx, *module],
+            link_flags=link,
+            exports=["PyInit__C"],
+        ),
+    ]
+
+
+class Build(build_ext):
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.force = True  # the libraries of another torch or compiler may be the newer files
+
+    def get_ext_filename(self, fullname: str) -> str:
+        *package, name = fullname.split(".")
+        if name in FILES:
+            return os.path.join(*package, FILES[name])
+        return super().get_ext_filename(fullname)
+
+    def build_extensions(self) -> None:
+        ninja = toolchain.find_ninja()
+        compiler = toolchain.find_compiler()
+        torch = import_torch()
+        toolkit = Toolkit.find(torch)
+        record = {
+            "torch_version": str(torch.__version__),
+            "torch_cuda": torch.version.cuda or "",
+            "cuda_version": toolkit.version if toolkit else "",
+            "cuda_architectures": toolkit.architectures if toolkit else "",
+            "compiler": toolchain.describe(compiler),
+        }
+        kernels = f"CUDA kernels for {toolkit.architectures}" if toolkit else "no CUDA kernels"
+        print(f"fused-acts: torch {torch.__version__}, {record['compiler']}, {kernels}", flush=True)
+
+        # A folder of its own for each torch and compiler, which outlives editable builds, so that
+        # only what changed is compiled again.
+        folder = Path(f"build/torch-{torch.__version__}-{Path(compiler[-1]).name}")
+        libraries = shared_libraries(torch, toolkit, compiler, record, folder)
+        nvcc = toolkit and toolkit.nvcc
+        path = ninja_file.write(folder, compiler, nvcc, libraries, LONGEST_SOURCES)
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        status = os.environ | {"NINJA_STATUS": "[%f/%t, %es] "}
+        if subprocess.run([ninja, "-f", str(path), *jobs], cwd=ROOT, env=status).returncode:
+            sys.exit("fused-acts: a file does not compile; the compiler's message is above")
+        (folder / "_build.json").write_text(json.dumps(record, indent=2) + "\n")
+        for extension in self.extensions:
+            target = Path(self.get_ext_fullpath(extension.name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.copy_file(str(folder / target.name), str(target))
+
+
+setup(
+    ext_modules=[Extension(name, sources) for name, sources in SOURCES.items()],
+    cmdclass={"build_ext": Build},
+)

@@ -3,10 +3,18 @@
 Nothing here needs torch or a compiler. A SystemExit carries the message for who runs the build.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 DEFAULT_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0")
+# The names that torch.utils.cpp_extension takes too.
+FAMILIES = {
+    "Ampere": "8.0;8.6+PTX",
+    "Ada": "8.9+PTX",
+    "Hopper": "9.0+PTX",
+    "Blackwell": "10.0;10.3;12.0;12.1+PTX",
+}
 SETTINGS = ("auto", "0", "1")
 
 
@@ -77,3 +85,32 @@ def architectures(requested: str | None, supported: Collection[str]) -> str:
             "install a newer CUDA toolkit or set TORCH_CUDA_ARCH_LIST"
         )
     return ";".join(chosen) + "+PTX"
+
+
+def check_toolkit(toolkit: str, home: Path, torch_version: str, torch_cuda: str) -> None:
+    """Refuses a toolkit of another major version than the CUDA libraries that torch loads."""
+    major = torch_cuda.partition(".")[0]
+    if toolkit.partition(".")[0] != major:
+        raise SystemExit(
+            f"torch {torch_version} is built for CUDA {torch_cuda}, and the CUDA toolkit in {home} "
+            f"is {toolkit}: set CUDA_HOME to a toolkit {major}.x (https://developer.nvidia.com/"
+            "cuda-toolkit-archive), install a torch for this one, or set FUSED_ACTS_CUDA=0 for a "
+            "build without CUDA kernels"
+        )
+
+
+def nvcc_architectures(names: str) -> list[str]:
+    """The flags of nvcc for a TORCH_CUDA_ARCH_LIST such as "8.0;9.0a;10.0+PTX" or "Hopper"."""
+    flags = []
+    for name in filter(None, ";".join(FAMILIES.get(n, n) for n in names.split(";")).split(";")):
+        parts = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", name)
+        if not parts:
+            raise SystemExit(
+                f"TORCH_CUDA_ARCH_LIST must be numbers such as 8.0;9.0;10.0+PTX, or one of "
+                f"{', '.join(FAMILIES)}, not {name!r}"
+            )
+        number = "".join(parts.group(1, 2, 3))
+        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
+        if parts[4]:
+            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
+    return list(dict.fromkeys(flags))

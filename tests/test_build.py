@@ -1,7 +1,9 @@
 """What decides about CUDA, what the distributions contain, and that one build fits every torch."""
 
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -11,10 +13,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import toolchain
 import torch
 from cuda_config import DEFAULT_ARCHITECTURES, architectures, find_cuda_home, wants_cuda
 
 import fused_acts
+from fused_acts import _library
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLKIT = Path("/usr/local/cuda")
@@ -130,10 +134,103 @@ def run(*command: object, **options) -> str:
     return done.stdout
 
 
+PACKAGE = Path(fused_acts.__file__).parent
+OPERATORS = PACKAGE / "libfused_acts.so"
+LIBRARIES = [OPERATORS, *PACKAGE.glob("_C.*.so")]
+
+
+def output(tool: str, *arguments: object) -> str:
+    if shutil.which(tool) is None:
+        pytest.skip(f"needs {tool}")
+    return run(tool, *arguments)
+
+
 def test_imports_only_what_the_stable_abi_has():
-    imported = run("nm", "--dynamic", "--undefined-only", fused_acts._C.__file__)
+    imported = output("nm", "--dynamic", "--undefined-only", OPERATORS)
     assert "aoti_torch_" in imported
     assert not re.findall(r" U (_ZN?K?\w*(?:2at|3c10|5torch)\w*)", imported)
+
+
+def test_operators_need_no_python_and_export_nothing():
+    assert output("nm", "--dynamic", "--defined-only", OPERATORS).split() == []
+    assert not re.findall(r" U (_?Py\w+)", output("nm", "--dynamic", OPERATORS))
+    assert "libpython" not in output("readelf", "--dynamic", OPERATORS)
+
+
+def test_module_exports_its_entry_alone():
+    for module in LIBRARIES[1:]:
+        exported = output("nm", "--dynamic", "--defined-only", module)
+        assert re.findall(r" \w (\S+)", exported) == ["PyInit__C"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.partition(".")[0])
+def test_libraries_hold_no_path_of_the_machine_that_built_them(library):
+    text = output("strings", "--all", library)
+    places = [ROOT, Path.home(), tempfile.gettempdir(), sys.prefix, sys.base_prefix]
+    places += [Path(torch.__file__).parent, *TOOLKIT.parents[:1]]
+    assert not [line for line in text.splitlines() if any(f"{p}/" in line for p in places)]
+    assert not re.findall(r"(?:RPATH|RUNPATH)", output("readelf", "--dynamic", library))
+
+
+# What of a file compiled for one instruction set another file could get in place of its own copy.
+SHARED = r" [WVu] (.+)"
+ONE_SET = sorted((ROOT / "csrc/cpu").glob("loops_avx512*.cpp"))
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+def test_objects_for_one_instruction_set_share_no_symbol():
+    objects = [o for s in ONE_SET for o in ROOT.glob(f"build/torch-*/**/{s.stem}.o")]
+    if not objects:
+        pytest.skip("no objects: this package was not built here")
+    for path in objects:
+        assert not re.findall(SHARED, output("nm", "--demangle", path)), path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not X86, reason="needs an x86-64")
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+@pytest.mark.parametrize("source", ONE_SET, ids=lambda path: path.stem)
+def test_no_symbol_is_shared_whatever_is_inlined(source, level, tmp_path):
+    compiler = toolchain.find_compiler()
+    flags = ["-std=c++17", level, "-fPIC", "-fvisibility=hidden", "-w", f"-I{ROOT}/csrc"]
+    run(*compiler, *flags, "-c", source, "-o", tmp_path / "probe.o")
+    symbols = output("nm", "--demangle", tmp_path / "probe.o")
+    assert "_loop" in symbols
+    assert not re.findall(SHARED, symbols)
+
+
+def test_a_missing_library_says_how_to_build(tmp_path):
+    with pytest.raises(ImportError, match=r"libfused_acts\.so.* is missing.*`pip install \.`"):
+        _library.load(tmp_path / "libfused_acts.so")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "kernels", "expected"),
+    [
+        ("13.0", "13.0", r"torch 2\.99\.0 \(CUDA 13\.0\), with CUDA kernels"),
+        ("13.0", "", r"torch 2\.99\.0 \(CUDA 13\.0\), for the CPU alone"),
+        ("", "", r"torch 2\.99\.0 \(CPU only\), for the CPU alone"),
+    ],
+)
+def test_a_library_that_does_not_load_names_both_torches(tmp_path, cuda, kernels, expected):
+    library = tmp_path / "libfused_acts.so"
+    library.write_text("no library")
+    build = _library.BUILD | {
+        "torch_version": "2.99.0",
+        "torch_cuda": cuda,
+        "cuda_version": kernels,
+    }
+    here = re.escape(f"does not load with torch {torch.__version__} (")
+    with pytest.raises(ImportError, match=f"was built with {expected}, and {here}.*pip install"):
+        _library.load(library, build)
+    with pytest.raises(ImportError, match="an unknown torch"):
+        _library.load(library, {})
+
+
+def test_the_build_record_is_there():
+    keys = {"torch_version", "torch_cuda", "cuda_version", "cuda_architectures", "compiler"}
+    assert set(_library.BUILD) == keys
+    assert _library.BUILD["torch_version"] and _library.BUILD["compiler"]
 
 
 def in_tree(*patterns: str) -> set[str]:
@@ -175,9 +272,11 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
-    extension = {name for name in names if name.startswith("fused_acts/_C.") and ".so" in name}
-    assert len(extension) == 1
-    assert names - extension == in_tree("fused_acts/**/*")
+    module = {name for name in names if name.startswith("fused_acts/_C.") and ".so" in name}
+    assert len(module) == 1
+    built = module | {"fused_acts/libfused_acts.so", "fused_acts/_build.json"}
+    assert names - built == in_tree("fused_acts/**/*") - built
+    assert built <= names
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +298,7 @@ def test_one_build_runs_with_another_torch(wheel, other_python, tmp_path):
     elsewhere = {"cwd": tmp_path, "env": os.environ | {"PYTHONPATH": str(site)}}
 
     script = (
-        "import fused_acts as f, torch as t; print(f.__file__, f._C.build_info(), t.__version__)"
+        "import fused_acts as f, torch as t; print(f.__file__, f._library.BUILD, t.__version__)"
     )
     loaded = run(other_python, "-c", script, **elsewhere)
     assert str(site) in loaded and torch.__version__ in loaded and OTHER_TORCH in loaded

@@ -1,9 +1,9 @@
-#include "convert.h"
+// Conversion between 16-bit storage and float: portable, and by the instructions there are for it.
+#include "cpu/convert.h"
 
 #include <cstring>
 
-#include "clones.h"
-#include "dense.h"
+#include "cpu/isa.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -101,25 +101,25 @@ __attribute__((target("avx512f,avx512bf16"))) void store_avx512(const float* sou
 
 }  // namespace
 
-void to_float(const BFloat16* source, float* target, int64_t n) { load_all(source, target, n); }
+void to_float(const BFloat16* source, float* target, int64_t n) noexcept { load_all(source, target, n); }
 
-void from_float(const float* source, BFloat16* target, int64_t n) {
+void from_float(const float* source, BFloat16* target, int64_t n) noexcept {
 #if defined(__x86_64__)
-  if (processor_capability() == Capability::kAvx512Bf16) return store_avx512(source, target, n);
+  if (isa() == Isa::kAvx512Bf16) return store_avx512(source, target, n);
 #endif
   store_all(source, target, n);
 }
 
-void to_float(const Float16* source, float* target, int64_t n) {
+void to_float(const Float16* source, float* target, int64_t n) noexcept {
 #if defined(__x86_64__)
-  if (processor_capability() >= Capability::kAvx2) return load_f16c(source, target, n);
+  if (isa() >= Isa::kAvx2) return load_f16c(source, target, n);
 #endif
   load_all(source, target, n);
 }
 
-void from_float(const float* source, Float16* target, int64_t n) {
+void from_float(const float* source, Float16* target, int64_t n) noexcept {
 #if defined(__x86_64__)
-  if (processor_capability() >= Capability::kAvx2) return store_f16c(source, target, n);
+  if (isa() >= Isa::kAvx2) return store_f16c(source, target, n);
 #endif
   store_all(source, target, n);
 }

@@ -1,10 +1,10 @@
 // The loops of maxout. They compare and move bits, so that one serves both 16-bit dtypes.
-#include "../maxout.h"
+#include "kernels/maxout.h"
 
 #include <algorithm>
 
-#include "clones.h"
-#include "dense.h"
+#include "cpu/isa.h"
+#include "cpu/loops.h"
 
 namespace fused_acts::cpu {
 namespace {

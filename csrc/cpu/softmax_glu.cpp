@@ -1,12 +1,12 @@
 // The loops of softmax_glu: a row at a time, which stays in the caches between its passes.
-#include "../softmax_glu.h"
+#include "kernels/softmax_glu.h"
 
 #include <algorithm>
 #include <vector>
 
-#include "clones.h"
-#include "convert.h"
-#include "dense.h"
+#include "cpu/isa.h"
+#include "cpu/convert.h"
+#include "cpu/loops.h"
 
 namespace fused_acts::cpu {
 namespace {
@@ -142,7 +142,7 @@ class Rows {
   void for_each_tile(Visitor&& visitor) {
     for (int64_t i = 0; i < args_.cols; i += kTile) visitor(i, std::min(kTile, args_.cols - i));
   }
-  T* at(const Operand& operand, int64_t row) {
+  T* at(const Matrix& operand, int64_t row) {
     return static_cast<T*>(operand.data) + row * operand.row_stride;
   }
   Real* stats(int64_t row) { return static_cast<Real*>(args_.stats) + 2 * row; }

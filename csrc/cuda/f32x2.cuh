@@ -3,7 +3,7 @@
 // operations go lane by lane. The overloads are those that primitives.h has for float.
 #pragma once
 
-#include "real_math.h"
+#include "math/elementary.h"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define FUSED_ACTS_HAS_F32X2
@@ -74,7 +74,7 @@ FUSED_ACTS_INLINE F32x2 select(Bool2 condition, F32x2 a, F32x2 b) {
   return {condition.lo ? a.lo : b.lo, condition.hi ? a.hi : b.hi};
 }
 FUSED_ACTS_INLINE F32x2 abs(F32x2 x) { return {abs(x.lo), abs(x.hi)}; }
-FUSED_ACTS_INLINE F32x2 bounded(F32x2 x) { return {bounded(x.lo), bounded(x.hi)}; }
+FUSED_ACTS_INLINE F32x2 clamp_finite(F32x2 x) { return {clamp_finite(x.lo), clamp_finite(x.hi)}; }
 FUSED_ACTS_INLINE F32x2 copy_sign(F32x2 magnitude, F32x2 x) {
   return {copy_sign(magnitude.lo, x.lo), copy_sign(magnitude.hi, x.hi)};
 }
@@ -87,8 +87,8 @@ FUSED_ACTS_INLINE F32x2 saturated_fma(F32x2 a, F32x2 b, F32x2 c) {
 FUSED_ACTS_INLINE F32x2 positive_part(F32x2 x, float zero = 0.0f) {
   return {positive_part(x.lo, zero), positive_part(x.hi, zero)};
 }
-FUSED_ACTS_INLINE Bool2 not_below_or_zero(F32x2 x) {
-  return {not_below_or_zero(x.lo), not_below_or_zero(x.hi)};
+FUSED_ACTS_INLINE Bool2 positive_or_nan(F32x2 x) {
+  return {positive_or_nan(x.lo), positive_or_nan(x.hi)};
 }
 FUSED_ACTS_INLINE F32x2 reciprocal(F32x2 x) { return {reciprocal(x.lo), reciprocal(x.hi)}; }
 FUSED_ACTS_INLINE F32x2 exp2_fast(F32x2 t) { return {exp2_fast(t.lo), exp2_fast(t.hi)}; }

@@ -1,9 +1,9 @@
-// cuda::glu_forward, glu_backward and glu_second: plan, then launch.
+// cuda::glu_forward, glu_backward and glu_double_backward: plan, then launch.
 #include <atomic>
 #include <cstdlib>
 
-#include "glu.h"
-#include "launch.h"
+#include "kernels/glu.h"
+#include "cuda/launch.h"
 
 namespace fused_acts::cuda {
 namespace {
@@ -34,16 +34,16 @@ int widest_access() {
   return bytes;
 }
 
-cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t stream) {
+cudaError_t run_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
   switch (args.dtype) {
     case DType::kFloat64:
-      return launch_general<double>(direction, args, stream);
+      return launch_rows<double>(direction, args, stream);
     case DType::kFloat32:
-      return launch_general<float>(direction, args, stream);
+      return launch_rows<float>(direction, args, stream);
     case DType::kFloat16:
-      return launch_general<Float16>(direction, args, stream);
+      return launch_rows<Float16>(direction, args, stream);
     case DType::kBFloat16:
-      return launch_general<BFloat16>(direction, args, stream);
+      return launch_rows<BFloat16>(direction, args, stream);
   }
   return cudaErrorInvalidValue;
 }
@@ -51,9 +51,9 @@ cudaError_t run_general(Direction direction, const GluArgs& args, cudaStream_t s
 cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
   const LaunchPlan plan = make_plan(args, widest_access());
   const Direction direction = args.grad_out.data ? Direction::kBackward : Direction::kForward;
-  if ((args.product || is_alone(args.variant)) &&
-      !has_rarer_kernels(plan.access, plan.access_bytes))
-    return run_general(direction, args, stream);
+  if ((args.product || is_unary(args.variant)) &&
+      !is_instantiated(plan.access, plan.access_bytes))
+    return run_rows(direction, args, stream);
   switch (args.dtype) {
     case DType::kFloat64:
       return launch<double>(args, plan, stream);
@@ -76,14 +76,14 @@ int run(Direction direction, const GluArgs& args, void* stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   const bool common =
-      direction != Direction::kSecond && !args.has_options() && is_common(args.variant);
+      direction != Direction::kDoubleBackward && !args.has_options() && has_flat_kernels(args.variant);
   return reported(common ? plan_and_launch(args, cuda_stream)
-                         : run_general(direction, args, cuda_stream));
+                         : run_rows(direction, args, cuda_stream));
 }
 
 // A thread adds up a column; where that is to become a single sum, one block adds all of them.
 template <class Real>
-__global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunks, int64_t cols,
+__global__ void reduce_partials_kernel(const Real* partial, Real* sums, int64_t row_blocks, int64_t cols,
                                   bool total) {
   const int64_t kind = blockIdx.y;
   const bool is_total = total && kind == gridDim.y - 1;
@@ -91,8 +91,8 @@ __global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunk
   double sum = 0;  // a float would lose digits over long rows
   int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   for (; column < cols; column += blockDim.x) {
-    for (int64_t chunk = 0; chunk < chunks; ++chunk)
-      sum += partial[(kind * chunks + chunk) * cols + column];
+    for (int64_t row_block = 0; row_block < row_blocks; ++row_block)
+      sum += partial[(kind * row_blocks + row_block) * cols + column];
     if (!is_total) break;
   }
   if (!is_total) {
@@ -109,12 +109,12 @@ __global__ void add_chunks_kernel(const Real* partial, Real* sums, int64_t chunk
 }
 
 template <class Real>
-cudaError_t launch_add_chunks(const SumArgs& args, cudaStream_t stream) {
+cudaError_t launch_reduce_partials(const ReduceArgs& args, cudaStream_t stream) {
   constexpr int kThreads = 1024;
   const dim3 grid(static_cast<unsigned>((args.cols + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(args.kinds));
-  add_chunks_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const Real*>(args.partial),
-                                                   static_cast<Real*>(args.sums), args.chunks,
+                  static_cast<unsigned>(args.sum_count));
+  reduce_partials_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const Real*>(args.partial),
+                                                   static_cast<Real*>(args.sums), args.row_blocks,
                                                    args.cols, args.total);
   return cudaGetLastError();
 }
@@ -126,18 +126,18 @@ int glu_forward(const GluArgs& args, void* stream) {
 }
 
 int glu_backward(const GluArgs& args, void* stream) {
-  if (!args.grad_gate.data && !args.grad_up.data && !args.chunks && !args.product)
+  if (!args.grad_gate.data && !args.grad_up.data && !args.row_blocks && !args.product)
     return cudaSuccess;
   return run(Direction::kBackward, args, stream);
 }
 
-int glu_second(const GluArgs& args, void* stream) { return run(Direction::kSecond, args, stream); }
+int glu_double_backward(const GluArgs& args, void* stream) { return run(Direction::kDoubleBackward, args, stream); }
 
-int add_chunks(const SumArgs& args, void* stream) {
-  if (args.cols == 0 || args.kinds == 0) return cudaSuccess;
+int reduce_partials(const ReduceArgs& args, void* stream) {
+  if (args.cols == 0 || args.sum_count == 0) return cudaSuccess;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  return reported(args.is_double ? launch_add_chunks<double>(args, cuda_stream)
-                                 : launch_add_chunks<float>(args, cuda_stream));
+  return reported(args.is_double ? launch_reduce_partials<double>(args, cuda_stream)
+                                 : launch_reduce_partials<float>(args, cuda_stream));
 }
 
 }  // namespace fused_acts::cuda

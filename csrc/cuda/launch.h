@@ -3,8 +3,8 @@
 
 #include <cuda_runtime_api.h>
 
-#include "numeric.h"
-#include "plan.h"
+#include "math/storage.h"
+#include "cuda/plan.h"
 
 namespace fused_acts::cuda {
 
@@ -23,6 +23,6 @@ cudaError_t launch(const GluArgs& args, const LaunchPlan& plan, cudaStream_t str
 
 // The same for a call in any direction with any options; defined in general.cuh.
 template <class T>
-cudaError_t launch_general(Direction direction, const GluArgs& args, cudaStream_t stream);
+cudaError_t launch_rows(Direction direction, const GluArgs& args, cudaStream_t stream);
 
 }  // namespace fused_acts::cuda

@@ -1,7 +1,7 @@
 // The kernels of maxout. They compare and move bits, so that one serves both 16-bit dtypes.
 #include <cuda_runtime_api.h>
 
-#include "maxout.h"
+#include "kernels/maxout.h"
 
 namespace fused_acts::cuda {
 namespace {

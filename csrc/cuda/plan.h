@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "glu.h"
+#include "kernels/glu.h"
 
 namespace fused_acts::cuda {
 
@@ -36,34 +36,34 @@ constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
 // Wide accesses come with kernels for the common case: fewer than 2^31 threads, matrices that span
 // less than 2^32 vectors (64 GiB), rows of gate and up equally far apart, and both gradients
 // wanted. All else is for the general kernels, those of the narrower accesses.
-constexpr bool is_general(int access_bytes) { return access_bytes < 16; }
+constexpr bool is_narrow(int access_bytes) { return access_bytes < 16; }
 // Enough loads in flight to hide the latency of memory, in few enough registers.
 constexpr int vectors_per_thread(Access access, int access_bytes) {
-  const int bytes = (is_general(access_bytes) ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
+  const int bytes = (is_narrow(access_bytes) ? 16 : 32) * (access == Access::kInterleaved ? 2 : 1);
   return std::clamp(bytes / access_bytes, 1, 4);
 }
 
 // Whether there are kernels for activations alone, and such as write the product too; where not, a
 // general one does.
-constexpr bool has_rarer_kernels(Access access, int access_bytes) {
-  return access == Access::kVector && !is_general(access_bytes);
+constexpr bool is_instantiated(Access access, int access_bytes) {
+  return access == Access::kVector && !is_narrow(access_bytes);
 }
 
 constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32;
 
 namespace internal {
 
-inline bool is_pair(const Operand& gate, const Operand& up, int64_t size) {
+inline bool is_pair(const Matrix& gate, const Matrix& up, int64_t size) {
   return static_cast<char*>(gate.data) + size == up.data && gate.row_stride == up.row_stride;
 }
 
 // Whether the call is one for the kernels of wide accesses, with so many columns each.
-inline bool is_common(const GluArgs& args, int columns) {
-  const auto spans_less = [&](const Operand& operand) {
+inline bool fits_wide(const GluArgs& args, int columns) {
+  const auto spans_less = [&](const Matrix& operand) {
     const int64_t stride = args.rows == 1 ? 0 : operand.row_stride / columns;
     return stride < kVectorsEnd / args.rows - 1;
   };
-  const auto alike = [&](const Operand& gate, const Operand& up) {
+  const auto alike = [&](const Matrix& gate, const Matrix& up) {
     return spans_less(gate) && (args.rows == 1 || !up.data || gate.row_stride == up.row_stride);
   };
   const bool both =
@@ -76,14 +76,14 @@ inline bool is_common(const GluArgs& args, int columns) {
 // Whether all operands can be accessed so many columns at a time.
 inline bool fits(const GluArgs& args, int columns) {
   const int64_t size = dtype_size(args.dtype);
-  const auto aligned = [&](const Operand& operand, int64_t distance) {
+  const auto aligned = [&](const Matrix& operand, int64_t distance) {
     const int64_t stride = args.rows == 1 ? 0 : operand.row_stride;
     return operand.data == nullptr ||
            (reinterpret_cast<uintptr_t>(operand.data) % (distance * size) == 0 &&
             stride % distance == 0);
   };
   const int distance = columns * args.step;
-  if (!is_general(static_cast<int>(distance * size)) && !is_common(args, columns)) return false;
+  if (!is_narrow(static_cast<int>(distance * size)) && !fits_wide(args, columns)) return false;
   if (args.rows > 1 && args.cols % columns != 0) return false;
   if (args.step == 2) {
     if (!is_pair(args.gate, args.up, size)) return false;
@@ -116,6 +116,71 @@ inline LaunchPlan make_plan(const GluArgs& args, int widest_access) {
   plan.threads = args.rows * plan.threads_per_row;
   plan.blocks = ceil_div(plan.threads, kBlock);
   plan.grid = plan.blocks + (args.cols % plan.columns != 0);
+  return plan;
+}
+
+// ---- Row kernels ----
+
+// A block is a grid of threads, lanes by 128 / lanes. A lane stays at its columns, so that a bias
+// is read and a sum over rows kept once, and goes through the rows of a row_block.
+struct RowPlan {
+  GluArgs args;  // folded, if all operands are dense
+  int columns;   // of a lane: 2, where 16-bit operands allow accesses to pairs of them
+  bool pairs;    // whether gate and up of a column are accessed at once, as they are interleaved
+  int log2_lanes;
+  int64_t tiles, row_blocks, rows_per_block;
+  int64_t end;  // elements, which the last folded row need not fill
+};
+
+namespace internal {
+
+inline bool fits_rows(const GluArgs& args, int64_t total, int columns, bool pairs) {
+  const int64_t size = dtype_size(args.dtype);
+  const auto aligned = [&](const Matrix& operand, int64_t distance) {
+    return operand.data == nullptr ||
+           (reinterpret_cast<uintptr_t>(operand.data) % (distance * size) == 0 &&
+            (args.rows == 1 || operand.row_stride % distance == 0));
+  };
+  const auto fits = [&](const Matrix& gate, const Matrix& up) {
+    if (!pairs) return aligned(gate, columns) && aligned(up, columns);
+    return (!gate.data && !up.data) || (aligned(gate, 2 * columns) && is_pair(gate, up, size));
+  };
+  return (args.rows == 1 ? total : args.cols) % columns == 0 && fits(args.gate, args.up) &&
+         fits(args.grad_gate, args.grad_up) && fits(args.gate_tangent, args.up_tangent) &&
+         aligned(args.out, columns) && aligned(args.grad_out, columns);
+}
+
+}  // namespace internal
+
+// The plan for a call with at least one element.
+inline RowPlan make_row_plan(const GluArgs& call) {
+  RowPlan plan{call, 1};
+  GluArgs& args = plan.args;
+  plan.end = args.rows * args.cols;
+  plan.pairs = args.step == 2 && internal::fits_rows(args, plan.end, 1, true);
+  if (dtype_size(args.dtype) == 2 && (args.step == 1 || plan.pairs) &&
+      internal::fits_rows(args, plan.end, 2, plan.pairs))
+    plan.columns = 2;
+
+  const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
+  if (args.rows == 1 && !args.has_rows()) {
+    args.cols = kBlock * plan.columns;
+    args.rows = ceil_div(plan.end, args.cols);
+    for (Matrix* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up,
+                             &args.gate_tangent, &args.up_tangent})
+      operand->row_stride = args.cols * args.step;
+    args.out.row_stride = args.grad_out.row_stride = args.cols;
+    plan.log2_lanes = 7;
+  } else {
+    const int64_t vectors = args.cols / plan.columns;
+    const int most = args.rows == 1 ? 7 : 5;
+    while (plan.log2_lanes < most && (int64_t{1} << plan.log2_lanes) < vectors) ++plan.log2_lanes;
+  }
+  constexpr int kRowsOfThread = 4;
+  const int64_t row_lanes = kBlock >> plan.log2_lanes;
+  plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
+  plan.rows_per_block = args.row_blocks ? args.rows_per_block() : row_lanes * kRowsOfThread;
+  plan.row_blocks = args.row_blocks ? args.row_blocks : ceil_div(args.rows, plan.rows_per_block);
   return plan;
 }
 

@@ -2,8 +2,8 @@
 // part of shared memory where the row fits, and reads again where it does not.
 #include <cuda_runtime_api.h>
 
-#include "memory.cuh"
-#include "softmax_glu.h"
+#include "cuda/vector.cuh"
+#include "kernels/softmax_glu.h"
 
 namespace fused_acts::cuda {
 namespace {
@@ -18,7 +18,7 @@ constexpr int64_t kMostShared = 96 << 10;   // of a block: two of them fit on a 
 constexpr int64_t kUsualShared = 40 << 10;  // to be had without asking
 
 struct Params {
-  Operand gate, up, grad_out, out, grad_gate, grad_up;
+  Matrix gate, up, grad_out, out, grad_gate, grad_up;
   char* stats;
   int64_t rows, cols;
   bool keeps;  // whether a row fits
@@ -61,7 +61,7 @@ FUSED_ACTS_DEVICE Real combined(Real value, Real neutral, Combine combine) {
 }
 
 template <class T>
-FUSED_ACTS_DEVICE char* at(const Operand& operand, int64_t row, int64_t column) {
+FUSED_ACTS_DEVICE char* at(const Matrix& operand, int64_t row, int64_t column) {
   return static_cast<char*>(operand.data) + (row * operand.row_stride + column) * sizeof(T);
 }
 
@@ -241,7 +241,7 @@ cudaError_t launch(bool forward, Params p, cudaStream_t stream) {
 
 template <class T>
 cudaError_t choose(bool forward, const Params& p, cudaStream_t stream) {
-  const auto aligned = [&](const Operand& operand) {
+  const auto aligned = [&](const Matrix& operand) {
     const int64_t stride = p.rows == 1 ? 0 : operand.row_stride * int64_t{sizeof(T)};
     return reinterpret_cast<uintptr_t>(operand.data) % kAccessBytes == 0 &&
            stride % kAccessBytes == 0;

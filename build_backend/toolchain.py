@@ -1,0 +1,78 @@
+"""The compiler, the flags it knows, and ninja.
+
+Nothing here needs torch. A SystemExit carries the message for who runs the build.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+COMPILERS = ("c++", "g++", "clang++")
+PROGRAM = "#include <optional>\nint main() { return std::optional<int>(0).value(); }\n"
+
+
+def _compile(
+    compiler: Sequence[str], flags: Sequence[str], environ: Mapping[str, str]
+) -> str | None:
+    """None if compiler takes flags and PROGRAM, else what it said."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "probe.cpp"
+        source.write_text(PROGRAM)
+        command = [*compiler, "-std=c++17", *flags, "-c", str(source), "-o", f"{folder}/probe.o"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environ)
+        said = (done.stderr + done.stdout).strip()
+        return (said or "no message") if done.returncode else None
+
+
+def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The words of $CXX, or the first of COMPILERS on PATH, if it compiles C++17."""
+    asked = shlex.split(environ.get("CXX", ""))
+    path = environ.get("PATH", os.defpath)
+    found = [asked] if asked else [[name] for name in COMPILERS]
+    found = [words for words in found if shutil.which(words[0], path=path)]
+    hint = "install g++ or clang++ (Debian and Ubuntu: apt install g++) or set CXX to a compiler"
+    if not found:
+        what = (
+            f"CXX={environ['CXX']} is not on PATH"
+            if asked
+            else (f"none of {', '.join(COMPILERS)} is on PATH")
+        )
+        raise SystemExit(f"fused-acts needs a C++17 compiler, and {what}: {hint}")
+    for words in found:
+        said = _compile(words, [], environ)
+        if said is None:
+            return words
+    raise SystemExit(
+        f"fused-acts needs a C++17 compiler, and {shlex.join(words)} does not compile a line of it "
+        f"({said.splitlines()[0]}): {hint}"
+    )
+
+
+def accepted(compiler: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """Those of flags that compiler knows: clang takes some of GCC's for errors."""
+    return [flag for flag in flags if _compile(compiler, ["-Werror", flag], os.environ) is None]
+
+
+def describe(compiler: Sequence[str]) -> str:
+    version = subprocess.run([*compiler, "--version"], stdout=subprocess.PIPE, text=True).stdout
+    return version.partition("\n")[0]
+
+
+def find_ninja(environ: Mapping[str, str] = os.environ) -> str:
+    """The ninja of the Python package, or of the system."""
+    try:
+        import ninja
+
+        path = os.pathsep.join([ninja.BIN_DIR, environ.get("PATH", os.defpath)])
+    except ImportError:
+        path = environ.get("PATH", os.defpath)
+    if found := shutil.which("ninja", path=path):
+        return found
+    raise SystemExit(
+        "fused-acts is built by ninja, which is neither a package of this Python nor on PATH: "
+        "pip install ninja"
+    )

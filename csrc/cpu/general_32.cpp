@@ -1,4 +1,0 @@
-#include "general_loops.h"
-
-template fused_acts::cpu::GeneralLoop fused_acts::cpu::find_portable_loop<float>(
-    fused_acts::Direction, fused_acts::Variant);

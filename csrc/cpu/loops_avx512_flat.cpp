@@ -1,0 +1,118 @@
+// The flat loops for AVX-512. No symbol but the last function leaves this file.
+#include "cpu/isa.h"
+
+#ifdef FUSED_ACTS_HAS_AVX512
+
+#include "cpu/target_avx512.h"  // first
+
+#include "cpu/loops.h"
+#include "cpu/simd_avx512.h"
+
+namespace fused_acts::cpu {
+namespace {
+
+// Registers in step; more do not fit the register file with a GELU's constants.
+constexpr int kUnroll = 4;
+
+// Calls step(i, access) over n elements: several registers at a time, then single ones, then the
+// rest.
+template <bool kNonTemporal, class Step>
+FUSED_ACTS_INLINE void for_each_vector(int64_t i, int64_t n, Step step) {
+  for (; i + kUnroll * kLanes <= n; i += kUnroll * kLanes)
+    step(i, Full<kUnroll, kNonTemporal>{});
+  for (; i + kLanes <= n; i += kLanes) step(i, Full<1, kNonTemporal>{});
+  if (i < n) step(i, Masked(n - i));
+}
+
+// Elements to the next address that non-temporal stores of T can begin at.
+template <class T>
+FUSED_ACTS_INLINE int64_t misalignment(const T* p) {
+  return (-reinterpret_cast<uintptr_t>(p) & (kLanes * sizeof(T) - 1)) / sizeof(T);
+}
+
+template <class T, class Step>
+FUSED_ACTS_INLINE void for_each_vector_non_temporal(const T* out, int64_t n, Step step) {
+  const int64_t first = misalignment(out), head = first < n ? first : n;
+  if (head > 0) step(0, Masked(head));
+  for_each_vector<true>(head, n, step);
+  _mm_sfence();  // orders these stores before whatever tells other threads that they are done
+}
+
+template <class T, template <class> class Math, class Unit>
+struct Loops {
+  template <class Access>
+  using F = typename Unit::template F<Math<F32xN<Access::kRegisters>>>;
+  template <class Access>
+  using G = typename Unit::template G<Math<F32xN<Access::kRegisters>>>;
+
+  static void forward(const void* gate_data, const void* up_data, void* out_data, int64_t n,
+                      bool non_temporal) {
+    const T *gate = static_cast<const T*>(gate_data), *up = static_cast<const T*>(up_data);
+    T* out = static_cast<T*>(out_data);
+    const auto step = [=](int64_t i, auto access) FUSED_ACTS_SIMD {
+      using A = decltype(access);
+      const auto f = F<A>{}.value(load(access, gate + i));
+      if constexpr (Unit::kIsUnary) {
+        store(access, out + i, f);
+      } else {
+        store(access, out + i, f * G<A>{}.value(load(access, up + i)));
+      }
+    };
+    non_temporal ? for_each_vector_non_temporal(out, n, step) : for_each_vector<false>(0, n, step);
+  }
+
+  static void backward(const void* grad_out_data, const void* gate_data, const void* up_data,
+                       void* grad_gate_data, void* grad_up_data, void* product_data, int64_t n,
+                       bool non_temporal) {
+    const T *grad_out = static_cast<const T*>(grad_out_data),
+            *gate = static_cast<const T*>(gate_data);
+    const T* up = static_cast<const T*>(up_data);
+    T *grad_gate = static_cast<T*>(grad_gate_data), *grad_up = static_cast<T*>(grad_up_data);
+    T* product = static_cast<T*>(product_data);
+    const auto step = [=](int64_t i, auto access) FUSED_ACTS_SIMD {
+      using A = decltype(access);
+      const auto grad = load(access, grad_out + i);
+      const auto f = F<A>{}.dual(load(access, gate + i));
+      if constexpr (Unit::kIsUnary) {
+        store(access, grad_gate + i, times(f.derivative, grad));
+        return;
+      }
+      const auto g = G<A>{}.dual(load(access, up + i));
+      store(access, grad_gate + i, times(f.derivative, grad * g.value));
+      store(access, grad_up + i, times(g.derivative, grad * f.value));
+      if (product) store(access, product + i, f.value * g.value);
+    };
+    non_temporal = non_temporal && (Unit::kIsUnary || misalignment(grad_gate) == misalignment(grad_up)) &&
+              (!product || misalignment(grad_gate) == misalignment(product));
+    non_temporal ? for_each_vector_non_temporal(grad_gate, n, step) : for_each_vector<false>(0, n, step);
+  }
+};
+
+template <class T, template <class> class Math, class Unit>
+FlatLoops loops() {
+  return {Loops<T, Math, Unit>::forward, Loops<T, Math, Unit>::backward};
+}
+
+}  // namespace
+
+FlatLoops avx512_flat_loops(Variant variant, DType dtype, bool bf16) {
+  return visit_flat_variant(variant, [&](auto unit) -> FlatLoops {
+    using Unit = decltype(unit);
+    switch (dtype) {
+      case DType::kFloat32:
+        return loops<float, Math32, Unit>();
+      case DType::kFloat16:
+        return loops<Float16, Math16, Unit>();
+      case DType::kBFloat16:
+        return bf16 ? loops<BFloat16, Math16, Unit>() : loops<BFloat16ByHand, Math16, Unit>();
+      default:
+        return {};
+    }
+  });
+}
+
+}  // namespace fused_acts::cpu
+
+FUSED_ACTS_END_TARGET
+
+#endif

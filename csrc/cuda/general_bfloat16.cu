@@ -1,5 +1,0 @@
-#include "general.cuh"
-
-template cudaError_t fused_acts::cuda::launch_general<fused_acts::BFloat16>(Direction,
-                                                                            const GluArgs&,
-                                                                            cudaStream_t);

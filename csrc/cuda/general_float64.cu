@@ -1,4 +1,0 @@
-#include "general.cuh"
-
-template cudaError_t fused_acts::cuda::launch_general<double>(Direction, const GluArgs&,
-                                                              cudaStream_t);

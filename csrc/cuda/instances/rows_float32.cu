@@ -1,0 +1,4 @@
+#include "cuda/row_kernels.cuh"
+
+template cudaError_t fused_acts::cuda::launch_rows<float>(Direction, const GluArgs&,
+                                                             cudaStream_t);

@@ -1,0 +1,295 @@
+// The kernels of calls with options: one for each direction, storage type and width, for any unit,
+// layout, bias, limit and parameter. What such calls have beside the arithmetic takes more code
+// than the arithmetic, so the units share it and a kernel branches to its unit's formulas.
+#pragma once
+
+#include "math/unit.h"
+#include "cuda/plan.h"
+#include "cuda/launch.h"
+#include "cuda/vector.cuh"
+
+namespace fused_acts::cuda {
+
+struct ByteMatrix {
+  char* data;
+  int64_t row_bytes;  // from one row to the next
+};
+
+struct RowParams {
+  ByteMatrix gate, up, out, grad_out, grad_gate, grad_up, gate_tangent, up_tangent;
+  RowVector gate_bias, up_bias, parameter;
+  double scalar, limit;
+  void* sums[3];  // [row_blocks, cols] by gate, up and parameter
+  bool has_sums, pairs, product;
+  Variant variant;
+  int step, log2_lanes;
+  unsigned tiles;
+  int64_t cols, end, rows_per_block;
+};
+
+// kColumns values of a row, or the one that stands for all.
+template <class T, int kColumns, class Real>
+FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double otherwise) {
+  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
+  const auto at = [&](int64_t i) {
+    if (!row.data) return static_cast<Lane>(otherwise);
+    if (row.in_real) return static_cast<const Lane*>(row.data)[i * row.col_stride];
+    Vector<T, 1> value;
+    load(static_cast<const char*>(row.data) + i * row.col_stride * sizeof(T), value);
+    return static_cast<Lane>(element(value, 0));
+  };
+  if constexpr (kColumns == 2) {
+    return Real(at(column), at(column + 1));
+  } else {
+    return at(column);
+  }
+}
+
+// Where a thread is in the matrices.
+template <class T>
+struct Position {
+  int64_t row, column;
+
+  FUSED_ACTS_DEVICE char* in(const ByteMatrix& m, int step) const {
+    return m.data + row * m.row_bytes + column * step * static_cast<int64_t>(sizeof(T));
+  }
+};
+
+// Unit and up, or their tangents, at several positions; absent ones are 0.
+template <bool kPairs, class T, int kColumns, int kRows, class Real>
+FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up, int step,
+                                 const Position<T> (&at)[kRows], const bool (&valid)[kRows],
+                                 GateUp<T, kColumns, kPairs> (&x)[kRows]) {
+#pragma unroll
+  for (int k = 0; k < kRows; ++k) {
+    x[k] = {};
+    if (!valid[k]) continue;
+    if constexpr (kPairs) {
+      if (gate.data) x[k].load_from(at[k].in(gate, 2), nullptr);
+    } else {
+      if (gate.data) load(at[k].in(gate, step), x[k].gate_vector);
+      if (up.data) load(at[k].in(up, step), x[k].up_vector);
+    }
+  }
+}
+
+template <class Real>
+struct Inputs {
+  Real gate, up, gate_tangent, up_tangent;
+};
+
+template <Direction direction, bool kPairs, class T, int kColumns, int kRows, class Real>
+FUSED_ACTS_DEVICE void load_inputs(const RowParams& p, const Position<T> (&at)[kRows],
+                                   const bool (&valid)[kRows], Inputs<Real> (&inputs)[kRows]) {
+  GateUp<T, kColumns, kPairs> x[kRows], tangent[kRows];
+  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, p.step, at, valid, x);
+  if constexpr (direction == Direction::kDoubleBackward)
+    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, p.step, at, valid,
+                                                tangent);
+#pragma unroll
+  for (int k = 0; k < kRows; ++k) {
+    inputs[k].gate = x[k].template gate<Real>(0);
+    inputs[k].up = x[k].template up<Real>(0);
+    if constexpr (direction == Direction::kDoubleBackward) {
+      inputs[k].gate_tangent = tangent[k].template gate<Real>(0);
+      inputs[k].up_tangent = tangent[k].template up<Real>(0);
+    }
+  }
+}
+
+template <class T, int kColumns, class Real>
+FUSED_ACTS_DEVICE void store_gradients(const RowParams& p, const Position<T>& at, Real gate,
+                                       Real up) {
+  if (p.pairs) {
+    GateUp<T, kColumns, true> grad;
+    grad.set_both(0, gate, up);
+    if (p.grad_gate.data) grad.store_to(at.in(p.grad_gate, 2), nullptr, true, true);
+  } else {
+    GateUp<T, kColumns, false> grad;
+    grad.set_both(0, gate, up);
+    grad.store_to(at.in(p.grad_gate, p.step), at.in(p.grad_up, p.step), p.grad_gate.data,
+                  p.grad_up.data);
+  }
+}
+
+FUSED_ACTS_DEVICE float lane_of(float x, int) { return x; }
+FUSED_ACTS_DEVICE double lane_of(double x, int) { return x; }
+FUSED_ACTS_DEVICE float lane_of(F32x2 x, int i) { return i == 0 ? x.lo : x.hi; }
+
+// The sum of a block's rows, always added in the same order, to row `row_block` of sums.
+template <int kColumns, class Lane, class Real>
+FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column, int64_t cols,
+                                 int log2_lanes) {
+  __shared__ Lane shared[kColumns][kBlock];
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) shared[i][threadIdx.x] = lane_of(sum, i);
+  __syncthreads();
+  if (threadIdx.x >> log2_lanes == 0 && column < cols) {
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      Lane total = 0;
+      for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[i][t];
+      static_cast<Lane*>(sums)[row_block * cols + column + i] = total;
+    }
+  }
+  __syncthreads();
+}
+
+template <Direction direction, class T, int kColumns>
+__global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ RowParams p) {
+  using Math = MathOf<T, kColumns>;
+  using Real = typename Math::Real;
+  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
+  constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
+
+  const int64_t row_block = blockIdx.x / p.tiles;
+  const int64_t lanes = int64_t{1} << p.log2_lanes;
+  const int64_t lane = threadIdx.x & (lanes - 1);
+  const int64_t column = ((blockIdx.x % p.tiles) * lanes + lane) * kColumns;
+  const int64_t row_lanes = kBlock >> p.log2_lanes;
+  const int64_t last = (row_block + 1) * p.rows_per_block;
+
+  Real parameter(0.0f), gate_bias(0.0f), up_bias(0.0f);
+  if (column < p.cols) {
+    parameter = load_row<T, kColumns, Real>(p.parameter, column, p.scalar);
+    // adding -0 changes nothing, not even the sign of 0
+    gate_bias = load_row<T, kColumns, Real>(p.gate_bias, column, -0.0);
+    up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
+  }
+  const Real limit(static_cast<Lane>(p.limit));
+  Gradients<Real> sums{Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
+
+  for (int64_t row = row_block * p.rows_per_block + (threadIdx.x >> p.log2_lanes); row < last;
+       row += kRows * row_lanes) {
+    Position<T> at[kRows];
+    bool valid[kRows];
+    Vector<T, kColumns> seed[kRows];
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      at[k] = {row + k * row_lanes, column};
+      valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
+      if constexpr (direction != Direction::kForward) {
+        seed[k] = {};
+        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out, 1), seed[k]);
+      }
+    }
+    Inputs<Real> inputs[kRows];
+    if (p.pairs) {
+      load_inputs<direction, true, T, kColumns>(p, at, valid, inputs);
+    } else {
+      load_inputs<direction, false, T, kColumns>(p, at, valid, inputs);
+    }
+    Real out[kRows];
+    Gradients<Real> grads[kRows];
+    visit_variant(p.variant, [&](auto functions) {
+      const GatedUnit<decltype(functions), Math> unit(parameter, limit, gate_bias, up_bias);
+#pragma unroll
+      for (int k = 0; k < kRows; ++k) {
+        const Inputs<Real>& x = inputs[k];
+        if constexpr (direction == Direction::kForward) {
+          out[k] = unit.forward(x.gate, x.up);
+        } else if constexpr (direction == Direction::kBackward) {
+          grads[k] = unit.backward(get<Real>(seed[k], 0), x.gate, x.up);
+        } else {
+          const auto second =
+              unit.double_backward(get<Real>(seed[k], 0), x.gate, x.up, x.gate_tangent, x.up_tangent);
+          out[k] = second.grad_out;
+          grads[k].gate = second.gate;
+          grads[k].up = second.up;
+        }
+      }
+    });
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (!valid[k]) continue;
+      Vector<T, kColumns> rounded;
+      if constexpr (direction != Direction::kBackward) {
+        set(rounded, 0, out[k]);
+        if (p.out.data) store(rounded, at[k].in(p.out, 1));
+      } else if (p.product) {
+        set(rounded, 0, grads[k].product);
+        store(rounded, at[k].in(p.grad_out, 1));
+      }
+      if constexpr (direction != Direction::kForward)
+        store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
+      if constexpr (direction == Direction::kBackward) {
+        sums.gate = sums.gate + grads[k].gate;
+        sums.up = sums.up + grads[k].up;
+        sums.parameter = sums.parameter + grads[k].parameter;
+      }
+    }
+  }
+  if constexpr (direction == Direction::kBackward) {
+    if (!p.has_sums) return;
+    const auto store = [&](void* to, Real sum) {
+      if (to) store_sum<kColumns, Lane>(to, sum, row_block, column, p.cols, p.log2_lanes);
+    };
+    store(p.sums[0], sums.gate);
+    store(p.sums[1], sums.up);
+    store(p.sums[2], sums.parameter);
+  }
+}
+
+inline RowParams row_params(const RowPlan& plan) {
+  const GluArgs& args = plan.args;
+  const int64_t size = dtype_size(args.dtype);
+  const auto matrix = [&](const Matrix& operand) {
+    return ByteMatrix{static_cast<char*>(operand.data), operand.row_stride * size};
+  };
+  return {matrix(args.gate),
+          matrix(args.up),
+          matrix(args.out),
+          matrix(args.grad_out),
+          matrix(args.grad_gate),
+          matrix(args.grad_up),
+          matrix(args.gate_tangent),
+          matrix(args.up_tangent),
+          args.gate_bias,
+          args.up_bias,
+          args.parameter,
+          args.scalar,
+          args.limit,
+          {args.sums.gate, args.sums.up, args.sums.parameter},
+          args.row_blocks > 0,
+          plan.pairs,
+          args.product,
+          args.variant,
+          args.step,
+          plan.log2_lanes,
+          static_cast<unsigned>(plan.tiles),
+          args.cols,
+          plan.end,
+          plan.rows_per_block};
+}
+
+template <class T, int kColumns, Direction direction>
+cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
+  RowParams params = row_params(plan);
+  void* arguments[] = {&params};
+  return cudaLaunchKernel(reinterpret_cast<const void*>(row_kernel<direction, T, kColumns>),
+                          dim3(static_cast<unsigned>(plan.tiles * plan.row_blocks)), dim3(kBlock),
+                          arguments, 0, stream);
+}
+
+template <class T, int kColumns>
+cudaError_t launch_rows(Direction direction, const RowPlan& plan, cudaStream_t stream) {
+  switch (direction) {
+    case Direction::kForward:
+      return launch_rows<T, kColumns, Direction::kForward>(plan, stream);
+    case Direction::kBackward:
+      return launch_rows<T, kColumns, Direction::kBackward>(plan, stream);
+    default:
+      return launch_rows<T, kColumns, Direction::kDoubleBackward>(plan, stream);
+  }
+}
+
+template <class T>
+cudaError_t launch_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
+  const RowPlan plan = make_row_plan(args);
+  if constexpr (sizeof(T) == 2) {
+    if (plan.columns == 2) return launch_rows<T, 2>(direction, plan, stream);
+  }
+  return launch_rows<T, 1>(direction, plan, stream);
+}
+
+}  // namespace fused_acts::cuda

@@ -1,0 +1,124 @@
+// The seam of the gated units: the arguments of one call, and what cpu/ and cuda/ do with them.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "math/storage.h"
+#include "math/variants.h"
+
+namespace fused_acts {
+
+// A matrix [rows, cols] in memory. Consecutive rows are row_stride elements apart, any stride, 0
+// included.
+struct Matrix {
+  void* data = nullptr;
+  int64_t row_stride = 0;
+};
+
+// One value a column, [cols], for all rows: a bias, or the parameter of f. A col_stride of 0 is one
+// value for all columns.
+struct RowVector {
+  const void* data = nullptr;
+  int64_t col_stride = 0;
+  bool in_real = false;  // in the type of the arithmetic, not that of the matrices
+};
+
+enum class Direction { kForward, kBackward, kDoubleBackward };
+
+// One call. Forward reads gate and up and writes out. Backward reads grad_out, gate and up and
+// writes grad_gate and grad_up; with `product` also what forward does, over grad_out. Double
+// backward reads the tangents of gate and up as well and writes the gradients by grad_out (to out),
+// gate and up of what backward computes, see SecondGradients. What is null is not written, or for
+// grad_out and tangents 0. An activation has no up.
+struct GluArgs {
+  Variant variant;
+  DType dtype;
+  int64_t rows, cols;
+  // Elements from one column to the next of gate, up, their gradients and tangents: 2 where gate
+  // and up are interleaved in one packed tensor, up one element behind gate. Of out and grad_out it
+  // is 1.
+  int step = 1;
+  Matrix gate, up;                  // [rows, cols]
+  Matrix out;                       // [rows, cols], forward and double backward
+  Matrix grad_out;                  // [rows, cols], backward and double backward
+  Matrix grad_gate, grad_up;        // [rows, cols], backward and double backward
+  Matrix gate_tangent, up_tangent;  // [rows, cols], double backward
+  bool product = false;             // backward
+
+  // Options
+  RowVector gate_bias, up_bias;
+  RowVector parameter;
+  double scalar = 1.0;  // the parameter where it is no row vector
+  double limit = std::numeric_limits<double>::infinity();
+
+  // Backward also writes, where not null, sums over the rows of each of `row_blocks` equal parts of
+  // them, in the type of the arithmetic: of the gradients by gate, up and parameter.
+  int64_t row_blocks = 0;
+  struct {
+    void *gate = nullptr, *up = nullptr, *parameter = nullptr;  // [row_blocks, cols]
+  } sums;
+
+  bool has_row_operands() const {
+    return gate_bias.data || up_bias.data || parameter.col_stride || row_blocks;
+  }
+  bool has_options() const {
+    return has_row_operands() || parameter.data || scalar != 1.0 ||
+           limit != std::numeric_limits<double>::infinity();
+  }
+  int64_t rows_per_block() const { return (rows + row_blocks - 1) / row_blocks; }
+};
+
+// Describes a call whose matrices are all dense as one row, which needs no row arithmetic.
+inline void flatten_if_dense(GluArgs& args) {
+  const auto dense = [](const Matrix& m, int64_t width) {
+    return m.data == nullptr || m.row_stride == width;
+  };
+  const int64_t cols = args.cols, packed = args.cols * args.step;
+  if (args.rows == 1 ||
+      (dense(args.gate, packed) && dense(args.up, packed) && dense(args.out, cols) &&
+       dense(args.grad_out, cols) && dense(args.grad_gate, packed) && dense(args.grad_up, packed) &&
+       dense(args.gate_tangent, packed) && dense(args.up_tangent, packed))) {
+    args.cols *= args.rows;
+    args.rows = 1;
+  }
+}
+
+// Adds up partials [count, row_blocks, cols] to sums [count, cols], both in the type of the
+// arithmetic, always in the same order. total: the last sum is for a single parameter and goes on
+// to its first column.
+struct ReduceArgs {
+  const void* partials;
+  void* sums;
+  int64_t count, row_blocks, cols;
+  bool is_double, total;
+};
+
+namespace cpu {
+
+// Whether a call, forward or backward, is one for the flat loops.
+bool has_flat_loops(const GluArgs& args);
+
+// Flat loops: elements [begin, end) of the flat index row * cols + col. Calls on disjoint ranges
+// may run at the same time.
+void glu_forward(const GluArgs& args, int64_t begin, int64_t end);
+void glu_backward(const GluArgs& args, int64_t begin, int64_t end);
+
+// Row loops: tiles [begin, end) of tile_count(args), in any direction with any options.
+void glu_rows(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
+int64_t tile_count(const GluArgs& args);
+
+void reduce_partials(const ReduceArgs& args);
+
+}  // namespace cpu
+
+namespace cuda {
+
+// Launch on `stream` (a cudaStream_t) of the current device; each returns a cudaError_t.
+int glu_forward(const GluArgs& args, void* stream);
+int glu_backward(const GluArgs& args, void* stream);
+int glu_double_backward(const GluArgs& args, void* stream);
+int reduce_partials(const ReduceArgs& args, void* stream);
+
+}  // namespace cuda
+}  // namespace fused_acts

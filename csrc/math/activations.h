@@ -1,0 +1,308 @@
+// The mathematics: unary activations. Torch-free, host and device.
+//
+// Each activation is a functor over a math M (real_math.h) with
+//   value(x)     f(x)
+//   dual(x)      {f(x), f'(x)}
+//   triple(x)    {f(x), f'(x), f''(x)}
+// each sharing what its parts have in common; derivatives are of the sum_count in derivatives.h. An
+// activation with a parameter is made from it and also has
+//   by_parameter(x)   the derivative of f by the parameter
+// All are written without branches, so that one source serves a CUDA thread and a CPU vector lane.
+#pragma once
+
+#include "math/dual.h"
+#include "math/elementary.h"
+
+namespace fused_acts {
+
+// identity(x) = x
+template <class M>
+struct Identity {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "identity";
+  FUSED_ACTS_INLINE Real value(Real x) const { return x; }
+  FUSED_ACTS_INLINE Dual<Real, One> dual(Real x) const { return {x, One{}}; }
+  FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const { return {x, One{}, Zero{}}; }
+};
+
+// plus_one(x) = x + 1
+template <class M>
+struct PlusOne {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "plus_one";
+  FUSED_ACTS_INLINE Real value(Real x) const { return x + Real(1.0f); }
+  FUSED_ACTS_INLINE Dual<Real, One> dual(Real x) const { return {value(x), One{}}; }
+  FUSED_ACTS_INLINE Triple<Real, One, Zero> triple(Real x) const {
+    return {value(x), One{}, Zero{}};
+  }
+};
+
+// relu(x) = max(x, 0), derivative 0 at 0
+template <class M>
+struct Relu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "relu";
+  FUSED_ACTS_INLINE Real value(Real x) const { return positive_part(x); }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    using Slope = Where<decltype(positive_or_nan(x)), Real>;
+    return Dual<Real, Slope>{positive_part(x), {positive_or_nan(x), Real(1.0f)}};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    using Slope = Where<decltype(positive_or_nan(x)), Real>;
+    return Triple<Real, Slope, Zero>{positive_part(x), {positive_or_nan(x), Real(1.0f)}, Zero{}};
+  }
+};
+
+// squared_relu(x) = max(x, 0)^2, derivative 2*max(x, 0)
+template <class M>
+struct SquaredRelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "squared_relu";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const Real positive = positive_part(x);
+    return positive * positive;
+  }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    using Slope = Where<decltype(positive_or_nan(x)), Real>;
+    return Dual<Real, Slope>{value(x), {positive_or_nan(x), x + x}};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    using Slope = Where<decltype(positive_or_nan(x)), Real>;
+    return Triple<Real, Slope, Slope>{
+        value(x), {positive_or_nan(x), x + x}, {positive_or_nan(x), Real(2.0f)}};
+  }
+};
+
+// leaky_relu(x) = x above 0, slope*x elsewhere
+template <class M>
+struct LeakyRelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "leaky_relu";
+  Real slope;
+  FUSED_ACTS_INLINE explicit LeakyRelu(Real slope) : slope(slope) {}
+  FUSED_ACTS_INLINE Real value(Real x) const { return select(x > Real(0.0f), x, slope * x); }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), select(x > Real(0.0f), Real(1.0f), slope)};
+  }
+  FUSED_ACTS_INLINE Triple<Real, Real, Zero> triple(Real x) const {
+    const auto [value, derivative] = dual(x);
+    return {value, derivative, Zero{}};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    return select(x > Real(0.0f), Real(0.0f), x);
+  }
+};
+
+// elu(x) = x above 0, alpha*(exp(x) - 1) elsewhere
+template <class M>
+struct Elu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "elu";
+  Real alpha;
+  FUSED_ACTS_INLINE explicit Elu(Real alpha) : alpha(alpha) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return select(x > Real(0.0f), x, alpha * by_parameter(x));
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [value, derivative, second] = triple(x);
+    return {value, derivative};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto above = x > Real(0.0f);
+    const auto [exp, expm1] = M::exponential(positive_part(-x));
+    const Real slope = alpha * exp;
+    return {select(above, x, alpha * copy_sign(expm1, x)), select(above, Real(1.0f), slope),
+            select(positive_or_nan(-x), slope, Real(0.0f))};  // 0 at 0, as torch has it
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    return copy_sign(M::exponential(positive_part(-x)).expm1, x);
+  }
+};
+
+// tanh(x) = (1 - e) / (1 + e) for x >= 0, e = exp(-2x); odd. Derivative 4*e / (1 + e)^2, which 1 -
+// tanh(x)^2 cancels away in the tails
+template <class M>
+struct Tanh {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "tanh";
+  FUSED_ACTS_INLINE Real value(Real x) const { return dual(x).value; }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [exp, expm1] = M::exponential(abs(x + x));
+    const Real sum = expm1 + Real(2.0f), weight = reciprocal(sum);
+    return {copy_sign(M::quotient(expm1, sum), x), Real(4.0f) * exp * weight * weight};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [tanh, derivative] = dual(x);
+    return {tanh, derivative, Real(-2.0f) * tanh * derivative};
+  }
+};
+
+// sigmoid(x) = 1 / (1 + exp(-x)), derivative s*(1 - s)
+template <class M>
+struct Sigmoid {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "sigmoid";
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::sigmoid(M::sigmoid_exponent(x, 1.0)); }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const Real s = value(x);
+    return {s, fma(-s, s, s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [s, derivative] = dual(x);
+    return {s, derivative, derivative * fma(s, Real(-2.0f), Real(1.0f))};
+  }
+};
+
+// swish(x) = x * sigmoid(beta*x), derivative s + beta*swish*(1 - s)
+template <class M>
+struct SwishBeta {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "swish";
+  Real beta;
+  FUSED_ACTS_INLINE explicit SwishBeta(Real beta) : beta(beta) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::scaled_exponent(x, beta)).product;
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    return {swish, fma(swish, beta * (Real(1.0f) - s), s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    const Real rest = Real(1.0f) - s, z = clamp_finite(beta * x);
+    const Real bracket = fma(z, fma(s, Real(-2.0f), Real(1.0f)), Real(2.0f));
+    return {swish, fma(swish, beta * rest, s), (beta * s) * (rest * bracket)};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    return x * (swish * (Real(1.0f) - s));
+  }
+};
+
+// swish(x) = x * sigmoid(x), derivative s + swish*(1 - s)
+template <class M>
+struct Swish {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "swish";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product;
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    return {swish, fma(swish, Real(1.0f) - s, s)};
+  }
+};
+
+// gelu(x) = x * P(Z < x) = x * (1 + erf(x/sqrt(2))) / 2 for a standard normal Z, derivative P(Z <
+// x) + x*density(x)
+template <class M>
+struct Gelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "gelu";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const auto normal = M::coarse_normal_tail(x);
+    return fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f));
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto normal = M::normal_tail(x);
+    const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
+    return {fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f)),
+            fma(x, normal.density, below)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [gelu, derivative] = dual(x);
+    const auto normal = M::normal_tail(x);
+    const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // the density is 0 there
+    return {gelu, derivative, normal.density * fma(-a, a, Real(2.0f))};
+  }
+};
+
+// gelu_tanh(x) = x * (1 + tanh(u)) / 2 = x * sigmoid(2u), u = sqrt(2/pi) * (x + 0.044715 x^3); the
+// sigmoid keeps the negative tail, which 1 + tanh(u) cancels away. Derivative s + gelu_tanh*(1 -
+// s)*(2u)'
+template <class M>
+struct GeluTanh {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "gelu_tanh";
+  static constexpr double kLinear = 1.5957691216057308;  // 2*sqrt(2/pi)
+  static constexpr double kCubic = kLinear * 0.044715;
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).product;
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
+    // gelu*(1 - s) is 0 long before the slope reaches this bound, and 0*inf must not arise
+    constexpr float kBound = 4096.0f;
+    const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
+    return {gelu, fma(gelu * fma(s, Real(-kBound), Real(kBound)), slope, s)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [gelu, derivative] = dual(x);
+    const Real s = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).sigmoid;
+    const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // s*(1 - s) is 0 there
+    const Real slope = fma(a * a, Real(3 * kCubic), Real(kLinear));
+    const Real tilt = fma(s, Real(-2.0f), Real(1.0f)) * slope;
+    const Real bracket = fma(a, fma(slope, tilt, a * Real(6 * kCubic)), slope + slope);
+    return {gelu, derivative, fma(-s, s, s) * bracket};
+  }
+};
+
+// softplus(x) = log(1 + exp(beta*x)) / beta, derivative sigmoid(beta*x)
+template <class M>
+struct Softplus {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "softplus";
+  Real beta;
+  FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const Real z = beta * x;
+    return fma(M::log1p(M::exponential(abs(z)).exp), reciprocal(beta),
+               select(z > Real(0.0f), x, Real(0.0f)));
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), M::sigmoid(M::scaled_exponent(x, beta))};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const auto [softplus, s] = dual(x);
+    return {softplus, s, beta * fma(-s, s, s)};
+  }
+  // with e = exp(-|beta*x|), in which nothing cancels
+  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+    const Real z = abs(beta * x), e = M::exponential(z).exp, r = reciprocal(beta);
+    return -fma(clamp_finite(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e)) * (r * r);
+  }
+};
+
+// mish(x) = x * tanh(softplus(x)) = x * t, t = (1 - u^2) / (1 + u^2) with u = 1 - sigmoid(x);
+// written so that nothing cancels in the tails. Derivative t + x*t', t' = 4*s*u^2 / (1 + u^2)^2
+template <class M>
+struct Mish {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "mish";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    return swish * M::mish_factor(Real(1.0f) - s);
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const Parts p = parts(x);
+    return {p.mish, fma(p.swish, p.bend, p.t)};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const Parts p = parts(x);
+    const Real tilt = fma(p.s, fma(p.u * p.u, Real(4.0f) * p.weight, Real(-2.0f)), p.u);
+    return {p.mish, fma(p.swish, p.bend, p.t), p.s * p.bend * fma(clamp_finite(x), tilt, Real(2.0f))};
+  }
+
+ private:
+  struct Parts {
+    Real mish, swish, s, u, t, weight, bend;  // t' = s * bend
+  };
+  static FUSED_ACTS_INLINE Parts parts(Real x) {
+    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    const Real u = Real(1.0f) - s, u2 = u * u;
+    const Real weight = reciprocal(Real(1.0f) + u2), factor = (Real(1.0f) + u) * weight;
+    return {swish * factor, swish, s, u, s * factor, weight, Real(4.0f) * u2 * weight * weight};
+  }
+};
+
+}  // namespace fused_acts

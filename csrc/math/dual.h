@@ -1,0 +1,52 @@
+// What an activation returns: its value, and derivatives as numbers or what takes less to multiply
+// by. Torch-free.
+#pragma once
+
+#include "math/primitives.h"
+
+namespace fused_acts {
+
+// {f(x), f'(x)} and {f(x), f'(x), f''(x)}. A derivative is a number, One, Zero, or a number
+// Where a condition holds; times(derivative, y) multiplies by it.
+template <class Real, class Derivative = Real>
+struct Dual {
+  Real value;
+  Derivative derivative;
+};
+
+template <class Real, class Derivative = Real, class Second = Real>
+struct Triple {
+  Real value;
+  Derivative derivative;
+  Second second;
+};
+
+// The derivatives of the identity.
+struct One {};
+struct Zero {};
+
+// A derivative that is 0 where the condition does not hold.
+template <class Condition, class Real>
+struct Where {
+  Condition condition;
+  Real derivative;
+};
+
+template <class Real>
+FUSED_ACTS_INLINE Real times(Real derivative, Real y) {
+  return derivative * y;
+}
+template <class Real>
+FUSED_ACTS_INLINE Real times(One, Real y) {
+  return y;
+}
+template <class Real>
+FUSED_ACTS_INLINE Real times(Zero, Real) {
+  return Real(0.0f);
+}
+// Not a product with 0: 0 * inf is no gradient.
+template <class Condition, class Real>
+FUSED_ACTS_INLINE Real times(Where<Condition, Real> where, Real y) {
+  return select(where.condition, where.derivative * y, Real(0.0f));
+}
+}  // namespace fused_acts

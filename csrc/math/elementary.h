@@ -1,0 +1,130 @@
+// Elementary functions per arithmetic type, for host and device. Torch-free.
+//
+// An activation is written against a "math" M, which names its arithmetic type M::Real and supplies
+// the few transcendental building blocks below. There is one math per storage precision:
+//   Math16<Real>  float16 and bfloat16 storage: float arithmetic, error below 2e-5
+//   Math32<Real>  float32 storage: a few ulp everywhere, the far tails included
+//   Math64        float64 storage: libm
+// Real is float, or several floats that go through the arithmetic together.
+// Each supplies
+//   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
+//   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
+//   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
+//   Real     sigmoid(exponent)
+//   SigmoidProduct times_sigmoid(x, exponent)
+//   Exponential    exponential(z)          for z >= 0
+//   Real           quotient(a, b)          for b from 1 to 2
+//   Real           log1p(x)                for 0 <= x <= 1
+//   Real           mish_factor(u)          (1 + u) / (1 + u^2) for 0 <= u <= 1
+//   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
+#pragma once
+
+#include "math/elementary_f32.h"
+#include "math/elementary_types.h"
+
+namespace fused_acts {
+
+// ---- float16 and bfloat16 storage ----
+
+template <class RealType>
+struct Math16 {
+  using Real = RealType;
+  using Exponent = Real;  // -log2(e) * argument + log2(kScale)
+
+  // Functions that underflow are formed with a factor kScale^-1, since exponential and reciprocal
+  // flush subnormal results to 0. Multiplied by kScale they may become subnormal, but
+  // x*sigmoid(x)*up may still be a normal bfloat16, and where it is they have the bits for it.
+  static constexpr float kScale = 1.0f / 65536;
+  static constexpr float kLog2Scale = -16.0f;
+
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
+    return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
+    const Real slope =
+        fma(x * x, Real(static_cast<float>(-b * kLog2E)), Real(static_cast<float>(-a * kLog2E)));
+    return fma(x, slope, Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
+    return fma(x, c * Real(static_cast<float>(-kLog2E)), Real(kLog2Scale));
+  }
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
+    const Real exp = exp2_fast(z * Real(static_cast<float>(-kLog2E)));
+    const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120);
+    return {exp, select(z > Real(0.25f), exp - Real(1.0f), near)};
+  }
+  static FUSED_ACTS_INLINE Real quotient(Real a, Real b) { return a * reciprocal(b); }
+  static FUSED_ACTS_INLINE Real log1p(Real x) {
+    const Real s = x * reciprocal(x + Real(2.0f));
+    return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
+  }
+  // relative error 1.2e-5; a division more would be more than memory leaves time for
+  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
+    return polynomial(u, 1.0000118f, 0.998503089f, -0.969264865f, -1.2341125f, 1.82478595f,
+                      -0.336369276f, -0.511170328f, 0.227626607f);
+  }
+  static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
+    return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
+  }
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
+    const Real s = sigmoid(t);
+    return {x * s, s};
+  }
+  // The ratio exp(a^2/2) * P(Z > a) is a polynomial in 1/(q + a), over [0, 14.5].
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
+    // relative error 2e-6
+    return normal_tail(x, 3.33333333f, -7.97840396e-05f, 0.404248737f, 1.18561118f, 6.10233574f,
+                       -6.00521033f, 99.0004272f, -116.039344f);
+  }
+  static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) {
+    // relative error 1.4e-5
+    return normal_tail(x, 2.77777778f, 0.000182289127f, 0.38955535f, 1.2974342f, 0.778301303f,
+                       15.0735112f, -16.2168902f);
+  }
+
+ private:
+  template <class... Coefficients>
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x, float q, Coefficients... c) {
+    const Real a =
+        clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
+    const Real scaled_gaussian =
+        exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
+    const Real t = reciprocal(a + Real(q));
+    const Real tail = polynomial(t, kScale * c...) * scaled_gaussian;
+    return {a, tail, tail, scaled_gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
+  }
+};
+
+// ---- float64 storage ----
+
+struct Math64 {
+  using Real = double;
+  using Exponent = double;  // the argument
+
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double c) { return c * x; }
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) {
+    return x * fma(x * x, b, a);
+  }
+  static FUSED_ACTS_INLINE double scaled_exponent(double x, double c) { return c * x; }
+  static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
+    return {::exp(-z), ::expm1(-z)};
+  }
+  static FUSED_ACTS_INLINE double quotient(double a, double b) { return a / b; }
+  static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
+  static FUSED_ACTS_INLINE double mish_factor(double u) { return (1.0 + u) / (1.0 + u * u); }
+  static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
+  static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
+    const double s = sigmoid(t);
+    return {x * s, s};
+  }
+  static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
+    const double a = clamp_above(abs(x), 40.0f);
+    const double tail = 0.5 * ::erfc(a * kSqrt1_2);
+    return {a, tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
+  }
+  static FUSED_ACTS_INLINE NormalTail<double> coarse_normal_tail(double x) {
+    return normal_tail(x);
+  }
+};
+
+}  // namespace fused_acts

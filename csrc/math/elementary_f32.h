@@ -1,0 +1,178 @@
+// The math of float32 storage, see real_math.h. Torch-free.
+#pragma once
+
+#include "math/elementary_types.h"
+
+namespace fused_acts {
+
+// A sum of two floats, the second far below the first: an exponent rounded to one costs up to 100
+// ulp.
+template <class Real>
+struct Sum {
+  Real high, low;
+};
+
+// -z = k*log(2) - rest with |rest| < 0.35
+template <class Real>
+struct Reduced {
+  Real rest, k;
+};
+
+// e^-z = power * 2^k with power near 1
+template <class Real>
+struct NegativeExp {
+  Real power, k;
+};
+
+template <class RealType>
+struct Math32 {
+  using Real = RealType;
+  using Exponent = Sum<Real>;  // the argument
+
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
+    return c == 1.0 ? Exponent{x, Real(kMinusZero)}
+                    : multiply({clamp(x, -kSaturation, kSaturation), Real(kMinusZero)}, c);
+  }
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
+    x = clamp(x, -kSaturation, kSaturation);
+    const Exponent cubic = multiply(square(x), b);
+    const Real linear = Real(static_cast<float>(a));
+    const Real slope = linear + cubic.high;  // the rounding error of this sum goes to slope_low
+    const Real part = slope - linear;
+    const Real error = (linear - (slope - part)) + (cubic.high - part);
+    const Real slope_low =
+        error + (cubic.low + Real(static_cast<float>(a - static_cast<float>(a))));
+    const Real high = x * slope;
+    return {high, fma(x, slope_low, fma(x, slope, -high))};
+  }
+  static FUSED_ACTS_INLINE Exponent scaled_exponent(Real x, Real c) {
+    const Real high = x * c;
+    return {high, select(Real(1e4f) > abs(high), fma(x, c, -high), Real(0.0f))};
+  }
+  // 2*atanh(s) = 2*s + s*rest with s = x / (2 + x), by its series; 2*s is x - s*x
+  static FUSED_ACTS_INLINE Real log1p(Real x) {
+    const Real s = x * reciprocal_of_finite(x + Real(2.0f)), s2 = s * s;
+    const Real rest = s2 * polynomial(s2, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11,
+                                      2.0f / 13, 2.0f / 15);
+    return fma(s, rest - x, x);
+  }
+  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
+    return (Real(1.0f) + u) * reciprocal_of_finite(fma(u, u, Real(1.0f)));
+  }
+  static FUSED_ACTS_INLINE Real quotient(Real a, Real b) {
+    const Real inverse = reciprocal_of_finite(b), first = a * inverse;
+    return fma(fma(-first, b, a), inverse, first);
+  }
+  static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
+
+#ifdef __CUDA_ARCH__
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
+    // e = e^-|z|, raised by 2^32 in the far negative tail, where the product is normal but e is not
+    const Exponent t = multiply({clamp(z.high, -kSaturation, kSaturation), z.low}, kLog2E);
+    const bool negative = t.high < 0, far = t.high < -80;
+    const Real sign = negative ? 1.0f : -1.0f;
+    const Real raised = exp2(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
+    const Real scale = far ? 0x1p-32f : 1.0f;
+    const Real weight = reciprocal_of_finite(1.0f + raised * scale);
+    const Real factor = negative ? raised : 1.0f;
+    return {((x * weight) * factor) * scale, (weight * factor) * scale};
+  }
+  // e^-z, 0 <= z < 170, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
+    const Exponent t = multiply(z, -kLog2E);
+    const bool far = t.high < -80;
+    *scale = far ? 0x1p-64f : 1.0f;
+    return exp2(t.high + (far ? 64.0f : 0.0f), t.low);
+  }
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
+    Real scale;
+    const Real power = negative_exp({at_most(z, kSaturation), Real(0.0f)}, &scale);
+    const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120, 1.0f / 720,
+                                     -1.0f / 5040, 1.0f / 40320, -1.0f / 362880);
+    return {power * scale, select(z > Real(0.7f), power * scale - Real(1.0f), near)};
+  }
+#else
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
+    // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
+    // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
+    // is not
+    const NegativeExp<Real> e = negative_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
+    const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
+    const Real weight =
+        reciprocal_of_finite(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b));
+    x = clamp_below(x, -3.4028235e38f);  // -inf would not become 0
+    return {scale_down(x, a) * weight, scale_down(weight, a)};
+  }
+  // e^-z, z >= 0, without the factor *scale, a power of two that may be subnormal
+  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
+    const NegativeExp<Real> e = negative_exp(z);
+    *scale = scale_down(Real(1.0f), e.k);
+    return e.power;
+  }
+  // 2^k * (1 + e), of which e keeps its bits near 0
+  static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
+    const Reduced<Real> r = reduce({at_most(z, kSaturation), Real(kMinusZero)});
+    const Real e = fma(r.rest * r.rest,
+                       polynomial(r.rest, 0.5f, -1.0f / 6, 0.041666355f, -0.0083332732f,
+                                  0.0013941006f, -0.00019914168f),
+                       -r.rest);
+    const Real scale = scale_down(Real(1.0f), r.k);
+    return {fma(scale, e, scale), fma(scale, e, scale - Real(1.0f))};
+  }
+#endif
+
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
+    const Real a = clamp_above(abs(x), 15.0f);
+    const Real half = a * Real(0.5f), high = a * half;
+    Real scale;
+    const Real gaussian = negative_exp({high, fma(a, half, -high)}, &scale);
+    // as in Math16, relative error 1.2e-8
+    const Real ratio =
+        polynomial(reciprocal_of_finite(fma(a, Real(0.33f), Real(1.0f))), 6.339493825254375e-06f,
+                   0.13147859254486516f, 0.13367996911260718f, 0.1037215195075865f,
+                   0.145838568214747f, -0.1065781681409042f, 0.29124743102272793f,
+                   -0.3219487489626301f, 0.14838386053790395f, -0.025829357223232416f);
+    const Real tail = ratio * gaussian;
+    const Real density = gaussian * Real(static_cast<float>(kRsqrt2Pi));
+    return {a * tail, scale, tail * scale, density * scale};
+  }
+  static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) { return normal_tail(x); }
+
+ private:
+  static constexpr float kSaturation =
+      200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
+  static constexpr float kMinusZero = -0.0f;  // adding it changes nothing, not even a -0
+
+  static FUSED_ACTS_INLINE Exponent square(Real x) {
+    const Real high = x * x;
+    return {high, fma(x, x, -high)};
+  }
+  static FUSED_ACTS_INLINE Exponent multiply(Exponent x, double c) {
+    const float c_high = static_cast<float>(c);
+    const Real high = x.high * Real(c_high);
+    const Real error = fma(x.high, Real(c_high), -high);
+    return {high,
+            fma(x.high, Real(static_cast<float>(c - c_high)), fma(x.low, Real(c_high), error))};
+  }
+
+#ifdef __CUDA_ARCH__
+  static FUSED_ACTS_INLINE Real exp2(Real high, Real low) {
+    const Real e = exp2_fast(high);
+    return fma(e, low * Real(0.6931471806f), e);
+  }
+#else
+  static FUSED_ACTS_INLINE Reduced<Real> reduce(Exponent z) {
+    const Real k = rounded_product(z.high, Real(static_cast<float>(-kLog2E)));
+    // log(2) in two parts, the first so short that k times it is exact
+    return {fma(k, Real(-2.12194440e-4f), fma(k, Real(0.693359375f), z.high)) + z.low, k};
+  }
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+    const auto [reduced, k] = reduce(z);
+    return {polynomial(reduced, 1.0f, -1.0f, 0.49999994f, -0.16666432f, 0.041668f, -0.008374161f,
+                       0.0013843647f),
+            k};
+  }
+#endif
+};
+
+}  // namespace fused_acts

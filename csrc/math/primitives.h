@@ -1,0 +1,162 @@
+// The operations that real_math.h is made of, for float and double on host and device. Torch-free.
+//
+// What computes on several floats at once (cpu/f32xn.h, cuda/f32x2.cuh) overloads them for its
+// type.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#define FUSED_ACTS_INLINE __host__ __device__ __forceinline__
+#else
+#define FUSED_ACTS_INLINE inline __attribute__((always_inline, nothrow))
+#endif
+
+namespace fused_acts {
+
+FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
+FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
+
+// a*b + c, rounded once. Not left to the compiler: a sum of two products it would fuse in one way
+// in a vector loop and in the other in what remains of it, and an element's bits must not depend on
+// the loop it fell to. Device code is compiled to fuse nothing else.
+FUSED_ACTS_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FUSED_ACTS_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+FUSED_ACTS_INLINE float abs(float x) { return __builtin_fabsf(x); }
+FUSED_ACTS_INLINE double abs(double x) { return __builtin_fabs(x); }
+
+// min(x, bound); the bound when x is NaN.
+FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
+#ifdef __CUDA_ARCH__
+  return fminf(x, bound);
+#else
+  return x < bound ? x : bound;
+#endif
+}
+FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
+
+// min(x, bound); NaN stays.
+FUSED_ACTS_INLINE float at_most(float x, float bound) { return x > bound ? bound : x; }
+
+// min(a*b + c, 1), for what is not negative.
+template <class Real>
+FUSED_ACTS_INLINE Real saturated_fma(Real a, Real b, Real c) {
+  return clamp_above(fma(a, b, c), 1.0f);
+}
+#ifdef __CUDA_ARCH__
+FUSED_ACTS_INLINE float saturated_fma(float a, float b, float c) {
+  return __saturatef(__fmaf_rn(a, b, c));
+}
+#endif
+
+// max(x, bound); NaN stays.
+FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
+
+// x between low and high; NaN stays.
+FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
+  x = clamp_below(x, low);
+  return x > high ? high : x;
+}
+
+// x between -1e30 and 1e30, so that a product with 0 is 0; NaN stays.
+FUSED_ACTS_INLINE float clamp_finite(float x) { return clamp(x, -1e30f, 1e30f); }
+FUSED_ACTS_INLINE double clamp_finite(double x) { return x < -1e30 ? -1e30 : x > 1e30 ? 1e30 : x; }
+
+// |magnitude| with the sign of x.
+FUSED_ACTS_INLINE float copy_sign(float magnitude, float x) {
+  return __builtin_copysignf(magnitude, x);
+}
+FUSED_ACTS_INLINE double copy_sign(double magnitude, double x) {
+  return __builtin_copysign(magnitude, x);
+}
+
+// x where it is positive, `zero` (0 or -0) where it is negative; NaN stays.
+FUSED_ACTS_INLINE float positive_part(float x, float zero = 0.0f) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(zero));
+  return y;
+#else
+  return x < 0 ? zero : x;
+#endif
+}
+FUSED_ACTS_INLINE double positive_part(double x, float zero = 0.0f) { return x < 0 ? zero : x; }
+
+// Whether x is above 0, or NaN.
+FUSED_ACTS_INLINE bool positive_or_nan(float x) { return !(x <= 0); }
+FUSED_ACTS_INLINE bool positive_or_nan(double x) { return !(x <= 0); }
+
+// 1/x: exactly rounded on the host, within 1 ulp on the device.
+FUSED_ACTS_INLINE float reciprocal(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+
+FUSED_ACTS_INLINE double reciprocal(double x) { return 1.0 / x; }
+
+// The same where x is finite, which may take less.
+template <class Real>
+FUSED_ACTS_INLINE Real reciprocal_of_finite(Real x) {
+  return reciprocal(x);
+}
+
+// c[0] + c[1]*x + c[2]*x^2 + ...
+template <class Real>
+FUSED_ACTS_INLINE Real polynomial(Real x, float last) {
+  return Real(last);
+}
+template <class Real, class... Rest>
+FUSED_ACTS_INLINE Real polynomial(Real x, float first, Rest... rest) {
+  return fma(polynomial(x, rest...), x, Real(first));
+}
+
+#ifndef __CUDA_ARCH__
+// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126, +inf for n =
+// 128.
+FUSED_ACTS_INLINE float power_of_two(float n) {
+  const int32_t bits = static_cast<int32_t>((n < -127.0f ? -127.0f : n) + 127.0f) << 23;
+  float power;
+  std::memcpy(&power, &bits, sizeof power);
+  return power;
+}
+
+// p * 2^n for integral n <= 0, subnormal results included.
+FUSED_ACTS_INLINE float scale_down(float p, float n) {
+  const float first = n < -125.0f ? -125.0f : n;
+  return p * power_of_two(first) * power_of_two(n - first);
+}
+
+// p * 2^n for integral n <= 0, 0 below n = -126.
+FUSED_ACTS_INLINE float scale_down_or_flush(float p, float n) { return p * power_of_two(n); }
+
+// The nearest integer of a*b, |a*b| < 2^22.
+template <class Real>
+FUSED_ACTS_INLINE Real rounded_product(Real a, Real b) {
+  const Real shift = Real(12582912.0f);  // 1.5 * 2^23: adding it drops the fraction bits
+  return fma(a, b, shift) - shift;
+}
+#endif
+
+// 2^t to about 3e-6; 0 below t = -127, +inf from t = 128.
+FUSED_ACTS_INLINE float exp2_fast(float t) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(t));
+  return y;
+#else
+  t = clamp(t, -127.0f, 128.0f);
+  const float n = rounded_product(t, 1.0f);
+  return power_of_two(n) *
+         polynomial(t - n, 1.0f, 0.69312419f, 0.24024099f, 0.05590642f, 0.00958285f);
+#endif
+}
+
+}  // namespace fused_acts

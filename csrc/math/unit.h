@@ -1,0 +1,100 @@
+// One element of a gated unit with all options: what biases, a limit and a parameter do around f
+// and g. Host and device.
+//
+//   z = min(gate + gate_bias, limit)    w = clamp(up + up_bias, -limit, limit)    out = f(z) * g(w)
+#pragma once
+
+#include <type_traits>
+
+#include "math/variants.h"
+
+namespace fused_acts {
+
+// The gradients by gate, up and parameter, and the product that they are of.
+template <class Real>
+struct Gradients {
+  Real gate, up, parameter, product;
+};
+
+// Of sum(grad_out * out), twice: by grad_out, gate and up, of its gradients by gate and up times
+// their tangents. The first one is also the tangent of out.
+template <class Real>
+struct SecondGradients {
+  Real grad_out, gate, up;
+};
+
+template <class Unit, class M>
+struct GatedUnit {
+  using Real = typename M::Real;
+  using F = typename Unit::template RowF<M>;
+  using G = typename Unit::template G<M>;
+  static constexpr bool kHasParameter = std::is_constructible_v<F, Real>;
+
+  F f;
+  G g;
+  Real limit, gate_bias, up_bias;
+
+  FUSED_ACTS_INLINE GatedUnit(Real parameter, Real limit, Real gate_bias, Real up_bias)
+      : f(make_f(parameter)), limit(limit), gate_bias(gate_bias), up_bias(up_bias) {}
+
+  FUSED_ACTS_INLINE Real forward(Real gate, Real up) const {
+    return f.value(limited_gate(gate + gate_bias)) * g.value(limited_up(up + up_bias));
+  }
+
+  FUSED_ACTS_INLINE Gradients<Real> backward(Real grad_out, Real gate, Real up) const {
+    const Real z = gate + gate_bias, w = up + up_bias;
+    const auto f_dual = f.dual(limited_gate(z));
+    const auto g_dual = g.dual(limited_up(w));
+    const Real seed = grad_out * g_dual.value;
+    return {by_gate(z, times(f_dual.derivative, seed)),
+            by_up(w, times(g_dual.derivative, grad_out * f_dual.value)),
+            by_parameter(limited_gate(z), seed), f_dual.value * g_dual.value};
+  }
+
+  FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real grad_out, Real gate, Real up,
+                                                 Real gate_tangent, Real up_tangent) const {
+    const Real z = gate + gate_bias, w = up + up_bias;
+    const auto f_triple = f.triple(limited_gate(z));
+    const auto g_triple = g.triple(limited_up(w));
+    const Real along_gate = by_gate(z, gate_tangent), along_up = by_up(w, up_tangent);
+    const Real f_tangent = times(f_triple.derivative, along_gate);
+    const Real g_tangent = times(g_triple.derivative, along_up);
+    const Real gate_sum =
+        times(f_triple.second, along_gate * g_triple.value) + times(f_triple.derivative, g_tangent);
+    const Real up_sum =
+        times(g_triple.second, along_up * f_triple.value) + times(g_triple.derivative, f_tangent);
+    return {fma(f_tangent, g_triple.value, g_tangent * f_triple.value),
+            by_gate(z, grad_out * gate_sum), by_up(w, grad_out * up_sum)};
+  }
+
+ private:
+  static FUSED_ACTS_INLINE F make_f([[maybe_unused]] Real parameter) {
+    if constexpr (kHasParameter) {
+      return F(parameter);
+    } else {
+      return F{};
+    }
+  }
+
+  FUSED_ACTS_INLINE Real limited_gate(Real x) const { return select(x > limit, limit, x); }
+  FUSED_ACTS_INLINE Real limited_up(Real x) const {
+    return select(abs(x) > limit, copy_sign(limit, x), x);
+  }
+  // A derivative by what was limited, 0 where it was cut off.
+  FUSED_ACTS_INLINE Real by_gate(Real x, Real derivative) const {
+    return select(x > limit, Real(0.0f), derivative);
+  }
+  FUSED_ACTS_INLINE Real by_up(Real x, Real derivative) const {
+    return select(abs(x) > limit, Real(0.0f), derivative);
+  }
+
+  FUSED_ACTS_INLINE Real by_parameter([[maybe_unused]] Real z, [[maybe_unused]] Real seed) const {
+    if constexpr (kHasParameter) {
+      return f.by_parameter(z) * seed;
+    } else {
+      return Real(0.0f);
+    }
+  }
+};
+
+}  // namespace fused_acts

@@ -1,0 +1,141 @@
+// The tables of gated units, out = f(gate) * g(up), and of activations, out = f(x).
+//
+// A variant is one row; kernels, launchers and the Python module iterate over the tables and know
+// no names. An activation is a variant without up, whose gate is x.
+#pragma once
+
+#include "math/activations.h"
+
+// X(name, f, g). Those of the first table have flat kernels of their own, the others row kernels.
+#define FUSED_ACTS_FLAT_VARIANTS(X)  \
+  X(glu, Sigmoid, Identity)          \
+  X(bilinear, Identity, Identity)    \
+  X(reglu, Relu, Identity)           \
+  X(geglu, Gelu, Identity)           \
+  X(geglu_tanh, GeluTanh, Identity)  \
+  X(swiglu, Swish, Identity)
+
+#define FUSED_ACTS_VARIANTS(X)            \
+  FUSED_ACTS_FLAT_VARIANTS(X)             \
+  X(gtu, Sigmoid, Tanh)                   \
+  X(tanh_glu, Tanh, Identity)             \
+  X(leaky_reglu, LeakyRelu, Identity)     \
+  X(preglu, LeakyRelu, Identity)          \
+  X(elu_glu, Elu, Identity)               \
+  X(squared_reglu, SquaredRelu, Identity) \
+  X(quick_geglu, SwishBeta, Identity)     \
+  X(glu_relu, Sigmoid, Relu)              \
+  X(swiglu_oai, SwishBeta, PlusOne)
+
+// X(name, f, Unary)
+#define FUSED_ACTS_FLAT_ACTIVATIONS(X) \
+  X(sigmoid, Sigmoid, Unary)           \
+  X(tanh, Tanh, Unary)                 \
+  X(relu, Relu, Unary)                 \
+  X(squared_relu, SquaredRelu, Unary)  \
+  X(gelu, Gelu, Unary)                 \
+  X(gelu_tanh, GeluTanh, Unary)        \
+  X(swish, Swish, Unary)               \
+  X(mish, Mish, Unary)
+
+#define FUSED_ACTS_ACTIVATIONS(X)  \
+  FUSED_ACTS_FLAT_ACTIVATIONS(X)   \
+  X(leaky_relu, LeakyRelu, Unary)  \
+  X(prelu, LeakyRelu, Unary)       \
+  X(elu, Elu, Unary)               \
+  X(quick_gelu, SwishBeta, Unary)  \
+  X(softplus, Softplus, Unary)
+
+namespace fused_acts {
+
+enum class Variant : int {
+#define FUSED_ACTS_ENUMERATOR(name, ...) name,
+  FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR) kActivations,
+  kBeforeActivations = kActivations - 1,
+  FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_ENUMERATOR)
+#undef FUSED_ACTS_ENUMERATOR
+      kCount
+};
+
+// What stands in the place of g where there is no up.
+template <class M>
+struct Unary {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "unary";
+  FUSED_ACTS_INLINE Real value(Real) const { return Real(1.0f); }
+  FUSED_ACTS_INLINE Dual<Real, Zero> dual(Real) const { return {Real(1.0f), Zero{}}; }
+  FUSED_ACTS_INLINE Triple<Real, Zero, Zero> triple(Real) const {
+    return {Real(1.0f), Zero{}, Zero{}};
+  }
+};
+
+template <template <class> class GType>
+constexpr bool kIsUnary = false;
+template <>
+inline constexpr bool kIsUnary<Unary> = true;
+
+// f as row kernels take it: with its parameter, where the table has it at the usual value.
+template <class F>
+struct WithParameter {
+  using type = F;
+};
+template <class M>
+struct WithParameter<Swish<M>> {
+  using type = SwishBeta<M>;
+};
+
+// The functions of a variant, with the math M still to be chosen.
+template <template <class> class FType, template <class> class GType>
+struct Unit {
+  template <class M>
+  using F = FType<M>;
+  template <class M>
+  using RowF = typename WithParameter<FType<M>>::type;
+  template <class M>
+  using G = GType<M>;
+  static constexpr bool kIsUnary = fused_acts::kIsUnary<GType>;
+};
+
+constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
+
+constexpr bool has_flat_kernels(Variant variant) {
+  switch (variant) {
+#define FUSED_ACTS_TRUE(name, ...) case Variant::name:
+    FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_TRUE)
+    FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_TRUE)
+#undef FUSED_ACTS_TRUE
+    return true;
+    default:
+      return false;
+  }
+}
+
+#define FUSED_ACTS_CASE(name, f, g) \
+  case Variant::name:               \
+    return visitor(Unit<f, g>{});
+
+// Calls visitor(Unit<f, g>{}) for a variant that has flat kernels.
+template <class Visitor>
+auto visit_flat_variant(Variant variant, Visitor&& visitor) {
+  switch (variant) {
+    FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_CASE)
+    FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_CASE)
+    default:
+      __builtin_unreachable();  // callers ask has_flat_kernels
+  }
+}
+
+// Calls visitor(Unit<f, g>{}) for any variant; also within a kernel.
+template <class Visitor>
+FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
+  switch (variant) {
+    FUSED_ACTS_VARIANTS(FUSED_ACTS_CASE)
+    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_CASE)
+    default:
+      __builtin_unreachable();  // ops/glu_args.cpp checks the range
+  }
+}
+
+#undef FUSED_ACTS_CASE
+
+}  // namespace fused_acts

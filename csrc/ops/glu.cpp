@@ -1,0 +1,284 @@
+// The operators of the gated units and of activations.
+#include <torch/csrc/stable/library.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "ops/backend.h"
+#include "ops/glu_args.h"
+#include "ops/overlap.h"
+
+namespace fused_acts {
+namespace {
+
+// Which gradients a backward call is asked for. Those of packed gate and up are kGate's.
+enum Needs : int64_t { kGate = 1, kUp = 2, kGateBias = 4, kUpBias = 8, kParameter = 16 };
+
+const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
+
+// ---- Forward ----
+
+Tensor forward(const Tensor& gate, const OptionalTensor& up, const Options& options) {
+  GluCall call = checked_call(gate, up, options);
+  NewMatrix out(call.gate, call.args.cols);
+  call.args.out = out.matrix;
+  run(Direction::kForward, call);
+  return std::move(out.tensor);
+}
+
+void forward_into(const Tensor& gate, const OptionalTensor& up, const Options& options,
+                  const Tensor& out_tensor) {
+  GluCall call = checked_call(gate, up, options);
+  const View out(out_tensor);
+  check_matches(out, "out", call.gate, call.name(), call.args.cols);
+  if (out.numel == 0) return;
+  if (!is_matrix(out)) {
+    NewMatrix dense(call.gate, call.args.cols);
+    call.args.out = dense.matrix;
+    run(Direction::kForward, call);
+    Tensor target = out_tensor;
+    torch::stable::copy_(target, dense.tensor);
+    return;
+  }
+  GluArgs& args = call.args;
+  args.out = matrix_of(out);
+  check_rows_apart(args, args.out, "out");
+  check_no_partial_overlap(args, args.out, args.gate, call.name());
+  if (args.up.data) check_no_partial_overlap(args, args.out, args.up, call.up ? "up" : "x");
+  check_row_vectors_unwritten(args, args.out);
+  run(Direction::kForward, call);
+}
+
+// ---- Backward ----
+
+// As many row blocks as keep a GPU busy, in at most 1% of the memory that large gradients take.
+int64_t row_block_count(const GluArgs& args) {
+  constexpr int64_t kShortest = 32, kUsual = 12, kMost = 1024, kBytesOfRows = 640;
+  const int64_t by_rows = std::min(kUsual, (args.rows + kShortest - 1) / kShortest);
+  const int64_t by_memory = args.rows * dtype_size(args.dtype) / kBytesOfRows;
+  const int64_t blocks = std::min(std::max(by_rows, by_memory), kMost);
+  if (blocks == 0) return 0;
+  const int64_t rows = (args.rows + blocks - 1) / blocks;
+  return (args.rows + rows - 1) / rows;  // none is empty
+}
+
+// Runs a backward call whose gradients are in place and returns the sums [1, count, cols] over rows
+// of those that `needs` names, in the order of its bits.
+Tensor backward_with_sums(GluCall& call, const Tensor* parameter, int64_t needs) {
+  GluArgs& args = call.args;
+  const View& gate = call.gate;
+  const int64_t count = !!(needs & kGateBias) + !!(needs & kUpBias) + !!(needs & kParameter);
+  const int32_t real = real_dtype(gate);
+  const int64_t sizes[] = {1, count, args.cols};
+  Tensor sums = new_tensor(gate, real, 3, sizes);
+  if (count == 0) {
+    if (needs || args.product) run(Direction::kBackward, call);
+    return sums;
+  }
+  args.row_blocks = row_block_count(args);
+  const int64_t partial_sizes[] = {count, args.row_blocks, args.cols};
+  const Tensor partials = new_tensor(gate, real, 3, partial_sizes);
+  char* next = static_cast<char*>(data_of(partials));
+  const auto take = [&](bool needed) -> void* {
+    char* sum = next;
+    if (needed) next += args.row_blocks * args.cols * real_size(args.dtype);
+    return needed ? sum : nullptr;
+  };
+  args.sums.gate = take(needs & kGateBias);
+  args.sums.up = take(needs & kUpBias);
+  args.sums.parameter = take(needs & kParameter);
+  run(Direction::kBackward, call);
+  // Not by its stride: one value for each column may lie at a single address, expanded.
+  const bool total = (needs & kParameter) && parameter && View(*parameter).numel == 1;
+  const ReduceArgs reduce{data_of(partials),
+                          data_of(sums),
+                          count,
+                          args.row_blocks,
+                          args.cols,
+                          args.dtype == DType::kFloat64,
+                          total};
+  run_where_it_is(
+      gate, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
+      [&] { cpu::reduce_partials(reduce); });
+  return sums;
+}
+
+// (gate's gradient, up's, sums); what is not asked for, or was packed with gate's, is [0].
+std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_tensor, const Tensor& gate_tensor,
+                                            const OptionalTensor& up, const Options& options,
+                                            int64_t needs) {
+  GluCall call = checked_call(gate_tensor, up, options);
+  GluArgs& args = call.args;
+  const View& gate = call.gate;
+  const View grad_out(grad_tensor);
+  check_matches(grad_out, "grad_out", gate, call.name(), args.cols);
+  const ReadMatrix grad(grad_out);
+  args.grad_out = grad.matrix;
+  std::optional<NewMatrix> grad_gate, grad_up;
+  if (needs & kGate) grad_gate.emplace(gate, gate.last_size());
+  if (up && needs & kUp) grad_up.emplace(gate, gate.last_size());
+  call.place(grad_gate ? &grad_gate->matrix : nullptr, grad_up ? &grad_up->matrix : nullptr,
+             &args.grad_gate, &args.grad_up);
+  Tensor sums = backward_with_sums(call, options.parameter, needs);
+  return {grad_gate ? std::move(grad_gate->tensor) : no_tensor(gate),
+          grad_up ? std::move(grad_up->tensor) : no_tensor(gate), std::move(sums)};
+}
+
+// Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
+// written is dense or evenly spaced and shares no memory.
+Tensor backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
+                        const OptionalTensor& up, const Options& options, int64_t needs,
+                        bool product) {
+  GluCall call = checked_call(gate_tensor, up, options);
+  GluArgs& args = call.args;
+  const View& gate = call.gate;
+  const View grad_out(grad_tensor);
+  check_matches(grad_out, "grad_out", gate, call.name(), args.cols);
+  if (call.gate_copy || call.up_copy)
+    fail("inplace_backward: expected gate and up with dense, evenly spaced rows");
+  const ReadMatrix grad(grad_out);
+  if (product && grad.copy)
+    fail("grad_out: expected dense, evenly spaced rows, for the product to go there");
+  args.grad_out = grad.matrix;
+  args.product = product;
+  const auto check_written = [&](const Matrix& matrix, const char* name) {
+    check_rows_apart(args, matrix, name);
+    check_row_vectors_unwritten(args, matrix);
+  };
+  check_written(args.gate, "gate");
+  if (args.up.data) check_written(args.up, "up");
+  if (product) check_written(args.grad_out, "grad_out");
+  if (gate.numel > 0 && ((up && overlap(args, args.gate, 1, args.up, 1)) ||
+                         overlap(args, args.gate, args.step, args.grad_out, 1) ||
+                         overlap(args, args.up, args.step, args.grad_out, 1)))
+    fail("inplace_backward: expected gate, up and grad_out without common memory");
+  if (needs & kGate) args.grad_gate = args.gate;
+  if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
+  return backward_with_sums(call, options.parameter, needs);
+}
+
+// ---- Double backward ----
+
+// (grad_out's gradient, gate's, up's); what is not asked for, or was packed with gate's, is [0].
+std::tuple<Tensor, Tensor, Tensor> double_backward(const OptionalTensor& grad_out,
+                                                   const Tensor& gate_tensor,
+                                                   const OptionalTensor& up,
+                                                   const OptionalTensor& gate_tangent,
+                                                   const OptionalTensor& up_tangent,
+                                                   const Options& options, bool needs_out,
+                                                   bool needs_inputs) {
+  GluCall call = checked_call(gate_tensor, up, options);
+  GluArgs& args = call.args;
+  const View& gate = call.gate;
+  const int64_t width = gate.last_size();
+  const auto read = [&](const OptionalTensor& t, const char* name, int64_t cols) {
+    std::optional<ReadMatrix> matrix;
+    if (!t) return matrix;
+    const View view(*t);
+    check_matches(view, name, gate, call.name(), cols);
+    matrix.emplace(view);
+    return matrix;
+  };
+  const auto matrix = [](const auto& holder) { return holder ? &holder->matrix : nullptr; };
+  const auto seed = read(grad_out, "grad_out", args.cols);
+  const auto along_gate = read(gate_tangent, "gate_tangent", width);
+  const auto along_up = read(up_tangent, "up_tangent", width);
+  if (seed) args.grad_out = seed->matrix;
+  call.place(matrix(along_gate), matrix(along_up), &args.gate_tangent, &args.up_tangent);
+
+  std::optional<NewMatrix> out, grad_gate, grad_up;
+  if (needs_out) out.emplace(gate, args.cols);
+  if (needs_inputs) grad_gate.emplace(gate, width);
+  if (needs_inputs && up) grad_up.emplace(gate, width);
+  if (out) args.out = out->matrix;
+  call.place(matrix(grad_gate), matrix(grad_up), &args.grad_gate, &args.grad_up);
+  run(Direction::kDoubleBackward, call);
+  const auto result = [&](std::optional<NewMatrix>& holder) {
+    return holder ? std::move(holder->tensor) : no_tensor(gate);
+  };
+  return {result(out), result(grad_gate), result(grad_up)};
+}
+
+// ---- The operators ----
+
+Tensor glu_forward(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout) {
+  Options options;
+  options.variant = variant;
+  options.layout = layout;
+  return forward(gate, up, options);
+}
+
+#define FUSED_ACTS_OPTIONS                                                          \
+  const OptionalTensor &gate_bias, const OptionalTensor &up_bias,                   \
+      const OptionalTensor &parameter, double scalar, double limit, int64_t variant, \
+      int64_t layout
+#define FUSED_ACTS_GIVEN \
+  Options { pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit, variant, layout }
+
+Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS) {
+  return forward(gate, up, FUSED_ACTS_GIVEN);
+}
+
+void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
+                     const Tensor& out) {
+  forward_into(gate, up, FUSED_ACTS_GIVEN, out);
+}
+
+std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_out, const Tensor& gate,
+                                                const OptionalTensor& up, FUSED_ACTS_OPTIONS,
+                                                int64_t needs) {
+  return backward(grad_out, gate, up, FUSED_ACTS_GIVEN, needs);
+}
+
+Tensor glu_backward_inplace(const Tensor& grad_out, const Tensor& gate, const OptionalTensor& up,
+                            FUSED_ACTS_OPTIONS, int64_t needs, bool product) {
+  return backward_inplace(grad_out, gate, up, FUSED_ACTS_GIVEN, needs, product);
+}
+
+std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
+    const OptionalTensor& grad_out, const Tensor& gate, const OptionalTensor& up,
+    const OptionalTensor& gate_tangent, const OptionalTensor& up_tangent, FUSED_ACTS_OPTIONS,
+    bool needs_out, bool needs_inputs) {
+  return double_backward(grad_out, gate, up, gate_tangent, up_tangent, FUSED_ACTS_GIVEN, needs_out,
+                         needs_inputs);
+}
+
+#undef FUSED_ACTS_GIVEN
+#undef FUSED_ACTS_OPTIONS
+
+void implement(torch::stable::detail::StableLibrary& m) {
+  m.impl("glu_forward", TORCH_BOX(&glu_forward));
+  m.impl("glu_forward_options", TORCH_BOX(&glu_forward_options));
+  m.impl("glu_forward_out", TORCH_BOX(&glu_forward_out));
+  m.impl("glu_backward", TORCH_BOX(&glu_backward));
+  m.impl("glu_backward_inplace", TORCH_BOX(&glu_backward_inplace));
+  m.impl("glu_double_backward", TORCH_BOX(&glu_double_backward));
+}
+
+}  // namespace
+
+#define OPTIONS                                                                        \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float limit, " \
+  "int variant, int layout"
+
+STABLE_TORCH_LIBRARY(fused_acts, m) {
+  m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
+  m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
+  m.def("glu_forward_out(Tensor gate, Tensor? up, " OPTIONS ", Tensor(a!) out) -> ()");
+  m.def("glu_backward(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
+        ", int needs) -> (Tensor, Tensor, Tensor)");
+  m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
+        ", int needs, bool product) -> Tensor");
+  m.def(
+      "glu_double_backward(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, "
+      "Tensor? up_tangent, " OPTIONS
+      ", bool needs_out, bool needs_inputs) -> (Tensor, Tensor, Tensor)");
+}
+
+#undef OPTIONS
+
+STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
+// In CPU builds too: it says how to rebuild.
+STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }
+
+}  // namespace fused_acts

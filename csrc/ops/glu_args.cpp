@@ -1,0 +1,116 @@
+// The checks of a call to a gated unit, and the choice of what runs it.
+#include "ops/glu_args.h"
+
+#include <algorithm>
+
+#include "ops/backend.h"
+
+namespace fused_acts {
+namespace {
+
+// Below so many elements another thread costs more than it saves.
+constexpr int64_t kGrain = 16384;
+
+void run_on_cpu(Direction direction, const GluArgs& args) {
+  if (direction != Direction::kDoubleBackward && cpu::has_flat_loops(args)) {
+    const auto kernel = direction == Direction::kForward ? cpu::glu_forward : cpu::glu_backward;
+    parallel_for(args.rows * args.cols, kGrain,
+                 [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+    return;
+  }
+  const int64_t tiles = cpu::tile_count(args), tile = args.rows * args.cols / tiles;
+  parallel_for(tiles, std::max<int64_t>(kGrain / std::max<int64_t>(tile, 1), 1),
+               [&](int64_t begin, int64_t end) { cpu::glu_rows(direction, args, begin, end); });
+}
+
+int run_on_cuda(Direction direction, const GluArgs& args, void* stream) {
+  switch (direction) {
+    case Direction::kForward:
+      return cuda::glu_forward(args, stream);
+    case Direction::kBackward:
+      return cuda::glu_backward(args, stream);
+    default:
+      return cuda::glu_double_backward(args, stream);
+  }
+}
+
+void check_indices(const OptionalTensor& up, int64_t variant, int64_t layout) {
+  constexpr int64_t kVariants = static_cast<int64_t>(Variant::kCount);
+  constexpr int64_t kLayouts = static_cast<int64_t>(Layout::kCount);
+  if (variant < 0 || variant >= kVariants)
+    fail("variant: expected an index below ", kVariants, ", got ", variant);
+  if (layout < 0 || layout >= kLayouts)
+    fail("layout: expected an index below ", kLayouts, ", got ", layout);
+  if (!is_unary(static_cast<Variant>(variant))) return;
+  if (layout != 0) fail("layout: expected 0 for an activation, which has no up, got ", layout);
+  if (up) fail("up: expected none for an activation");
+}
+
+}  // namespace
+
+void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
+                    Matrix* to_up) const {
+  if (!is_packed()) {
+    if (first) *to_gate = *first;
+    if (second) *to_up = *second;
+  } else if (first) {
+    const int64_t distance = layout == Layout::kInterleaved ? 1 : args.cols;
+    *to_gate = *to_up = *first;
+    Matrix* behind = layout == Layout::kUpGate ? to_gate : to_up;
+    behind->data = static_cast<char*>(first->data) + distance * dtype_size(args.dtype);
+  }
+}
+
+GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
+                     const Options& options) {
+  check_indices(up_tensor, options.variant, options.layout);
+  GluCall call{View(gate_tensor), std::nullopt, static_cast<Layout>(options.layout), {}, {}, {}};
+  if (up_tensor) call.up.emplace(*up_tensor);
+  const View& gate = call.gate;
+  const char* name = call.name();
+  GluArgs& args = call.args;
+  args.variant = static_cast<Variant>(options.variant);
+  args.dtype = checked_dtype(gate, name);
+  if (gate.rank == 0) fail(name, ": expected at least one dimension, got a 0-d tensor");
+  const int64_t width = gate.last_size();
+  if (call.is_packed() && width % 2 != 0)
+    fail("x: expected an even last dimension, gate and up packed, got shape ", shape_of(gate));
+  check_device(gate, name);
+  if (call.up) check_matches(*call.up, "up", gate, "gate", width);
+  args.rows = width == 0 ? 0 : gate.numel / width;
+  args.cols = call.is_packed() ? width / 2 : width;
+  args.step = call.is_packed() && call.layout == Layout::kInterleaved ? 2 : 1;
+
+  ReadMatrix first(gate);
+  call.gate_copy = std::move(first.copy);
+  if (call.up) {
+    ReadMatrix second(*call.up);
+    call.up_copy = std::move(second.copy);
+    call.place(&first.matrix, &second.matrix, &args.gate, &args.up);
+  } else {
+    call.place(&first.matrix, nullptr, &args.gate, &args.up);
+  }
+
+  const auto row_vector = [&](const Tensor* t, const char* what, bool may_be_one) {
+    return t ? row_vector_of(View(*t), what, gate, args.cols, may_be_one) : RowVector{};
+  };
+  args.gate_bias = row_vector(options.gate_bias, "gate_bias", false);
+  args.up_bias = row_vector(options.up_bias, "up_bias", false);
+  args.parameter = row_vector(options.parameter, "parameter", true);
+  args.scalar = options.scalar;
+  args.limit = options.limit;
+  if (!(args.limit >= 0))
+    fail("limit: expected a number that is not negative, got ", args.limit);
+  return call;
+}
+
+void run(Direction direction, const GluCall& call) {
+  GluArgs args = call.args;
+  if (args.rows == 0 || args.cols == 0) return;
+  if (!args.has_row_operands()) flatten_if_dense(args);
+  run_where_it_is(
+      call.gate, [&](void* stream) { return run_on_cuda(direction, args, stream); },
+      [&] { run_on_cpu(direction, args); });
+}
+
+}  // namespace fused_acts

@@ -1,0 +1,43 @@
+// From the tensors of a call to its GluArgs, and from these to a kernel.
+#pragma once
+
+#include <limits>
+#include <optional>
+
+#include "ops/tensors.h"
+
+namespace fused_acts {
+
+enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kCount };
+
+// What a call is asked for beside gate and up; what is absent is null.
+struct Options {
+  const Tensor *gate_bias = nullptr, *up_bias = nullptr, *parameter = nullptr;
+  double scalar = 1.0;
+  double limit = std::numeric_limits<double>::infinity();
+  int64_t variant, layout;
+};
+
+// A checked call: its arguments, and what holds the memory of gate and up.
+struct GluCall {
+  View gate;  // or x, packed [..., 2 * cols] or of an activation [..., cols]
+  std::optional<View> up;
+  Layout layout;
+  GluArgs args;
+  OptionalTensor gate_copy, up_copy;
+
+  // The name of `gate` in messages.
+  const char* name() const { return up ? "gate" : "x"; }
+  bool is_packed() const { return !up && !is_unary(args.variant); }
+
+  // Points gate and up, their gradients or tangents, at a matrix each, or into the packed one that
+  // stands for both. What is not there stays null.
+  void place(const Matrix* first, const Matrix* second, Matrix* to_gate, Matrix* to_up) const;
+};
+
+GluCall checked_call(const Tensor& gate, const OptionalTensor& up, const Options& options);
+
+// Runs a call on the device of its gate.
+void run(Direction direction, const GluCall& call);
+
+}  // namespace fused_acts

@@ -1,0 +1,230 @@
+// Metadata, checks and allocation of tensors, through the C shim of libtorch.
+#include "ops/tensors.h"
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
+
+#include <array>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fused_acts {
+namespace {
+
+const int32_t kCpu = aoti_torch_device_type_cpu(), kCuda = aoti_torch_device_type_cuda();
+const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32();
+const int32_t kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16();
+const int32_t kUint8 = aoti_torch_dtype_uint8();
+
+// The name of a dtype in Python; these numbers are part of the stable ABI.
+std::string dtype_name(const View& t) {
+  constexpr std::array<const char*, 16> kNames = {
+      "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
+      "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
+  const auto number = static_cast<size_t>(t.dtype);
+  return number < kNames.size() ? kNames[number] : "dtype number " + std::to_string(number);
+}
+
+std::string device_name(const View& t) {
+  if (t.is_cpu()) return "cpu";
+  const std::string type =
+      t.is_cuda() ? "cuda" : "device type " + std::to_string(t.device_type);
+  return type + ":" + std::to_string(t.device_index);
+}
+
+// The first touches of a large new tensor are page faults, and huge pages make them several times
+// cheaper.
+void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] uintptr_t bytes) {
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  if (bytes < 2 * kHugePage) return;
+  const auto begin = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
+  const uintptr_t last = (begin + bytes) / kHugePage * kHugePage;
+  // advice: failure changes nothing
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+// Finds the distance between the rows of `t`, in elements; false if they are not dense and evenly
+// spaced.
+bool find_row_stride(const View& t, int64_t* row_stride) {
+  const int64_t last = t.rank - 1;
+  if (t.sizes[last] > 1 && t.strides[last] != 1) return false;
+  *row_stride = t.sizes[last];
+  int64_t rows = 1;
+  for (int64_t i = last - 1; i >= 0; --i) {
+    if (t.sizes[i] == 1) continue;
+    if (rows == 1) *row_stride = t.strides[i];
+    if (t.strides[i] != *row_stride * rows) return false;
+    rows *= t.sizes[i];
+  }
+  return true;
+}
+
+// The sizes of `like` with another last one, without an allocation where there are few.
+class SizesLike {
+ public:
+  SizesLike(const View& like, int64_t last) {
+    if (like.rank > kUsual) unusual_.resize(like.rank);
+    sizes_ = like.rank > kUsual ? unusual_.data() : usual_;
+    for (int64_t i = 0; i + 1 < like.rank; ++i) sizes_[i] = like.sizes[i];
+    sizes_[like.rank - 1] = last;
+  }
+  SizesLike(const SizesLike&) = delete;
+  const int64_t* get() const { return sizes_; }
+
+ private:
+  static constexpr int64_t kUsual = 8;
+  int64_t usual_[kUsual];
+  std::vector<int64_t> unusual_;
+  int64_t* sizes_;
+};
+
+}  // namespace
+
+View::View(const Tensor& t) : tensor(&t), device_index(-1), numel(1) {
+  const AtenTensorHandle handle = t.get();
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(handle, &device_type));
+  if (!is_cpu()) TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(handle, &device_index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &data));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle, &rank));
+  int64_t *its_sizes, *its_strides;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &its_sizes));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &its_strides));
+  sizes = its_sizes;
+  strides = its_strides;
+  for (int64_t i = 0; i < rank; ++i) numel *= sizes[i];
+}
+
+bool View::is_cpu() const { return device_type == kCpu; }
+bool View::is_cuda() const { return device_type == kCuda; }
+
+int32_t uint8_dtype() { return kUint8; }
+int32_t real_dtype(const View& t) { return t.dtype == kFloat64 ? kFloat64 : kFloat32; }
+
+std::string shape_of(const View& t) {
+  std::ostringstream text;
+  text << '[';
+  for (int64_t i = 0; i < t.rank; ++i) text << (i ? ", " : "") << t.sizes[i];
+  text << ']';
+  return text.str();
+}
+
+DType checked_dtype(const View& t, const char* name) {
+  if (t.dtype == kBFloat16) return DType::kBFloat16;
+  if (t.dtype == kFloat32) return DType::kFloat32;
+  if (t.dtype == kFloat16) return DType::kFloat16;
+  if (t.dtype == kFloat64) return DType::kFloat64;
+  fail(name, ": expected dtype float64, float32, float16 or bfloat16, got ", dtype_name(t));
+}
+
+void check_device(const View& t, const char* name) {
+  if (t.is_cpu()) return;
+  if (!t.is_cuda()) fail(name, ": expected a CPU or CUDA tensor, got one on ", device_name(t));
+#ifndef FUSED_ACTS_WITH_CUDA
+  fail<std::runtime_error>(
+      name, ": is on ", device_name(t),
+      ", but fused-acts was built without CUDA. With a CUDA build of torch and the CUDA toolkit "
+      "(nvcc) installed, reinstall from source: FUSED_ACTS_CUDA=1 pip install --force-reinstall "
+      "--no-deps .");
+#endif
+}
+
+bool same_device(const View& a, const View& b) {
+  return a.device_type == b.device_type && a.device_index == b.device_index;
+}
+
+bool same_sizes(const View& t, int64_t rank, const int64_t* sizes) {
+  bool same = t.rank == rank;
+  for (int64_t i = 0; same && i < rank; ++i) same = t.sizes[i] == sizes[i];
+  return same;
+}
+
+void check_matches(const View& t, const char* name, const View& like, const char* like_name,
+                   int64_t cols) {
+  if (t.dtype != like.dtype)
+    fail(name, ": expected the dtype of ", like_name, ", ", dtype_name(like), ", got ",
+         dtype_name(t));
+  if (!same_device(t, like))
+    fail(name, ": expected the device of ", like_name, ", ", device_name(like), ", got ",
+         device_name(t));
+  if (t.rank == like.rank && t.last_size() == cols && same_sizes(t, like.rank - 1, like.sizes))
+    return;
+  std::ostringstream expected;
+  for (int64_t i = 0; i + 1 < like.rank; ++i) expected << like.sizes[i] << ", ";
+  fail(name, ": expected shape [", expected.str(), cols, "] to go with ", like_name, " of shape ",
+       shape_of(like), ", got ", shape_of(t));
+}
+
+bool is_matrix(const View& t) {
+  int64_t row_stride;
+  return find_row_stride(t, &row_stride);
+}
+
+Matrix matrix_of(const View& t) {
+  Matrix matrix{t.data};
+  find_row_stride(t, &matrix.row_stride);
+  return matrix;
+}
+
+ReadMatrix::ReadMatrix(const View& t) : matrix{t.data} {
+  if (t.numel == 0 || find_row_stride(t, &matrix.row_stride)) return;
+  copy = torch::stable::contiguous(*t.tensor);
+  matrix = {data_of(*copy), t.last_size()};
+}
+
+RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
+                        bool may_be_one) {
+  if (t.dtype != gate.dtype && t.dtype != real_dtype(gate))
+    fail(name, ": expected the dtype of gate, ", dtype_name(gate), ", or float32, got ",
+         dtype_name(t));
+  if (!same_device(t, gate))
+    fail(name, ": expected the device of gate, ", device_name(gate), ", got ", device_name(t));
+  const bool is_one = may_be_one && t.numel == 1 && t.rank <= 1;
+  if (!is_one && (t.rank != 1 || t.sizes[0] != cols))
+    fail(name, ": expected shape [", cols, "]", may_be_one ? " or a single value" : "", ", got ",
+         shape_of(t));
+  return {t.data, is_one ? 0 : t.strides[0], t.dtype != gate.dtype};
+}
+
+void* data_of(const Tensor& t) {
+  void* data;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(t.get(), &data));
+  return data;
+}
+
+Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes) {
+  constexpr int64_t kUsual = 8;
+  int64_t usual[kUsual];
+  std::vector<int64_t> unusual(rank > kUsual ? rank : 0);
+  int64_t* strides = rank > kUsual ? unusual.data() : usual;
+  int64_t stride = 1;
+  for (int64_t i = rank - 1; i >= 0; --i) {
+    strides[i] = stride;
+    if (sizes[i] > 1) stride *= sizes[i];
+  }
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type,
+                                                  like.device_index, &handle));
+  return Tensor(handle);
+}
+
+Tensor no_tensor(const View& like) {
+  const int64_t size = 0;
+  return new_tensor(like, like.dtype, 1, &size);
+}
+
+NewMatrix::NewMatrix(const View& like, int64_t cols)
+    : tensor(new_tensor(like, like.dtype, like.rank, SizesLike(like, cols).get())),
+      matrix{data_of(tensor), cols} {
+  const int64_t last = like.last_size(), rows = last == 0 ? 0 : like.numel / last;
+  if (like.is_cpu())
+    ask_for_huge_pages(matrix.data, rows * cols * dtype_size(checked_dtype(like, "")));
+}
+
+}  // namespace fused_acts

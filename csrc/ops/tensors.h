@@ -1,0 +1,93 @@
+// Tensors as matrices: their metadata, argument checks and allocation. Stable ABI only.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/glu.h"
+
+namespace fused_acts {
+
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Python makes a ValueError of it, a TypeError where the message is about a dtype.
+template <class Error = std::invalid_argument, class... Parts>
+[[noreturn]] void fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw Error(message.str());
+}
+
+// The metadata of a tensor that outlives it, read once: each reading is a call into libtorch.
+struct View {
+  const Tensor* tensor;
+  int32_t dtype, device_type, device_index;
+  void* data;
+  int64_t rank, numel;
+  const int64_t *sizes, *strides;
+
+  explicit View(const Tensor& t);
+  explicit View(Tensor&&) = delete;
+
+  bool is_cpu() const;
+  bool is_cuda() const;
+  int64_t last_size() const { return sizes[rank - 1]; }
+};
+
+// dtypes as libtorch numbers them.
+int32_t uint8_dtype();
+int32_t real_dtype(const View& t);  // what `t` is computed in
+
+std::string shape_of(const View& t);
+
+// The dtype of `t`; throws unless kernels compute in it.
+DType checked_dtype(const View& t, const char* name);
+
+// Throws unless kernels of this build run on the device of `t`.
+void check_device(const View& t, const char* name);
+
+// Throws unless `t` has the dtype, the device and, with `cols` as the last dimension, the shape of
+// `like`.
+void check_matches(const View& t, const char* name, const View& like, const char* like_name,
+                   int64_t cols);
+
+bool same_device(const View& a, const View& b);
+bool same_sizes(const View& t, int64_t rank, const int64_t* sizes);
+
+// Whether a Matrix can describe `t`: dense rows, evenly spaced.
+bool is_matrix(const View& t);
+Matrix matrix_of(const View& t);
+
+// `t` as a matrix: in place, or of a contiguous copy where its rows are not dense, evenly spaced.
+struct ReadMatrix {
+  Matrix matrix;
+  OptionalTensor copy;
+
+  explicit ReadMatrix(const View& t);
+};
+
+// `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that.
+RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
+                        bool may_be_one);
+
+void* data_of(const Tensor& t);
+
+// New contiguous tensors on the device of `like`.
+Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);
+Tensor no_tensor(const View& like);  // [0], in place of a result that is not asked for
+
+// A new tensor of the dtype and shape of `like`, but for `cols` as its last dimension.
+struct NewMatrix {
+  Tensor tensor;
+  Matrix matrix;
+
+  NewMatrix(const View& like, int64_t cols);
+};
+
+}  // namespace fused_acts
