@@ -4,7 +4,7 @@ from importlib import metadata
 
 import torch
 
-from fused_acts import _library
+from fused_acts._library import BUILD
 from fused_acts.tables import ACTIVATIONS, VARIANTS
 
 try:
@@ -33,7 +33,7 @@ def check_tables() -> None:
 
 def show_build() -> str:
     """A description of the build, like `torch.__config__.show()`."""
-    build = _library.BUILD
+    build = BUILD
     isa = _C.build_info()["cpu_capability"] if _C else "unknown, without fused_acts._C"
     lines = [
         f"fused-acts {__version__}",

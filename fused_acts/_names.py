@@ -2,5 +2,36 @@
 
 from typing import Literal
 
-VariantName = Literal["swiglu"]
-ActivationName = Literal["relu"]
+VariantName = Literal[
+    "glu",
+    "bilinear",
+    "reglu",
+    "geglu",
+    "geglu_tanh",
+    "swiglu",
+    "gtu",
+    "tanh_glu",
+    "leaky_reglu",
+    "preglu",
+    "elu_glu",
+    "squared_reglu",
+    "quick_geglu",
+    "glu_relu",
+    "swiglu_oai",
+]
+ActivationName = Literal[
+    "sigmoid",
+    "tanh",
+    "relu",
+    "squared_relu",
+    "gelu",
+    "gelu_tanh",
+    "swish",
+    "mish",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "quick_gelu",
+    "softplus",
+    "silu",
+]

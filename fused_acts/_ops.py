@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _build_info, _library
+from fused_acts._build_info import check_tables
 from fused_acts._checks import (
     check_groups,
     check_matches,
@@ -19,9 +19,10 @@ from fused_acts._checks import (
     check_row_vectors,
     out_shape,
 )
+from fused_acts._library import load
 
-_library.load()
-_build_info.check_tables()
+load()
+check_tables()
 
 OPERATORS: list[torch._ops.OpOverload] = []
 

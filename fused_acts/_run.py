@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _checks
-from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted
+from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
 from fused_acts._layouts import LAYOUT_INDEX, unpack
@@ -20,7 +20,7 @@ from fused_acts.tables import ROWS
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
-_is_compiling = torch.compiler.is_compiling
+_NO_VECTORS = None, None, None
 _is_grad_enabled = torch.is_grad_enabled
 
 
@@ -39,17 +39,15 @@ def run(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        if _is_compiling() and autocasts(gate):  # where no failure can be recovered from
-            gate, up, options = _promoted(gate, up, options)
-        if not options and out is None:
-            return gated(gate, up, None, None, None, DEFAULTS[variant][index])
-        call = resolve(variant, layout, options)
-        tensors = tensors_of(variant, layout, options)
+        if options:
+            call, vectors = resolve(variant, layout, options), tensors_of(variant, layout, options)
+            if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
+                _check_inplace(gate, up)
+        else:
+            call, vectors = DEFAULTS[variant][index], _NO_VECTORS
         if out is not None:
-            return gated_out(gate, up, *tensors, call, out)
-        if call.inplace and _is_grad_enabled() and not _is_compiling():
-            _check_inplace(gate, up)
-        return gated(gate, up, *tensors, call)
+            return gated_out(gate, up, *vectors, call, out)
+        return gated(gate, up, *vectors, call)
     except FAILURES as error:
         return recover(
             error,
@@ -104,28 +102,21 @@ def _explain(
     given = {} if up is None else {"up": up}
     given |= {} if out is None else {"out": out}
     check_tensors(**({"x": gate} if is_unary(variant) else {"gate": gate}), **given)
-    parse_options(variant, layout, options)
+    call = parse_options(variant, layout, options)
     if autocasts(gate):
-        changed = _promoted(gate, up, options)
-        if any(a is not b for a, b in zip(changed, (gate, up, options), strict=True)):
-            return run(*changed[:2], variant, layout, out, changed[2])
+        operands = gate, up, *tensors_of(variant, layout, options)
+        changed: Any = promoted_operands(*operands)
+        if any(a is not b for a, b in zip(changed, operands, strict=True)):
+            function: Any
+            into: Any
+            function, into = (gated, ()) if out is None else (gated_out, (out,))
+            return function(*changed, call, *into)
     shape = _checks.out_shape(gate, up, variant)
     tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
     _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
     if out is not None:
         _checks.check_matches("out", out, shape, gate)
     return None
-
-
-def _promoted(
-    gate: Tensor, up: Tensor | None, options: Mapping[str, Any]
-) -> tuple[Tensor, Tensor | None, Mapping[str, Any]]:
-    """As autocast does: gate and up in the wider of their dtypes, the rest to go with them."""
-    gate, up = promoted(gate, up)
-    real = torch.promote_types(gate.dtype, torch.float32)
-    if all(not isinstance(v, Tensor) or v.dtype in (gate.dtype, real) for v in options.values()):
-        return gate, up, options
-    return gate, up, {n: v.to(real) if isinstance(v, Tensor) else v for n, v in options.items()}
 
 
 def _check_inplace(gate: Tensor, up: Tensor | None) -> None:

@@ -23,7 +23,9 @@ def of_mypy() -> dict[int, str]:
 
 
 def of_pyright() -> dict[int, str]:
-    found = json.loads(output("pyright", "--outputjson", str(USAGE)))["generalDiagnostics"]
+    found = json.loads(
+        output("pyright", "--outputjson", "--pythonpath", sys.executable, str(USAGE))
+    )["generalDiagnostics"]
     return {d["range"]["start"]["line"] + 1: d["message"] for d in found}
 
 

@@ -20,6 +20,19 @@ def promoted(gate: Tensor, up: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return gate.to(dtype), up.to(dtype)
 
 
+def promoted_operands(
+    gate: Tensor, up: Tensor | None, *vectors: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """As autocast wants it: gate and up in the wider of their dtypes, the rest to go with them."""
+    gate, up = promoted(gate, up)
+    real = torch.promote_types(gate.dtype, torch.float32)
+    return (
+        gate,
+        up,
+        *(v if v is None or v.dtype in (gate.dtype, real) else v.to(real) for v in vectors),
+    )
+
+
 def import_sharding_rules() -> bool:
     """Imports the sharding rules if a DTensor may need them now; whether it did."""
     rules = "fused_acts.distributed"

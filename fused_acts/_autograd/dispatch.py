@@ -46,15 +46,17 @@ def dispatcher(
     function: Any,
     transformable: Any,
     decomposition: Callable[..., Any],
-    requires_grad: Callable[..., bool],
+    kernel: Callable[..., Any] | None = None,
+    prepare: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """One differentiable call that takes the cheapest path that is right where it is called.
 
     function has a backward formula; transformable has jvp and vmap formulas too; decomposition
-    consists of torch operations. A call that records nothing needs only the forward of function.
+    consists of torch operations. kernel is the forward of function for a call that records nothing.
+    prepare changes the arguments of a call that is compiled, where no failure can be mended.
     """
     apply = raw_apply(function)
-    bare = function.forward
+    bare = kernel or function.forward
     # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
     is_compiling = torch.compiler.is_compiling
     transforms_active = torch._C._are_functorch_transforms_active
@@ -63,24 +65,17 @@ def dispatcher(
     def call(*args: Any) -> Any:
         if transforms_active() or forward_ad._current_level >= 0:
             # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
-            return decomposition(*args) if is_compiling() else transformable.apply(*args)
+            if is_compiling():
+                return decomposition(*(prepare(*args) if prepare else args))
+            return transformable.apply(*args)
         if is_compiling():
+            args = prepare(*args) if prepare else args
             return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
-        if is_grad_enabled() and requires_grad(*args):
+        if is_grad_enabled() and require_grad(*args):
             return apply(*args)
         return bare(*args)
 
     return call
-
-
-def in_transform() -> bool:
-    """Whether something looks at a call that is not just to be run: functorch, Dynamo, or tangents
-    in forward mode."""
-    return (
-        forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch.compiler.is_compiling()
-    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from fused_acts import _checks, _ops
-from fused_acts._autograd import decompositions, dispatch
+from fused_acts._autograd import context, decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients, require_grad
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
 from fused_acts._call import Call
@@ -22,10 +22,40 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-# Without the Python layer around it, which only tracing needs.
+# Without the Python layer around them, which only tracing needs.
 _forward = _ops.glu_forward._op
 _forward_options = _ops.glu_forward_options._op
-_is_compiling = torch.compiler.is_compiling
+_forward_out = _ops.glu_forward_out._op
+
+
+def _kernel(
+    gate: Tensor,
+    up: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    call: Call,
+) -> Any:
+    if not call.has_options:
+        return _forward(gate, up, call.variant, call.layout)
+    if call.eager:
+        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+    return _forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
+
+
+def _traced(
+    gate: Tensor,
+    up: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    call: Call,
+) -> Any:
+    if not call.has_options:
+        return _ops.glu_forward(gate, up, call.variant, call.layout)
+    if call.eager:
+        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+    return _ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
 
 
 class _Glu(torch.autograd.Function):
@@ -38,13 +68,8 @@ class _Glu(torch.autograd.Function):
         parameter: Tensor | None,
         call: Call,
     ) -> Any:
-        if call.eager:
-            return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
-        if call.has_options:
-            op = _ops.glu_forward_options if _is_compiling() else _forward_options
-            return op(gate, up, gate_bias, up_bias, parameter, *call[:4])
-        op = _ops.glu_forward if _is_compiling() else _forward
-        return op(gate, up, call.variant, call.layout)
+        forward = _traced if torch.compiler.is_compiling() else _kernel
+        return forward(gate, up, gate_bias, up_bias, parameter, call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -153,11 +178,18 @@ class _GluBackwardTransformable(_GluBackward):
         return grads, tuple(None if grad is None else 0 for grad in grads)
 
 
+def _promoted(*arguments: Any) -> Any:
+    *operands, call = arguments
+    if context.autocasts(operands[0]):
+        operands = [*context.promoted_operands(*operands)]
+    return *operands, call
+
+
 gated: Callable[..., Tensor] = dispatch.dispatcher(
-    _Glu, _GluTransformable, decompositions.forward, require_grad
+    _Glu, _GluTransformable, decompositions.forward, _kernel, _promoted
 )
 glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
-    _GluBackward, _GluBackwardTransformable, decompositions.backward, require_grad
+    _GluBackward, _GluBackwardTransformable, decompositions.backward
 )
 
 
@@ -234,8 +266,10 @@ def gated_out(
         result = decompositions.forward(*operands, call)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
-    else:
+        torch.autograd.graph.increment_version(out)
+    elif torch.compiler.is_compiling():
         _ops.glu_forward_out(*operands, *call[:4], out)
-    if not torch.compiler.is_compiling():
+    else:
+        _forward_out(*operands, *call[:4], out)
         torch.autograd.graph.increment_version(out)
     return out

@@ -88,10 +88,7 @@ class _GluDoubleBackwardTransformable(_GluDoubleBackward):
 
 
 glu_double_backward: Callable[..., Gradients] = dispatch.dispatcher(
-    _GluDoubleBackward,
-    _GluDoubleBackwardTransformable,
-    decompositions.along_inputs,
-    dispatch.require_grad,
+    _GluDoubleBackward, _GluDoubleBackwardTransformable, decompositions.along_inputs
 )
 
 

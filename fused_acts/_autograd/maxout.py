@@ -98,8 +98,8 @@ def _decomposed_spread(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
 
 
 maxout: Callable[..., tuple[Tensor, Tensor]] = dispatch.dispatcher(
-    _Maxout, _MaxoutTransformable, _decomposed, dispatch.require_grad
+    _Maxout, _MaxoutTransformable, _decomposed
 )
 _maxout_spread: Callable[..., Tensor] = dispatch.dispatcher(
-    _MaxoutSpread, _MaxoutSpreadTransformable, _decomposed_spread, dispatch.require_grad
+    _MaxoutSpread, _MaxoutSpreadTransformable, _decomposed_spread
 )

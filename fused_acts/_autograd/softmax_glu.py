@@ -106,8 +106,8 @@ def _decomposed_gradients(grad_out: Tensor, gate: Tensor, up: Tensor, *_: Any) -
 
 
 softmax_glu: Callable[..., tuple[Tensor, Tensor | None]] = dispatch.dispatcher(
-    _SoftmaxGlu, _SoftmaxGluTransformable, _decomposed, dispatch.require_grad
+    _SoftmaxGlu, _SoftmaxGluTransformable, _decomposed
 )
 _softmax_glu_grad: Callable[..., dispatch.Gradients] = dispatch.dispatcher(
-    _SoftmaxGluGrad, _SoftmaxGluGradTransformable, _decomposed_gradients, dispatch.require_grad
+    _SoftmaxGluGrad, _SoftmaxGluGradTransformable, _decomposed_gradients
 )
