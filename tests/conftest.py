@@ -80,10 +80,10 @@ def write_support(passed: list[str]) -> None:
         for line, name, device in re.findall(r"^(\| (\w+) \| (CPU|CUDA) \|.*)$", old, re.M)
     }
     lines = [
-        f"| function | device | {' | '.join(name.replace('_', ' ') for name in features)} |",
+        f"| variant | device | {' | '.join(name.replace('_', ' ') for name in features)} |",
         "|---" * (2 + len(features)) + "|",
     ]
-    for name in (*fused_acts.variants(), *fused_acts.activations()):
+    for name in fused_acts.variants():
         for device in ("cpu", "cuda"):
             said = ["yes" if (name, device, feature) in cells else "-" for feature in features]
             line = f"| {name} | {device.upper()} | {' | '.join(said)} |"

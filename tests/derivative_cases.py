@@ -13,7 +13,7 @@ F64 = torch.float64
 
 
 def of(name, names=(), layout="separate", **others):
-    """The library's function and the oracle's, of the operands and then of options by name."""
+    """The library's function and the oracle's, of the operands and then of these options."""
     layout = own_layout(name, layout)
     inputs = 2 if layout == "separate" else 1
     functions = fused_acts.gated, reference.gated
@@ -26,9 +26,11 @@ def of(name, names=(), layout="separate", **others):
         others["layout"] = layout
 
     def bound(function):
-        return lambda *tensors: function(
-            *tensors[:inputs], **others, **dict(zip(names, tensors[inputs:], strict=True))
-        )
+        def call(*tensors, **more):
+            options = dict(zip(names, tensors[inputs:], strict=True))
+            return function(*tensors[:inputs], **others, **options, **more)
+
+        return call
 
     return tuple(map(bound, functions))
 
@@ -70,13 +72,16 @@ def computed(tensor, device="cpu"):
 
 
 class Operators(TorchDispatchMode):
-    """The names of the library's operators in the order that they run."""
+    """The names of the library's operators in the order that they run, and their results."""
 
     def __init__(self):
         super().__init__()
         self.names = []
+        self.results = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
         if func.namespace == "fused_acts":
             self.names.append(func._opname)
-        return func(*args, **(kwargs or {}))
+            self.results.append(result)
+        return result

@@ -1,8 +1,6 @@
 """The operators under opcheck, torch.compile, torch.export, checkpointing and modules."""
 
-import copy
 import io
-import pickle
 
 import pytest
 import torch
@@ -173,19 +171,6 @@ def test_exported_program_survives_saving():
     torch.export.save(torch.export.export(module, (x,)), file)
     file.seek(0)
     assert same_bits(torch.export.load(file).module()(x), module(x))
-
-
-@pytest.mark.parametrize("layout", PACKED)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_module(variant, layout):
-    module = fused_acts.nn.GatedActivation(variant, layout=layout)
-    (x,) = as_inputs(*operands(4, 8, dtype=torch.float32)[:2], layout)
-    expected = fused_acts.gated(x, variant=variant, layout=layout)
-    for copied in (module, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert same_bits(copied(x), expected)
-        assert repr(copied) == repr(module)
-    assert variant in repr(module) and layout in repr(module)
-    assert not list(module.parameters()) and not module.state_dict()
 
 
 @pytest.mark.parametrize("use_reentrant", [True, False])
