@@ -1,4 +1,7 @@
-"""The oracle: every function of the library in plain torch, differentiable to any order."""
+"""The oracle: every function of the library in plain torch, differentiable to any order.
+
+It takes f and g from the tables, and shares nothing else with the library.
+"""
 
 import math
 from typing import Any
@@ -6,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts.options import activation_name, halves, parse, parse_activation
-from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
+from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS, Activation, Variant
 
 __all__ = ["ACTIVATIONS", "VARIANTS", "activation", "gated", "maxout", "softmax_glu"]
 
@@ -69,12 +71,33 @@ def eager_unit(
     return (f(gate) if row.parameter is None else f(gate, parameter)) * row.g(up)
 
 
+def halves(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """Views (gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
+    if layout == "interleaved":
+        return x[..., 0::2], x[..., 1::2]
+    first, second = x.tensor_split(2, -1)
+    return {"gate_up": (first, second), "up_gate": (second, first)}[layout]
+
+
+def parameter_of(row: Variant | Activation, options: dict[str, Any]) -> float | Tensor:
+    """Takes the parameter of f out of the options, and allows no other to be left."""
+    value = options.pop(row.parameter, None) if row.parameter else None
+    for name in options:
+        raise TypeError(f"{name}: there is no such option for {row.formula}")
+    return row.default if value is None else value
+
+
 def gated(
     gate: Tensor,
     up: Tensor | None = None,
     *,
     variant: str = "swiglu",
     layout: str = "gate_up",
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    rounding: str = "single",
+    inplace_backward: bool = False,
     **options: Any,
 ) -> Tensor:
     """f(gate) * g(up) in plain torch; arguments and result as in `fused_acts.gated`.
@@ -82,16 +105,20 @@ def gated(
     Computed in the dtype of the inputs, or in float32 with one rounding for 16-bit dtypes. Accurate
     to a few ulp in float64, tails included.
     """
-    gate_bias, up_bias, parameter, call = parse(variant, layout, options)
+    row = VARIANTS[variant]
+    limit = options.pop("limit", row.limit) if row.limits else None
+    parameter = parameter_of(row, options)
     if up is None:
         gate, up = halves(gate, layout)
     if gate.shape != up.shape:
         raise ValueError(
             f"up: expected the shape of gate, {tuple(gate.shape)}, got {tuple(up.shape)}"
         )
-    compute = eager_unit if call.eager else unit
-    value = call.scalar if parameter is None else parameter
-    return compute(VARIANTS[variant], gate, up, gate_bias, up_bias, value, call.limit)
+    if bias is not None:
+        gate_bias, up_bias = halves(bias, layout)
+    compute = eager_unit if rounding == "eager" else unit
+    limit = math.inf if limit is None else float(limit)
+    return compute(row, gate, up, gate_bias, up_bias, parameter, limit)
 
 
 def activation(x: Tensor, name: str, bias: Tensor | None = None, **options: Any) -> Tensor:
@@ -99,9 +126,8 @@ def activation(x: Tensor, name: str, bias: Tensor | None = None, **options: Any)
 
     Computed as `gated` is.
     """
-    bias, _, parameter, call = parse_activation(name, bias, options)
-    value = call.scalar if parameter is None else parameter
-    return unit(ACTIVATIONS[activation_name(name)], x, None, bias, None, value, call.limit)
+    row = ACTIVATIONS[ALIASES.get(name, name)]
+    return unit(row, x, None, bias, None, parameter_of(row, options), math.inf)
 
 
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:

@@ -2,7 +2,8 @@
 
 A gated unit is a product of two unary activations, out = f(gate) * g(up); an activation alone is
 f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/variants.h. The functions
-are written apart from the C++, accurate in float64, and can be differentiated to any order.
+are written apart from the C++, accurate in float64, and can be differentiated to any order; the
+gallery shows the derivative that a docstring states.
 """
 
 import math
@@ -15,32 +16,50 @@ from torch import Tensor
 
 
 def identity(x: Tensor) -> Tensor:
-    """x"""
+    """x
+
+    Derivative: 1
+    """
     return x
 
 
 def plus_one(x: Tensor) -> Tensor:
-    """x + 1"""
+    """x + 1
+
+    Derivative: 1
+    """
     return x + 1
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), NaN stays NaN"""
+    """max(x, 0), NaN stays NaN
+
+    Derivative: 1 if x > 0 else 0
+    """
     return torch.relu(x)
 
 
 def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)^2"""
+    """max(x, 0)^2
+
+    Derivative: 2 * max(x, 0)
+    """
     return torch.relu(x).square()
 
 
 def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
-    """x above 0, slope * x elsewhere"""
+    """x above 0, slope * x elsewhere
+
+    Derivative: 1 if x > 0 else slope
+    """
     return torch.where(x > 0, x, slope * x)
 
 
 def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
-    """x above 0, alpha * (exp(x) - 1) elsewhere"""
+    """x above 0, alpha * (exp(x) - 1) elsewhere
+
+    Derivative: 1 if x > 0 else alpha * exp(x)
+    """
     # The other branch of a where must not overflow, or its gradient is inf * 0. At 0 the second
     # derivative is torch's, 0.
     expm1 = torch.where(x == 0, x, torch.expm1(torch.where(x > 0, 0.0, x)))
@@ -48,34 +67,53 @@ def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
 
 
 def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))"""
+    """1 / (1 + exp(-x))
+
+    Derivative: s * (1 - s), s = 1 / (1 + exp(-x))
+    """
     return torch.sigmoid(x)
 
 
 def tanh(x: Tensor) -> Tensor:
-    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))"""
+    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))
+
+    Derivative: 1 - tanh(x)^2
+    """
     return torch.tanh(x)
 
 
 def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """x * sigmoid(beta * x)"""
+    """x * sigmoid(beta * x)
+
+    Derivative: s + beta * x * s * (1 - s), s = sigmoid(beta * x)
+    """
     return x * torch.sigmoid(beta * x)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x * Phi(x), where Phi is the cumulative distribution of the standard normal"""
+    """x * Phi(x), where Phi is the cumulative distribution of the standard normal
+
+    Derivative: (1 + erf(x / sqrt(2))) / 2 + x * exp(-x^2 / 2) / sqrt(2 * pi)
+    """
     # erfc, not 1 + erf, which cancels in the negative tail.
     return x * torch.erfc(x * -math.sqrt(0.5)) * 0.5
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3)"""
+    """x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3)
+
+    Derivative: s + x * s * (1 - s) * sqrt(8 / pi) * (1 + 0.134145 * x^2),
+    s = sigmoid(sqrt(8 / pi) * (x + 0.044715 * x^3))
+    """
     # (1 + tanh(u)) / 2 is sigmoid(2u), which does not cancel in the negative tail.
     return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x))
 
 
 def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """log(1 + exp(beta * x)) / beta"""
+    """log(1 + exp(beta * x)) / beta
+
+    Derivative: 1 / (1 + exp(-beta * x))
+    """
     z = beta * x
     # Not of |z|, whose gradient is 0 at 0. Both branches of the gradient stay finite.
     decay = torch.exp(torch.where(z > 0, -z, z))
@@ -83,7 +121,10 @@ def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
 
 
 def mish(x: Tensor) -> Tensor:
-    """x * tanh(softplus(x))"""
+    """x * tanh(softplus(x))
+
+    Derivative: t + x * (1 - t^2) / (1 + exp(-x)), t = tanh(log(1 + exp(x)))
+    """
     # With s = sigmoid(x) and u = sigmoid(-x), in which nothing cancels.
     u = torch.sigmoid(-x)
     return x * torch.sigmoid(x) * (1 + u) / (1 + u * u)

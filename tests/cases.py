@@ -1,38 +1,59 @@
 """What the tests iterate over, and the two ways to compute it: the library and the oracle."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
 import fused_acts
+from fused_acts import tables
 
 VARIANTS = fused_acts.variants()
-FUNCTIONS = {name: (f, g) for name, f, g in fused_acts._C.variants()}
-FUNCTIONS |= {name: (f, "identity") for name, f in fused_acts._C.activations()}  # of an up of 1
-TABLE = fused_acts.reference.VARIANTS | fused_acts.reference.ACTIVATIONS
+ACTIVATIONS = fused_acts.activations()
+ROWS = tables.VARIANTS | tables.ACTIVATIONS  # an activation is a row without g
+FUNCTIONS = {name: (row.f.__name__, row.g.__name__) for name, row in tables.VARIANTS.items()}
+FUNCTIONS |= {name: (row.f.__name__, "identity") for name, row in tables.ACTIVATIONS.items()}
 PRODUCTS = {"leaky_relu", "squared_relu"}  # functions that multiply once
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES_16 = (torch.bfloat16, torch.float16)
 PACKED = ("gate_up", "up_gate", "interleaved")
 LAYOUTS = ("separate", *PACKED)  # separate: two tensors
-CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
-DEVICES = ("cpu", CUDA)
+ALONE = "alone"  # of an activation: one tensor
+DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.cuda))
+# Kernels know no row by name. So what is about indexing is tested with a unit and an activation
+# that have flat kernels, and with a unit and an activation that have row kernels only.
+KINDS = ("swiglu", "gtu", "swish", "softplus")
+FULL = (pytest.mark.slow, pytest.mark.cpu)  # on CUDA not even with `slow`
 
 
-def variants_on(device: str) -> tuple[str, ...]:
-    """All on the CPU. On CUDA, for tests of indexing, which variants share there, one of those that
-    have kernels of their own and one of the others."""
-    return VARIANTS if device == "cpu" else ("swiglu", "gtu")
+def of_each_kind(names: Iterable[str] = ROWS) -> list[Any]:
+    """The names as parameters: those of KINDS, and under `slow` the others."""
+    return [name if name in KINDS else pytest.param(name, marks=FULL) for name in names]
+
+
+def rows_and_layouts(names: Iterable[str] = ROWS) -> list[Any]:
+    """All names in one layout, those of KINDS in all, and under `slow` the others in all."""
+    one = [(name, own_layout(name)) for name in names]
+    packed = [(name, layout) for name in names if name in VARIANTS for layout in PACKED]
+    slow = [pytest.param(*p, marks=pytest.mark.slow) for p in packed if p[0] not in KINDS]
+    return [*one, *(pair for pair in packed if pair[0] in KINDS), *slow]
+
+
+def own_layout(name: str, layout: str = "separate") -> str:
+    """The layout, which an activation has none of."""
+    return ALONE if name in ACTIVATIONS else layout
 
 
 class Result(NamedTuple):
     out: Tensor  # [..., cols]
     grad_gate: Tensor  # [..., cols]
-    grad_up: Tensor  # [..., cols]
+    grad_up: Tensor | None  # [..., cols], None of an activation
+
+    def tensors(self) -> list[Tensor]:
+        return [tensor for tensor in self if tensor is not None]
 
 
 class Exact(NamedTuple):
@@ -40,9 +61,9 @@ class Exact(NamedTuple):
 
     out: Tensor
     grad_gate: Tensor
-    grad_up: Tensor
+    grad_up: Tensor | None
     gate_scale: Tensor  # grad_out * g(up)
-    up_scale: Tensor  # grad_out * f(gate)
+    up_scale: Tensor | None  # grad_out * f(gate)
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -104,19 +125,22 @@ def to_device(tensor: Tensor, device: str) -> Tensor:
     return whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
 
 
-def gated(variant: str, inputs: Sequence[Tensor], layout: str = "separate") -> Tensor:
+def gated(name: str, inputs: Sequence[Tensor], layout: str = "separate") -> Tensor:
     """inputs: (gate, up) for the layout "separate", (x,) for the others."""
-    if layout == "separate":
-        return fused_acts.gated(*inputs, variant=variant)
-    return fused_acts.gated(*inputs, variant=variant, layout=layout)
+    if own_layout(name, layout) == ALONE:
+        return fused_acts.activation(*inputs, name)
+    chosen = {} if layout == "separate" else {"layout": layout}
+    return fused_acts.gated(*inputs, variant=name, **chosen)
 
 
 def as_inputs(gate: Tensor, up: Tensor, layout: str) -> tuple[Tensor, ...]:
+    if layout == ALONE:
+        return (gate,)
     return (gate, up) if layout == "separate" else (pack(gate, up, layout),)
 
 
 def run(
-    variant: str,
+    name: str,
     inputs: Sequence[Tensor],
     grad_out: Tensor | None = None,
     layout: str = "separate",
@@ -125,70 +149,88 @@ def run(
     """[out, gradient of each input], with the inputs' views moved to the device as they are."""
     inputs = [to_device(tensor, device) for tensor in inputs]
     if grad_out is None:
-        return [gated(variant, inputs, layout).cpu()]
-    out = gated(variant, [tensor.requires_grad_() for tensor in inputs], layout)
+        return [gated(name, inputs, layout).cpu()]
+    out = gated(name, [tensor.requires_grad_() for tensor in inputs], layout)
     grads = torch.autograd.grad(out, inputs, to_device(grad_out, device))
     return [out.detach().cpu(), *(grad.cpu() for grad in grads)]
 
 
 def forward(
-    variant: str, gate: Tensor, up: Tensor, layout: str = "separate", device: str = "cpu"
+    name: str, gate: Tensor, up: Tensor, layout: str = "separate", device: str = "cpu"
 ) -> Tensor:
-    return run(variant, as_inputs(gate, up, layout), None, layout, device)[0]
+    inputs = as_inputs(gate, up, own_layout(name, layout))
+    return run(name, inputs, None, layout, device)[0]
 
 
 def forward_backward(
-    variant: str,
+    name: str,
     gate: Tensor,
     up: Tensor,
     grad_out: Tensor,
     layout: str = "separate",
     device: str = "cpu",
 ) -> Result:
-    out, *grads = run(variant, as_inputs(gate, up, layout), grad_out, layout, device)
+    """Of an activation, gate is its x, and up is ignored."""
+    layout = own_layout(name, layout)
+    out, *grads = run(name, as_inputs(gate, up, layout), grad_out, layout, device)
+    if layout == ALONE:
+        return Result(out, *grads, None)
     return Result(out, *(grads if layout == "separate" else unpack(grads[0], layout)))
 
 
-def default_parameter(variant: str, dtype: torch.dtype) -> dict[str, float]:
-    """The variant's parameter as an option, rounded to the type of the arithmetic as torch does."""
-    row = TABLE[variant]
+def default_parameter(name: str, dtype: torch.dtype) -> dict[str, float]:
+    """The row's parameter as an option, rounded to the type of the arithmetic as torch does."""
+    row = ROWS[name]
     real = torch.promote_types(dtype, torch.float32)
     return {row.parameter: torch.tensor(row.default, dtype=real).item()} if row.parameter else {}
 
 
-def factors(variant: str, gate: Tensor, up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """f(gate) and g(up) of a call in dtype, with the variant's own parameter and limit.
+def factors(name: str, gate: Tensor, up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """f(gate) and g(up) of a call in dtype, with the row's own parameter and limit.
 
     NaN is within the limit: the gradient of torch.clamp at NaN is 0, which would swallow it.
     """
-    row = fused_acts.reference.VARIANTS[variant]
+    row = ROWS[name]
+    parameter = default_parameter(name, dtype).values()
+    if name in ACTIVATIONS:
+        return row.f(gate, *parameter), torch.ones_like(gate)
     if row.limit is not None:
         gate = torch.where(gate > row.limit, row.limit, gate)
         up = torch.where(up.abs() > row.limit, up.sign() * row.limit, up)
-    return row.f(gate, *default_parameter(variant, dtype).values()), row.g(up)
+    return row.f(gate, *parameter), row.g(up)
 
 
-def exact_forward(variant: str, gate: Tensor, up: Tensor) -> Tensor:
-    options = default_parameter(variant, gate.dtype)
-    return fused_acts.reference.gated(gate.double(), up.double(), variant=variant, **options)
+def exact_forward(name: str, gate: Tensor, up: Tensor) -> Tensor:
+    f, g = factors(name, gate.double(), up.double(), gate.dtype)
+    return f * g
 
 
-def exact(variant: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
+def exact(name: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
     wide = [tensor.detach().double().requires_grad_() for tensor in (gate, up)]
     grad_out = grad_out.double()
-    f, g = factors(variant, *wide, gate.dtype)
-    grads = torch.autograd.grad(f * g, wide, grad_out)
+    f, g = factors(name, *wide, gate.dtype)
+    inputs = wide[: 1 if name in ACTIVATIONS else 2]
+    grads = torch.autograd.grad(f * g, inputs, grad_out)
     f, g = f.detach(), g.detach()
+    if name in ACTIVATIONS:
+        return Exact(f, *grads, None, grad_out, None)
     return Exact(f * g, *grads, grad_out * g, grad_out * f)
 
 
-def in_range(variant: str, gate: Tensor) -> Tensor:
+def in_range(name: str, gate: Tensor) -> Tensor:
     """Where f(gate), if it is a mere product, is zero or a normal number of the arithmetic.
 
     Elsewhere it overflows or loses digits, as torch's own float32 product does.
     """
-    if FUNCTIONS[variant][0] not in PRODUCTS:
+    if FUNCTIONS[name][0] not in PRODUCTS:
         return torch.ones_like(gate, dtype=torch.bool)
     info = torch.finfo(torch.promote_types(gate.dtype, torch.float32))
-    f, _ = factors(variant, gate.double(), gate.double(), gate.dtype)
+    f, _ = factors(name, gate.double(), gate.double(), gate.dtype)
     return (f == 0) | ((f.abs() >= info.smallest_normal) & (f.abs() <= info.max))
+
+
+def whole_range(dtype: torch.dtype, dense: int = 200_001, sparse: int = 20_000) -> Tensor:
+    """From the largest numbers down to the subnormals, and densely over the tails."""
+    magnitude = torch.logspace(-45, 38.5, sparse, dtype=torch.float64)
+    line = torch.linspace(-120, 120, dense, dtype=torch.float64)
+    return torch.cat((magnitude, -magnitude, line)).to(dtype)

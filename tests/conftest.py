@@ -6,6 +6,7 @@ import torch
 
 import fused_acts
 
+LEFT_OUT = pytest.StashKey[str]()
 SUPPORT_PAGE = Path(__file__).resolve().parent.parent / "docs" / "support.md"
 
 
@@ -26,11 +27,24 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if reason := why_no_cuda():
-        for item in items:
-            if "cuda" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason=reason))
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cpu: never on CUDA, where `cases.KINDS` stand for all rows")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    on_cuda = [item for item in items if "cuda" in item.keywords]
+    reason = why_no_cuda()
+    left_out = on_cuda if reason else [item for item in on_cuda if "cpu" in item.keywords]
+    if reason and on_cuda:
+        config.stash[LEFT_OUT] = f"CUDA: {len(on_cuda)} tests left out, {reason}"
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str | None:
+    return config.stash.get(LEFT_OUT, None)
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -38,10 +52,14 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 def pytest_terminal_summary(terminalreporter, config) -> None:
+    if reason := config.stash.get(LEFT_OUT, None):
+        terminalreporter.write_line(reason)
+    if config.getoption("--write-support"):
+        write_support([report.nodeid for report in terminalreporter.stats.get("passed", [])])
+
+
+def write_support(passed: list[str]) -> None:
     """Writes the cells whose tests passed, see test_support.py; lines of other devices stay."""
-    if not config.getoption("--write-support"):
-        return
-    passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
     found = [re.search(r"::test_cell\[(\w+)-(cpu|cuda)-(\w+)\]", n) for n in passed]
     cells = {match.groups() for match in found if match}
     devices = {device for _, device, _ in cells}
@@ -58,18 +76,18 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     text = SUPPORT_PAGE.read_text()
     head, old = text.split("\n|", 1)
     kept = {
-        (variant, device.lower()): line
-        for line, variant, device in re.findall(r"^(\| (\w+) \| (CPU|CUDA) \|.*)$", old, re.M)
+        (name, device.lower()): line
+        for line, name, device in re.findall(r"^(\| (\w+) \| (CPU|CUDA) \|.*)$", old, re.M)
     }
     lines = [
         f"| variant | device | {' | '.join(name.replace('_', ' ') for name in features)} |",
         "|---" * (2 + len(features)) + "|",
     ]
-    for variant in fused_acts.variants():
+    for name in fused_acts.variants():
         for device in ("cpu", "cuda"):
-            said = ["yes" if (variant, device, name) in cells else "-" for name in features]
-            line = f"| {variant} | {device.upper()} | {' | '.join(said)} |"
-            lines.append(line if device in devices else kept.get((variant, device), line))
+            said = ["yes" if (name, device, feature) in cells else "-" for feature in features]
+            line = f"| {name} | {device.upper()} | {' | '.join(said)} |"
+            lines.append(line if device in devices else kept.get((name, device), line))
     SUPPORT_PAGE.write_text("\n".join((head, *lines)) + "\n")
 
 

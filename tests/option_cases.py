@@ -1,22 +1,19 @@
 """Calls with options, the same in the oracle in float64, and how far they may be apart."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from cases import Sequence, as_inputs, to_device, unpack
-from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, check
-from torch import Tensor, func
-from torch.utils._python_dispatch import TorchDispatchMode
+from cases import ACTIVATIONS, ROWS, as_inputs, own_layout, random, to_device, unpack
+from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, REAL_ULPS, allowed_sum, check
+from torch import Tensor
 
 import fused_acts
+from fused_acts import reference
 
-ROWS = fused_acts.reference.VARIANTS
 PARAMETRIC = [name for name, row in ROWS.items() if row.parameter]
-LIMITED = [name for name, row in ROWS.items() if row.limits]
-
-# In float32 and float64 the rounding of gate + bias, of beta * gate and of up + 1 comes before the
-# products, and may cancel there. So these are ulps of the size of all that is added and multiplied.
-REAL_ULPS = {torch.float32: 4.0, torch.float64: 4.0}
+LIMITED = [name for name, row in reference.VARIANTS.items() if row.limits]
+SHAPES = ("scalar", "single", "per channel")  # of a parameter
 
 
 class Called(NamedTuple):
@@ -24,21 +21,48 @@ class Called(NamedTuple):
     inputs: list[Tensor]  # gradients by gate and up, or by x
     options: dict[str, Tensor]  # gradients by those options that are tensors
 
+    def tensors(self) -> list[Tensor]:
+        return [self.out, *self.inputs, *self.options.values()]
 
-def parameter(variant: str, value: Any) -> dict[str, Any]:
+
+def real(dtype: torch.dtype) -> torch.dtype:
+    """The type of the arithmetic."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def parameter(name: str, value: Any) -> dict[str, Any]:
     """The option that sets the parameter of f."""
-    return {ROWS[variant].parameter: value}
+    return {ROWS[name].parameter: value}
 
 
-def numbers_for(variant: str) -> list[dict[str, Any]]:
-    """Options of a variant that are numbers."""
+def parameters(cols: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Of every shape, near 0.8; both signs where there is one for each channel."""
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(cols)[:cols]
+    return {
+        "scalar": torch.tensor(0.8, dtype=dtype),
+        "single": torch.tensor([0.8], dtype=dtype),
+        "per channel": (torch.linspace(0.5, 1.5, cols, dtype=torch.float64) * signs).to(dtype),
+    }
+
+
+def biases(name: str, cols: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Of both operands, or of an activation's one."""
+    options = ("bias",) if name in ACTIVATIONS else ("gate_bias", "up_bias")
+    return {option: random(cols, dtype=dtype, seed=7 + i) for i, option in enumerate(options)}
+
+
+def numbers_for(name: str) -> list[dict[str, Any]]:
+    """Options of a row that are numbers."""
     some: list[dict[str, Any]] = []
-    if ROWS[variant].parameter:
-        some += [parameter(variant, value) for value in (0.6, 1.9, -0.5, 0)]
-    if ROWS[variant].limits:
+    limits = name in LIMITED
+    if ROWS[name].parameter:
+        # A parameter of 0 is not for those that divide by it.
+        zero = [0] if ROWS[name].f(torch.zeros(1), 0.0).isfinite() else []
+        some += [parameter(name, value) for value in (0.6, 1.9, -0.5, *zero)]
+    if limits:
         some += [{"limit": limit} for limit in (1.25, 0, 20, None)]
-    if ROWS[variant].limits and ROWS[variant].parameter:
-        some.append({**parameter(variant, 1.3), "limit": 0.75})
+    if limits and ROWS[name].parameter:
+        some.append({**parameter(name, 1.3), "limit": 0.75})
     return some
 
 
@@ -74,7 +98,7 @@ def call(
 
 
 def fused(
-    variant: str,
+    name: str,
     gate: Tensor,
     up: Tensor,
     options: dict[str, Any],
@@ -83,11 +107,16 @@ def fused(
     device: str = "cpu",
     **others: Any,
 ) -> Called:
-    """The library's result; gradients by gate and up whatever the layout."""
+    """The library's result; gradients by gate and up whatever the layout.
+
+    Of an activation, gate is its x, and up is ignored.
+    """
+    if name in ACTIVATIONS:
+        return call(fused_acts.activation, (gate,), options, grad_out, device, name=name)
     if layout != "separate":
         others["layout"] = layout
     inputs = as_inputs(gate, up, layout)
-    called = call(fused_acts.gated, inputs, options, grad_out, device, variant=variant, **others)
+    called = call(fused_acts.gated, inputs, options, grad_out, device, variant=name, **others)
     if layout == "separate" or grad_out is None:
         return called
     return called._replace(inputs=list(unpack(called.inputs[0], layout)))
@@ -95,37 +124,34 @@ def fused(
 
 class Oracle(NamedTuple):
     called: Called  # in float64
-    gate_scale: Tensor  # |grad_out * g(up)|
-    up_scale: Tensor  # |grad_out * f(gate)|
+    scales: list[Tensor]  # |grad_out * g(up)|, |grad_out * f(gate)|
     size: Tensor  # that of gate, with its bias and 1, times that of up
     grad_out: Tensor  # its absolute value
 
 
 def oracle(
-    variant: str, gate: Tensor, up: Tensor, options: dict[str, Any], grad_out: Tensor
+    name: str, gate: Tensor, up: Tensor, options: dict[str, Any], grad_out: Tensor
 ) -> Oracle:
     """The exact result; biases must be given apart."""
     wide = {n: v.double() if isinstance(v, Tensor) else v for n, v in options.items()}
-    called = call(
-        fused_acts.reference.gated,
-        (gate.double(), up.double()),
-        wide,
-        grad_out.double(),
-        variant=variant,
-    )
-    row = ROWS[variant]
-    z = gate.double() + wide.get("gate_bias", 0.0)
-    w = up.double() + wide.get("up_bias", 0.0)
+    gate, up, grad_out = gate.double(), up.double(), grad_out.double()
+    row = ROWS[name]
+    if name in ACTIVATIONS:
+        called = call(reference.activation, (gate,), wide, grad_out, name=name)
+        size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
+        return Oracle(called, [grad_out.abs()], size, grad_out.abs())
+    called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
+    z = gate + wide.get("gate_bias", 0.0)
+    w = up + wide.get("up_bias", 0.0)
     limit = options.get("limit", row.limit)
     if limit is not None:
         z, w = z.clamp(max=limit), w.clamp(-limit, limit)
     f = row.f(z, wide.get(row.parameter, row.default)) if row.parameter else row.f(z)
     return Oracle(
         called,
-        (grad_out.double() * row.g(w)).abs(),
-        (grad_out.double() * f).abs(),
-        (gate.double().abs() + z.abs() + 1.0) * (up.double().abs() + w.abs() + 1.0),
-        grad_out.double().abs(),
+        [(grad_out * row.g(w)).abs(), (grad_out * f).abs()],
+        (gate.abs() + z.abs() + 1.0) * (up.abs() + w.abs() + 1.0),
+        grad_out.abs(),
     )
 
 
@@ -138,75 +164,41 @@ def check_call(actual: Called, exact: Oracle) -> None:
             check(grad, expected, REAL_ULPS[dtype], exact.grad_out * exact.size)
         return
     check(actual.out, exact.called.out, FORWARD_ULPS[dtype])
-    for grad, expected, scale in zip(
-        actual.inputs, exact.called.inputs, (exact.gate_scale, exact.up_scale), strict=True
-    ):
+    for grad, expected, scale in zip(actual.inputs, exact.called.inputs, exact.scales, strict=True):
         check(grad, expected, GRADIENT_ULPS[dtype], scale * GRADIENT_FLOOR)
 
 
 def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
-    """The gradients by biases and parameter: sums over rows, which are added up in float32.
-
-    Each addition rounds once, to 2^-24 of what has been added up. The terms themselves have the
-    error of the arithmetic: in 16-bit dtypes what the budget leaves to it, 2^-15 of their size.
-    """
-    own = 2.0**-15 if actual.out.dtype not in REAL_ULPS else 0.0
+    """The gradients by biases and parameter: sums over rows."""
     size = (exact.grad_out * exact.size).reshape(-1, cols)
     for name, grad in actual.options.items():
-        total = size.sum(0) if grad.dim() == 1 and grad.shape[0] == cols else size.sum()
-        added = size.shape[0] if total.dim() else size.numel()
-        real = torch.promote_types(actual.out.dtype, torch.float32)
-        unit = torch.finfo(real).eps / 2
-        allowed = ((added + 32) * unit + own) * total
-        allowed = allowed + torch.finfo(grad.dtype).eps / 2 * exact.called.options[name].abs()
-        error = (grad.double() - exact.called.options[name]).abs()
-        assert (error <= allowed + 1e-37).all(), f"{name}: off by {error.max()} of {allowed.min()}"
+        per_column = grad.dim() == 1 and grad.shape[0] == cols
+        total = size.sum(0) if per_column else size.sum()
+        added = size.shape[0] if per_column else size.numel()
+        right = exact.called.options[name]
+        allowed = allowed_sum(actual.out.dtype, grad.dtype, right, total, added)
+        error = (grad.double() - right).abs()
+        assert (error <= allowed).all(), f"{name}: off by {error.max()} of {allowed.min()}"
 
 
-def computed(tensor, device="cpu"):
-    """A tensor that is no leaf, with the leaf that it is computed from."""
-    leaf = to_device(tensor, device).requires_grad_()
-    return leaf, leaf * 1
-
-
-def second(function, inputs, grad_out, directions):
-    """[gradients by grad_out, *inputs] of the gradients by the inputs along directions."""
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (grad_out, *inputs)]
-    grads = torch.autograd.grad(function(*leaves[1:]), leaves[1:], leaves[0], create_graph=True)
-    return torch.autograd.grad(grads, leaves, directions, materialize_grads=True)
-
-
-def tangent(function, inputs, directions):
-    return func.jvp(function, tuple(inputs), tuple(directions))[1]
-
-
-def of(variant, names=(), packed=False, **others):
-    """The library's function and the oracle's, of gate and up, or x, and then options by name."""
-    inputs = 1 if packed else 2
-
-    def bound(function):
-        return lambda *tensors: function(
-            *tensors[:inputs],
-            variant=variant,
-            **others,
-            **dict(zip(names, tensors[inputs:], strict=True)),
-        )
-
-    return bound(fused_acts.gated), bound(fused_acts.reference.gated)
-
-
-def wide(tensors):
-    return [tensor.double() for tensor in tensors]
-
-
-class Operators(TorchDispatchMode):
-    """The names of the library's operators in the order that they run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "fused_acts":
-            self.names.append(func._opname)
-        return func(*args, **(kwargs or {}))
+def check_everything(
+    name: str,
+    gate: Tensor,
+    up: Tensor,
+    options: dict[str, Any],
+    grad_out: Tensor,
+    layout: str = "separate",
+    device: str = "cpu",
+) -> Called:
+    """Runs the row, and checks out and all gradients, their shapes and their dtypes."""
+    result = fused(name, gate, up, options, grad_out, own_layout(name, layout), device)
+    assert result.out.dtype == gate.dtype and result.out.is_contiguous()
+    for option, grad in result.options.items():
+        assert grad.shape == options[option].shape and grad.dtype == options[option].dtype
+    exact = oracle(name, gate, up, options, grad_out)
+    check_call(result, exact)
+    if gate.numel() > 0:
+        check_sums(result, exact, gate.shape[-1])
+    else:
+        assert all((grad == 0).all() for grad in result.options.values())
+    return result

@@ -3,87 +3,64 @@
 import pytest
 import torch
 from cases import (
+    ALONE,
     DEVICES,
     DTYPES,
+    KINDS,
     LAYOUTS,
+    ROWS,
     VARIANTS,
     operands,
     pack,
-    random,
+    rows_and_layouts,
     same_bits,
     to_device,
-    variants_on,
 )
-from option_cases import check_call, check_sums, fused, oracle
+from option_cases import LIMITED, biases, check_everything, check_sums, fused, oracle, real
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_acts
 
 
-def real(dtype):
-    return torch.promote_types(dtype, torch.float32)
-
-
-def biases(cols, dtype):
-    gate_bias, up_bias = (random(cols, dtype=dtype, seed=seed) for seed in (7, 8))
-    return {"gate_bias": gate_bias, "up_bias": up_bias}
-
-
-def same_results(one, other):
-    assert one.options.keys() == other.options.keys()
-    pairs = [(one.out, other.out), *zip(one.inputs, other.inputs, strict=True)]
-    pairs += [(one.options[name], other.options[name]) for name in one.options]
-    return all(same_bits(*pair) for pair in pairs)
-
-
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_against_the_oracle(variant, dtype, layout, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_against_the_oracle(name, layout, dtype, device):
+    """In the dtype of the operands and in float32, and with a limit."""
     cols = 67
     gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
-    limits = [{}, {"limit": 1.25}] if fused_acts.reference.VARIANTS[variant].limits else [{}]
-    for bias_dtype in {dtype, real(dtype)}:
-        for limit in limits:
-            options = biases(cols, bias_dtype) | limit
-            result = fused(variant, gate, up, options, grad_out, layout, device)
-            exact = oracle(variant, gate, up, options, grad_out)
-            check_call(result, exact)
-            assert {grad.dtype for grad in result.options.values()} == {bias_dtype}
-            assert all(grad.shape == (cols,) for grad in result.options.values())
-            check_sums(result, exact, cols)
+    for own in {dtype, real(dtype)}:
+        for limit in [{}, {"limit": 1.25}] if name in LIMITED else [{}]:
+            options = biases(name, cols, own) | limit
+            result = check_everything(name, gate, up, options, grad_out, layout, device)
+            no_grad = fused(name, gate, up, options, layout=layout, device=device)
+            assert same_bits(no_grad.out, result.out)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_packed_in_one(dtype, layout, device):
+@pytest.mark.parametrize("variant, layout", rows_and_layouts(("swiglu", "gtu")))
+def test_packed_in_one(variant, layout, dtype, device):
     """`bias` is packed as x is; with two tensors, in halves."""
     gate, up, grad_out = operands(5, 34, dtype=dtype)
     packing = "gate_up" if layout == "separate" else layout
-    for variant in variants_on(device):
-        apart = biases(34, real(dtype))
-        expected = fused(variant, gate, up, apart, grad_out, layout, device)
-        together = {"bias": pack(apart["gate_bias"], apart["up_bias"], packing)}
-        result = fused(variant, gate, up, together, grad_out, layout, device)
-        assert same_bits(result.out, expected.out)
-        assert all(map(same_bits, result.inputs, expected.inputs))
-        grads = pack(expected.options["gate_bias"], expected.options["up_bias"], packing)
-        assert same_bits(result.options["bias"], grads)
+    apart = biases(variant, 34, real(dtype))
+    expected = fused(variant, gate, up, apart, grad_out, layout, device)
+    together = {"bias": pack(apart["gate_bias"], apart["up_bias"], packing)}
+    result = fused(variant, gate, up, together, grad_out, layout, device)
+    assert same_bits(result.out, expected.out)
+    assert all(map(same_bits, result.inputs, expected.inputs))
+    grads = pack(expected.options["gate_bias"], expected.options["up_bias"], packing)
+    assert same_bits(result.options["bias"], grads)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant, layout", rows_and_layouts(VARIANTS))
 def test_one_of_the_two(variant, layout, device):
     gate, up, grad_out = operands(70, 33, dtype=torch.float32)
-    for name, bias in biases(33, torch.float32).items():
-        result = fused(variant, gate, up, {name: bias}, grad_out, layout, device)
-        exact = oracle(variant, gate, up, {name: bias}, grad_out)
-        check_call(result, exact)
-        check_sums(result, exact, 33)
+    for name, bias in biases(variant, 33, torch.float32).items():
+        result = check_everything(variant, gate, up, {name: bias}, grad_out, layout, device)
         zero = {"gate_bias": torch.zeros(33), "up_bias": torch.zeros(33), name: bias}
         both = fused(variant, gate, up, zero, grad_out, layout, device)
         assert same_bits(result.options[name], both.options[name])
@@ -98,7 +75,7 @@ def test_one_of_the_two(variant, layout, device):
 def test_only_the_gradients_that_are_needed(layout, wanted, device):
     """The same bits as all of them together; what is not asked for is not computed."""
     gate, up, grad_out = operands(70, 34, dtype=torch.bfloat16)
-    rows = biases(34, torch.float32)
+    rows = biases("swiglu", 34, torch.float32)
     inputs = [gate, up] if layout == "separate" else [pack(gate, up, layout), None]
     others = {} if layout == "separate" else {"layout": layout}
 
@@ -132,36 +109,12 @@ def test_only_the_gradients_that_are_needed(layout, wanted, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("rows", [0, 1, 3, 257, 4097])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_over_rows(dtype, rows, device, threads):
-    """Right, and equal to the last bit whatever the number of threads and the strides."""
-    cols = 37
-    gate, up, grad_out = operands(rows, cols, dtype=dtype)
-    options = biases(cols, real(dtype))
-    exact = oracle("swiglu", gate, up, options, grad_out)
-    results = []
-    for layout in LAYOUTS:
-        for number in (1, 2):
-            threads(number)
-            results.append(fused("swiglu", gate, up, options, grad_out, layout, device))
-    wide = torch.full((3, rows, cols + 9), float("nan"), dtype=dtype)
-    strided = [
-        into[:, 5 : cols + 5].copy_(tensor)
-        for into, tensor in zip(wide, (gate, up, grad_out), strict=True)
-    ]
-    results.append(fused("swiglu", *strided[:2], options, strided[2], device=device))
-    check_sums(results[0], exact, cols)
-    assert all(same_results(results[0], result) for result in results[1:])
-
-
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [8161, 33333, 100_000])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_sums_over_rows_that_do_not_part_evenly(dtype, rows, device):
     """The parts that the rows are summed in are as many as there are rows for."""
     gate, up, grad_out = operands(rows, 3, dtype=dtype)
-    options = biases(3, real(dtype))
+    options = biases("geglu", 3, real(dtype))
     # Memory that was used before, so that what is not written shows.
     junk = [torch.full((2000, 3), 1e30, dtype=torch.float64) for _ in range(64)]
     del junk
@@ -174,47 +127,42 @@ def test_sums_over_rows_that_do_not_part_evenly(dtype, rows, device):
 def test_widths(cols, device):
     """Tiles of columns begin and end anywhere."""
     gate, up, grad_out = operands(41, cols, dtype=torch.bfloat16)
-    options = biases(cols, torch.float32)
-    for layout in LAYOUTS:
-        result = fused("geglu_tanh", gate, up, options, grad_out, layout, device)
-        exact = oracle("geglu_tanh", gate, up, options, grad_out)
-        check_call(result, exact)
-        check_sums(result, exact, cols)
+    for name, layout in (*(("geglu_tanh", layout) for layout in LAYOUTS), ("swish", ALONE)):
+        options = biases(name, cols, torch.float32)
+        check_everything(name, gate, up, options, grad_out, layout, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shape", [(34,), (0,), (3, 0), (0, 34), (2, 3, 34), (2, 1, 3, 34)])
 def test_any_rank(shape, device):
     gate, up, grad_out = operands(*shape, dtype=torch.float64)
-    options = biases(shape[-1], torch.float64)
-    for layout in LAYOUTS:
-        result = fused("gtu", gate, up, options, grad_out, layout, device)
-        exact = oracle("gtu", gate, up, options, grad_out)
-        check_call(result, exact)
-        check_sums(result, exact, max(shape[-1], 1))
+    for name, layout in (*(("gtu", layout) for layout in LAYOUTS), ("softplus", ALONE)):
+        options = biases(name, shape[-1], torch.float64)
+        check_everything(name, gate, up, options, grad_out, layout, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_strided_biases(device):
+@pytest.mark.parametrize("name", KINDS)
+def test_strided_biases(name, device):
     gate, up, grad_out = operands(9, 33, dtype=torch.float32)
-    dense = biases(33, torch.float32)
+    dense = biases(name, 33, torch.float32)
     strided = {
-        name: torch.stack((bias, torch.full_like(bias, float("nan"))), 1)[:, 0]
-        for name, bias in dense.items()
+        option: torch.stack((bias, torch.full_like(bias, float("nan"))), 1)[:, 0]
+        for option, bias in dense.items()
     }
     assert all(bias.stride() == (2,) for bias in strided.values())
-    expected = fused("swiglu", gate, up, dense, grad_out, device=device)
-    assert same_results(fused("swiglu", gate, up, strided, grad_out, device=device), expected)
+    results = (fused(name, gate, up, o, grad_out, device=device) for o in (dense, strided))
+    assert all(map(same_bits, *(result.tensors() for result in results)))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_bias_of_minus_0_changes_nothing(variant):
+@pytest.mark.parametrize("name", ROWS)
+def test_a_bias_of_minus_0_changes_nothing(name):
     """Nor does a bias that is not there: the sign of 0 stays."""
     gate = torch.tensor([[0.0, -0.0, 1.5, -2.5]])
     up = torch.tensor([[-0.0, 0.0, -0.0, 3.0]])
-    plain = fused(variant, gate, up, {}, torch.ones_like(gate))
-    zero = torch.full((4,), -0.0)
-    biased = fused(variant, gate, up, {"gate_bias": zero, "up_bias": zero}, torch.ones_like(gate))
+    plain = fused(name, gate, up, {}, torch.ones_like(gate))
+    zero = {option: torch.full((4,), -0.0) for option in biases(name, 4, torch.float32)}
+    biased = fused(name, gate, up, zero, torch.ones_like(gate))
     torch.testing.assert_close(biased.out, plain.out, rtol=1e-6, atol=0)
     assert torch.equal(biased.out.signbit(), plain.out.signbit())
 

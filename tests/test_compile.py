@@ -2,10 +2,23 @@
 
 import pytest
 import torch
-from cases import PACKED, as_inputs, exact_forward, operands, random, same_bits
+from cases import (
+    ALONE,
+    PACKED,
+    as_inputs,
+    forward_backward,
+    gated,
+    operands,
+    own_layout,
+    random,
+    same_bits,
+    unpack,
+)
+from cases import ROWS as EVERY_ROW
 from compile_cases import Graphs
-from option_cases import call, check_call, check_sums, oracle
-from tolerances import FORWARD_ULPS, check
+from derivative_cases import of
+from option_cases import biases, call, check_call, check_sums, oracle
+from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, check, close
 from torch._dynamo.testing import CompileCounter
 
 import fused_acts
@@ -26,26 +39,32 @@ OPTIONS = [
     ("preglu", {"slope": torch.tensor(0.3)}),
     ("swiglu", {**ROWS, "limit": 1.25, "beta": random(8, dtype=torch.float32, seed=9)}),
 ]
+OF_ACTIVATIONS = [
+    ("gelu", {"bias": ROWS["up_bias"]}),
+    ("softplus", {"beta": 0.6}),
+    ("swish", {"beta": random(8, dtype=torch.float32, seed=9), "bias": ROWS["gate_bias"]}),
+    ("prelu", {"slope": torch.tensor(0.3)}),
+]
 
 
 @pytest.mark.parametrize(
-    "layout, dynamic", [("separate", True), ("interleaved", True), ("up_gate", False)]
+    "layout, dynamic",
+    [("separate", True), ("interleaved", True), ("up_gate", False), (ALONE, True), (ALONE, False)],
 )
 def test_options(layout, dynamic):
     """Both passes in one graph each, equal to the last bit to those without compilation."""
-    others = {} if layout == "separate" else {"layout": layout}
-    chosen = OPTIONS[::3] if dynamic else OPTIONS  # symbolic shapes take their time
+    chosen = OF_ACTIVATIONS if layout == ALONE else OPTIONS
+    chosen = chosen[::3] if dynamic else chosen  # symbolic shapes take their time
 
     def every(inputs, rows):
         rows = iter(rows)
         return [
-            fused_acts.gated(
-                *inputs,
-                variant=variant,
+            of(
+                name,
+                layout=layout,
                 **{n: next(rows) if isinstance(v, torch.Tensor) else v for n, v in options.items()},
-                **others,
-            )
-            for variant, options in chosen
+            )[0](*inputs)
+            for name, options in chosen
         ]
 
     compiled = torch.compile(every, backend="aot_eager", fullgraph=True, dynamic=dynamic)
@@ -117,31 +136,62 @@ def test_compile_as_refuses_other_forms():
         fused_acts.compile_as("triton")
 
 
-def test_the_formula():
+# The formula that compile_as("inductor") traces is made of the tables' f and g. What it must give
+# is what the C++ kernels give for the same numbers in float64, which share no line with it.
+def kernel_in_float64(name, inputs, options, grad_out, **others):
+    wide = {n: v.double() if isinstance(v, torch.Tensor) else v for n, v in options.items()}
+    function = of(name, **others)[0]
+    return call(function, [t.double() for t in inputs], wide, grad_out.double())
+
+
+@pytest.mark.parametrize(
+    "name, layout, options",
+    [
+        ("swiglu", "separate", {}),
+        ("swiglu", "gate_up", {"beta": torch.tensor(0.8), "limit": 1.25}),
+        ("elu_glu", "up_gate", {}),
+        ("swiglu_oai", "interleaved", {}),
+        ("swish", ALONE, {"beta": torch.tensor(0.8)}),
+        ("softplus", ALONE, {}),
+    ],
+)
+def test_the_formula(name, layout, options):
     """compile_as("inductor"), before Inductor: rounded once, so within the usual budgets."""
-    fused_acts.compile_as("inductor")
-    compiled = torch.compile(fused_acts.gated, backend="aot_eager", fullgraph=True, dynamic=True)
+    options = options | biases(name, 34, torch.float32)
     gate, up, grad_out = operands(6, 34, dtype=torch.bfloat16)
-    rows = {"gate_bias": random(34, dtype=torch.float32, seed=7)}
-    for variant, options in (
-        ("swiglu", {}),
-        ("swiglu", rows | {"beta": torch.tensor(0.8), "limit": 1.25}),
-        ("elu_glu", rows),
-    ):
-        result = call(compiled, (gate, up), options, grad_out, variant=variant)
-        exact = oracle(variant, gate, up, options, grad_out)
-        check_call(result, exact)
-        check_sums(result, exact, 34)
-
-
-@pytest.mark.parametrize("layout", PACKED)
-def test_the_formula_of_packed_inputs(layout):
+    inputs = as_inputs(gate, up, layout)
+    right = kernel_in_float64(name, inputs, options, grad_out, layout=layout)
     fused_acts.compile_as("inductor")
-    compiled = torch.compile(fused_acts.gated, backend="aot_eager", fullgraph=True)
-    gate, up, _ = operands(6, 34, dtype=torch.bfloat16)
-    (x,) = as_inputs(gate, up, layout)
-    result = compiled(x, variant="swiglu_oai", layout=layout)
-    check(result, exact_forward("swiglu_oai", gate, up), FORWARD_ULPS[torch.bfloat16])
+    function = of(name, layout=layout)[0]
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=True)
+    result = call(compiled, inputs, options, grad_out)
+    check(result.out, right.out, FORWARD_ULPS[torch.bfloat16])
+    exact = oracle(name, gate, up, options, grad_out)
+    right = right._replace(options={n: right.options[n] for n in exact.called.options})
+    check_sums(result, exact._replace(called=right), 34)
+    split = (lambda t: list(unpack(t, layout))) if layout in PACKED else (lambda t: [t])
+    grads = [half for grad in result.inputs for half in split(grad)]
+    rights = [half for grad in right.inputs for half in split(grad)]
+    for grad, expected, scale in zip(grads, rights, exact.scales, strict=True):
+        check(grad, expected, GRADIENT_ULPS[torch.bfloat16], scale * GRADIENT_FLOOR)
+
+
+def test_every_formula():
+    """Both passes in float64, of every row."""
+    gate, up, grad_out = operands(3, 6, dtype=torch.float64)
+    expected = [forward_backward(name, gate, up, grad_out).tensors() for name in EVERY_ROW]
+    fused_acts.compile_as("inductor")
+
+    def every(gate, up):
+        inputs = {name: as_inputs(gate, up, own_layout(name)) for name in EVERY_ROW}
+        return [gated(name, inputs[name]) for name in EVERY_ROW]
+
+    compiled = torch.compile(every, backend="aot_eager", fullgraph=True)
+    leaves = [gate.requires_grad_(), up.requires_grad_()]
+    for name, out, (right, *grads) in zip(EVERY_ROW, compiled(*leaves), expected, strict=True):
+        given = torch.autograd.grad(out, leaves[: len(grads)], grad_out, retain_graph=True)
+        close([out.detach(), *given], [right, *grads])
+        assert out.grad_fn is not None, name
 
 
 def test_the_formula_by_inductor():

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from alone import run_alone
 from cases import (
     DTYPES,
     LAYOUTS,
@@ -21,6 +20,7 @@ from cases import (
     to_device,
     unpack,
 )
+from subprocess_runner import run_alone
 
 import fused_acts
 

@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 import torch
-from alone import run_alone
 from cases import DTYPES, LAYOUTS, PACKED, VARIANTS, as_inputs, gated, operands, pack, to_device
+from subprocess_runner import run_alone
 from test_launch_plan import named
 from test_views import offset_by, row_stride
 

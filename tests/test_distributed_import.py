@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from alone import run_alone
+from subprocess_runner import run_alone
 
 import fused_acts
 

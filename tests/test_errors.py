@@ -118,49 +118,6 @@ def test_module_checks_its_options_at_once():
     assert all(name in str(raised.value) for name in PACKED)
 
 
-def ops_called_wrongly():
-    gate, up, grad_out = operands(4, 6, dtype=F32)
-    ops = torch.ops.fused_acts
-    return {
-        "variant": (lambda: ops.glu_forward(gate, up, 99, 0), ValueError, "variant"),
-        "negative variant": (lambda: ops.glu_forward(gate, up, -1, 0), ValueError, "variant"),
-        "layout": (lambda: ops.glu_forward(gate, None, 0, 3), ValueError, "layout"),
-        "negative layout": (lambda: ops.glu_forward(gate, None, 0, -1), ValueError, "layout"),
-        "variant, packed": (
-            lambda: ops.glu_backward_packed(grad_out[:, :3], gate, 99, 0),
-            ValueError,
-            "variant",
-        ),
-        "grad_out shape": (
-            lambda: ops.glu_backward(grad_out[:, 1:], gate, up, 0, True, True),
-            ValueError,
-            "grad_out",
-        ),
-        "grad_out dtype": (
-            lambda: ops.glu_backward(grad_out.double(), gate, up, 0, True, True),
-            TypeError,
-            "grad_out",
-        ),
-        "grad_out shape, packed": (
-            lambda: ops.glu_backward_packed(grad_out, gate, 0, 0),
-            ValueError,
-            "grad_out",
-        ),
-        "up shape": (
-            lambda: ops.glu_backward(grad_out, gate, up[1:], 0, True, True),
-            ValueError,
-            "up",
-        ),
-    }
-
-
-@pytest.mark.parametrize("what", ops_called_wrongly())
-def test_operators_check_for_themselves(what):
-    call, error, argument = ops_called_wrongly()[what]
-    with pytest.raises(error, match=f"^{argument}: "):
-        call()
-
-
 def test_a_tensor_that_requires_grad_must_be_floating_point():
     with pytest.raises(RuntimeError, match="floating point"):
         GATE.int().requires_grad_()

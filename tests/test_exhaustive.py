@@ -1,13 +1,39 @@
-"""Every finite 16-bit gate value, forward and backward, against the float64 oracle."""
+"""Every finite 16-bit number, forward and backward, against the float64 oracle."""
 
 import pytest
 import torch
-from cases import DEVICES, DTYPES_16, VARIANTS, every_finite, exact, forward_backward, in_range
-from tolerances import check_result
+from cases import (
+    ACTIVATIONS,
+    DEVICES,
+    DTYPES_16,
+    KINDS,
+    ROWS,
+    VARIANTS,
+    default_parameter,
+    every_finite,
+    exact,
+    forward_backward,
+    in_range,
+)
+from tolerances import (
+    FLUSH_MARGIN,
+    FORWARD_ULPS,
+    GRADIENT_FLOOR,
+    GRADIENT_ULPS,
+    MAY_FLUSH,
+    check_result,
+    ulp_distance,
+)
 
 UPS = (1.0, -1.0, 0.5, 3.14159, 1e-3, 100.0)
 GATES = (-9.0, -0.5, 0.75, 5.0, 11.0)
 GRADS = (1.0, -0.37, 24.0)
+# Between the numbers of a unit that every run tries. f itself is tried at every number by the
+# activation that has the same functor, and by the units of KINDS.
+STEP = 97
+ALL_NUMBERS = [
+    name if name in KINDS else pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS
+]
 
 
 def grid(rows: torch.Tensor, cols: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,25 +42,67 @@ def grid(rows: torch.Tensor, cols: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return first.contiguous(), second.contiguous()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES_16)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_gate(variant, dtype, device):
-    gates = every_finite(dtype)
-    up, gate = grid(torch.tensor(UPS, dtype=dtype), gates[in_range(variant, gates)])
-    for grad in GRADS if device == "cpu" else GRADS[1:2]:
+def check_gates(name, gates, grads, device="cpu"):
+    ups = torch.tensor(UPS if name in VARIANTS else UPS[:1], dtype=gates.dtype)
+    up, gate = grid(ups, gates[in_range(name, gates)])
+    for grad in grads:
         grad_out = torch.full_like(gate, grad)
-        truth = exact(variant, gate, up, grad_out)
-        result = forward_backward(variant, gate, up, grad_out, device=device)
-        check_result(variant, result, truth)
+        truth = exact(name, gate, up, grad_out)
+        check_result(name, forward_backward(name, gate, up, grad_out, device=device), truth)
 
 
-@pytest.mark.parametrize("dtype", DTYPES_16)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_every_up(variant, dtype):
-    """The other operand over its whole range, at gates inside and in both tails."""
-    gate, up = grid(torch.tensor(GATES, dtype=dtype), every_finite(dtype))
+def check_ups(variant, ups):
+    """At gates inside and in both tails."""
+    gate, up = grid(torch.tensor(GATES, dtype=ups.dtype), ups)
     grad_out = torch.ones_like(up)
     truth = exact(variant, gate, up, grad_out)
-    result = forward_backward(variant, gate, up, grad_out)
-    check_result(variant, result, truth)
+    check_result(variant, forward_backward(variant, gate, up, grad_out), truth)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("name", [*ACTIVATIONS, *ALL_NUMBERS])
+def test_every_number(name, dtype, device):
+    check_gates(name, every_finite(dtype), GRADS if device == "cpu" else GRADS[1:2], device)
+
+
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("variant", ALL_NUMBERS)
+def test_every_up(variant, dtype):
+    check_ups(variant, every_finite(dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_some_numbers_of_every_size(variant, dtype):
+    check_gates(variant, every_finite(dtype)[::STEP], GRADS)
+    check_ups(variant, every_finite(dtype)[::STEP])
+
+
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_further_from_the_truth_than_torch(name, dtype):
+    """Over every number: the worst error of value and derivative; or it is within the budget."""
+    x = every_finite(dtype)
+    x = x[in_range(name, x)]
+    grad_out = torch.ones_like(x)
+    truth = exact(name, x, x, grad_out)
+    ours = forward_backward(name, x, x, grad_out)
+    leaf = x.clone().requires_grad_()
+    row = ROWS[name]
+    out = (row.eager or row.f)(leaf, *default_parameter(name, dtype).values())
+    (grad,) = torch.autograd.grad(out, leaf, grad_out)
+    floor = torch.full_like(truth.grad_gate, GRADIENT_FLOOR)
+    for mine, theirs, right, least, ulps in (
+        (ours.out, out.detach(), truth.out, None, FORWARD_ULPS[dtype]),
+        (ours.grad_gate, grad, truth.grad_gate, floor, GRADIENT_ULPS[dtype]),
+    ):
+        worst, torch_worst = (errors(tensor, right, least).max() for tensor in (mine, theirs))
+        assert worst <= max(torch_worst, ulps), (worst, torch_worst)
+
+
+def errors(actual, right, floor):
+    """In ulps, of what is not flushed to zero."""
+    distance = ulp_distance(actual, right, floor)
+    tiny = right.abs() < torch.finfo(actual.dtype).smallest_normal * FLUSH_MARGIN
+    return distance if actual.dtype not in MAY_FLUSH else torch.where(tiny, 0.0, distance)

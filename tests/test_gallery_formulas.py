@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from cases import random
+from formula_cases import FLOATS, evaluate
 from gallery_cases import EVERY
 
 import fused_acts
@@ -27,28 +28,6 @@ def test_entries_are_the_rows(of):
     if of.is_gated:
         g = of.row.g(x.clamp(-of.limit, of.limit))
         torch.testing.assert_close(of.of_up(x), g, rtol=1e-11, atol=1e-14)
-
-
-FUNCTIONS = {
-    **vars(math),
-    "max": max,
-    "min": min,
-    "abs": abs,
-    "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
-    "clamp": lambda x, low, high: min(max(x, low), high),
-}
-
-
-def evaluate(text: str, **names: float) -> float:
-    """A formula as written: `value; 0 where condition` or `value, s = ...`, with ^ for powers."""
-    text, _, zero = text.replace("^", "**").partition("; 0 where ")
-    if zero and eval(zero, FUNCTIONS | names):
-        return 0.0
-    text, _, definition = text.partition(", s = ") if ", s = " in text else text.partition(", t = ")
-    if definition:
-        value = eval(definition, FUNCTIONS | names)
-        names |= {"s": value, "t": value}
-    return eval(text, FUNCTIONS | names)
 
 
 @pytest.mark.parametrize("of", EVERY, ids=lambda e: f"{e.name}-{page.settings(e)}")
@@ -96,8 +75,8 @@ def test_formulas_of_several_numbers():
         jacobians = torch.func.jacrev(function, tuple(range(len(inputs))))(*inputs)
         for i in range(len(out)):
             at = names | {"i": i}
-            assert math.isclose(eval(said["formula"].partition(", ")[0], FUNCTIONS | at), out[i])
+            assert math.isclose(eval(said["formula"].partition(", ")[0], FLOATS | at), out[i])
             for text, jacobian in zip(by, jacobians, strict=True):
                 for j in range(len(gate)):
-                    value = eval(text.partition(", ")[0], FUNCTIONS | at | {"j": j})
+                    value = eval(text.partition(", ")[0], FLOATS | at | {"j": j})
                     assert math.isclose(value, jacobian[i, j], abs_tol=1e-15)

@@ -59,7 +59,7 @@ def test_a_function_without_a_formula_has_all_else(name, monkeypatch):
     """A new row needs no text beside it."""
     one = entry.entries([name])
     before = page.page(page.galleries(one)).splitlines()
-    monkeypatch.delitem(formulas.DERIVATIVES, tables.tanh)
+    monkeypatch.setattr(tables.tanh, "__doc__", None)
     after = page.page(page.galleries(one)).splitlines()
     gone = [line for line in before if line not in after]
     assert len(gone) == 1 and "tanh(" in gone[0] and set(after) < set(before)

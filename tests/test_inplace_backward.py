@@ -10,10 +10,12 @@ from cases import (
     VARIANTS,
     as_inputs,
     operands,
+    rows_and_layouts,
     same_bits,
     to_device,
 )
-from option_cases import LIMITED, PARAMETRIC, computed, parameter
+from derivative_cases import computed
+from option_cases import LIMITED, PARAMETRIC, parameter
 
 import fused_acts
 
@@ -30,10 +32,9 @@ def option_sets(variant, cols):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_gradients(variant, dtype, layout, device):
+@pytest.mark.parametrize("variant, layout", rows_and_layouts(VARIANTS))
+def test_the_same_gradients(variant, layout, dtype, device):
     """To the last bit, those by biases and parameters too, and in the memory of the operands."""
     gate, up, grad_out = operands(7, 34, dtype=dtype)
     others = {} if layout == "separate" else {"layout": layout}

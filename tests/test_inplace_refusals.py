@@ -8,7 +8,7 @@ from cases import (
     operands,
     same_bits,
 )
-from option_cases import computed
+from derivative_cases import computed
 
 import fused_acts
 

@@ -1,159 +1,185 @@
-"""Parameters of f that are tensors: values, gradients, and modules that learn them."""
-
-import copy
-import io
-import pickle
+"""Parameters of f that are tensors: values, gradients, and the sums over rows that these are."""
 
 import pytest
 import torch
-from cases import DEVICES, DTYPES, LAYOUTS, operands, random, same_bits, to_device
+from cases import (
+    ACTIVATIONS,
+    DEVICES,
+    DTYPES,
+    as_inputs,
+    operands,
+    own_layout,
+    random,
+    rows_and_layouts,
+    same_bits,
+    to_device,
+)
+from derivative_cases import Operators, of
 from option_cases import (
     LIMITED,
     PARAMETRIC,
-    ROWS,
-    check_call,
+    SHAPES,
+    biases,
+    check_everything,
     check_sums,
     fused,
-    numbers_for,
     oracle,
     parameter,
+    parameters,
+    real,
 )
 
 import fused_acts
 
-
-def real(dtype):
-    return torch.promote_types(dtype, torch.float32)
-
-
-def values(cols, dtype, kind):
-    """Parameters of a shape, all near 0.8; both signs where there is one for each channel."""
-    if kind == "scalar":
-        return torch.tensor(0.8, dtype=dtype)
-    if kind == "single":
-        return torch.tensor([0.8], dtype=dtype)
-    return random(cols, dtype=dtype, seed=9) + 0.8
-
-
-KINDS = ("scalar", "single", "per channel")
+F64 = torch.float64
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", PARAMETRIC)
-def test_against_the_oracle(variant, dtype, layout, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(PARAMETRIC))
+def test_against_the_oracle(name, layout, dtype, device):
     """With parameters in the dtype of the data and in float32, alone and with all the rest."""
     cols = 67
     gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
     for own in {dtype, real(dtype)}:
-        for kind in KINDS:
-            given = values(cols, own, kind)
-            rest = {
-                "gate_bias": random(cols, dtype=own, seed=7),
-                "up_bias": random(cols, dtype=own, seed=8),
-            }
-            if variant in LIMITED:
-                rest["limit"] = 2.5
-            for options in (parameter(variant, given), parameter(variant, given) | rest):
-                result = fused(variant, gate, up, options, grad_out, layout, device)
-                grad = result.options[ROWS[variant].parameter]
-                assert grad.shape == given.shape and grad.dtype == own
-                exact = oracle(variant, gate, up, options, grad_out)
-                check_call(result, exact)
-                check_sums(result, exact, cols)
+        rest = biases(name, cols, own) | ({"limit": 2.5} if name in LIMITED else {})
+        for value in parameters(cols, own).values():
+            given = parameter(name, value)
+            check_everything(name, gate, up, given, grad_out, layout, device)
+            check_everything(name, gate, up, given | rest, grad_out, layout, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", PARAMETRIC)
-def test_a_tensor_is_as_good_as_a_number(variant, dtype, device):
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_a_tensor_is_as_good_as_a_number(name, dtype, device):
     """The same bits, for any shape of the same value."""
     gate, up, grad_out = operands(9, 67, dtype=dtype)
-    number = fused(variant, gate, up, parameter(variant, 0.75), grad_out, device=device)
+    number = fused(name, gate, up, parameter(name, 0.75), grad_out, device=device)
     for shape in ((), (1,), (67,)):
         tensor = torch.full(shape, 0.75, dtype=real(dtype))
-        result = fused(variant, gate, up, parameter(variant, tensor), grad_out, device=device)
+        result = fused(name, gate, up, parameter(name, tensor), grad_out, device=device)
         assert same_bits(result.out, number.out)
         assert all(map(same_bits, result.inputs, number.inputs))
 
 
+# swiglu and swish stand for all that take a parameter, softplus for those without flat kernels.
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rows", [0, 1, 3, 257, 4097])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_sums_over_rows(dtype, rows, kind, device, threads):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(("swiglu", "swish", "softplus")))
+def test_sums_over_rows(name, layout, dtype, rows, device, threads):
     """Right, and equal to the last bit whatever the number of threads and the strides."""
     cols = 37
-    gate, up, grad_out = operands(rows, cols, dtype=dtype)
-    for variant in PARAMETRIC if device == "cpu" and rows == 257 else PARAMETRIC[:1]:
-        options = parameter(variant, values(cols, real(dtype), kind))
+    tensors = operands(rows, cols, dtype=dtype)
+    wide = torch.full((3, rows, 2 * cols + 9), float("nan"), dtype=dtype)
+    for shape in SHAPES:
+        options = parameter(name, parameters(cols, real(dtype))[shape])
+        options |= biases(name, cols, real(dtype))
         results = []
-        for layout in LAYOUTS:
-            for number in (1, 2):
-                threads(number)
-                results.append(fused(variant, gate, up, options, grad_out, layout, device))
-        wide = torch.full((3, rows, cols + 9), float("nan"), dtype=dtype)
+        for number in (1, 2):
+            threads(number)
+            results.append(fused(name, *tensors[:2], options, tensors[2], layout, device))
         strided = [
-            into[:, 5 : cols + 5].copy_(tensor)
-            for into, tensor in zip(wide, (gate, up, grad_out), strict=True)
+            into[:, 5 : tensor.shape[1] + 5].copy_(tensor)
+            for into, tensor in zip(wide, tensors, strict=True)
         ]
-        results.append(fused(variant, *strided[:2], options, strided[2], device=device))
-        check_sums(results[0], oracle(variant, gate, up, options, grad_out), cols)
-        first, *others = (result.options[ROWS[variant].parameter] for result in results)
-        assert all(same_bits(first, other) for other in others)
+        results.append(fused(name, *strided[:2], options, strided[2], layout, device))
+        check_sums(results[0], oracle(name, *tensors[:2], options, tensors[2]), cols)
+        for other in results[1:]:
+            assert all(map(same_bits, other.tensors(), results[0].tensors()))
+
+
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_sums_of_every_row(name):
+    gate, up, grad_out = operands(257, 37, dtype=torch.bfloat16)
+    for value in parameters(37, torch.float32).values():
+        check_everything(name, gate, up, parameter(name, value), grad_out)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("rows, cols", [(1, 1), (5, 0), (0, 0), (3, 1), (8161, 2), (2, 5000)])
-def test_odd_shapes(rows, cols, kind, device):
-    gate, up, grad_out = operands(rows, cols, dtype=torch.float64)
-    options = parameter("swiglu", values(cols, torch.float64, kind))
-    result = fused("swiglu", gate, up, options, grad_out, device=device)
-    exact = oracle("swiglu", gate, up, options, grad_out)
-    assert result.options["beta"].shape == options["beta"].shape
-    torch.testing.assert_close(result.options, exact.called.options, rtol=1e-10, atol=1e-12)
-    check_call(result, exact)
+@pytest.mark.parametrize("shape", [(1, 1), (5, 0), (0, 0), (3, 1), (8161, 2), (2, 5000), (6,)])
+@pytest.mark.parametrize("name", ["swiglu", "swish"])
+def test_odd_shapes(name, shape, device):
+    gate, up, grad_out = operands(*shape, dtype=F64)
+    for value in parameters(shape[-1], F64).values():
+        rest = biases(name, shape[-1], F64)
+        for options in (parameter(name, value), parameter(name, value) | rest):
+            check_everything(name, gate, up, options, grad_out, device=device)
 
 
-@pytest.mark.parametrize("variant", PARAMETRIC)
-def test_gradcheck(variant):
-    gate, up, _ = operands(3, 5, dtype=torch.float64)
-    for kind in KINDS:
-        given = values(5, torch.float64, kind)
+@pytest.mark.parametrize("name", [name for name in ACTIVATIONS if name in PARAMETRIC])
+def test_one_parameter_of_a_long_row(name):
+    """A float that adds up millions of numbers of one sign loses digits."""
+    x = -torch.rand(1 << 22) - 0.5
+    grad_out = torch.ones_like(x)
+    value = parameter(name, torch.tensor(1.5))
+    (grad,) = fused(name, x, x, value, grad_out).options.values()
+    (exact,) = oracle(name, x, x, value, grad_out).called.options.values()
+    torch.testing.assert_close(grad.double(), exact.double(), rtol=1e-6, atol=0)
+
+
+def test_the_gradient_of_softplus_by_beta_does_not_cancel():
+    x = torch.tensor([10.0, 1e2, 1e4, 1e6, -10.0, -1e4])
+    beta = torch.full((6,), 1.7)
+    (grad,) = fused("softplus", x, x, {"beta": beta}, torch.ones_like(x)).options.values()
+    z = 1.7 * x.double().abs()
+    exact = -(z * torch.exp(-z) / (1 + torch.exp(-z)) + torch.log1p(torch.exp(-z))) / 1.7**2
+    torch.testing.assert_close(grad.double(), exact, rtol=1e-5, atol=1e-37)
+
+
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_gradcheck(name):
+    gate, up, _ = operands(3, 5, dtype=F64)
+    for value in parameters(5, F64).values():
         assert torch.autograd.gradcheck(
-            lambda gate, up, given: fused_acts.gated(
-                gate, up, variant=variant, **parameter(variant, given)
-            ),
-            [tensor.requires_grad_() for tensor in (gate, up, given)],
+            of(name, names=parameter(name, value))[0],
+            [t.requires_grad_() for t in (*as_inputs(gate, up, own_layout(name)), value)],
             check_forward_ad=True,
             check_batched_grad=True,
         )
 
 
-@pytest.mark.parametrize("variant", PARAMETRIC)
-def test_no_gradient_where_none_is_wanted(variant):
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_no_gradient_where_none_is_wanted(name):
     gate, up, grad_out = operands(6, 33, dtype=torch.float32)
-    given = values(33, torch.float32, "per channel")
-    wanted = fused(variant, gate, up, parameter(variant, given), grad_out)
-    gate.requires_grad_()
-    fused_acts.gated(gate, up, variant=variant, **parameter(variant, given)).backward(grad_out)
+    given = parameters(33, torch.float32)["per channel"]
+    wanted = fused(name, gate, up, parameter(name, given), grad_out)
+    function, _ = of(name, **parameter(name, given))
+    inputs = as_inputs(gate.requires_grad_(), up, own_layout(name))
+    function(*inputs).backward(grad_out)
     assert given.grad is None and same_bits(gate.grad, wanted.inputs[0])
-    gate = gate.detach()
+    inputs = as_inputs(gate.detach(), up, own_layout(name))
     given.requires_grad_()
-    fused_acts.gated(gate, up, variant=variant, **parameter(variant, given)).backward(grad_out)
-    assert gate.grad is None and same_bits(given.grad, wanted.options[ROWS[variant].parameter])
+    function(*inputs).backward(grad_out)
+    assert same_bits(given.grad, *wanted.options.values())
+
+
+def test_only_what_is_wanted_of_an_activation_is_computed():
+    x, _, grad_out = operands(6, 33, dtype=torch.float32)
+    bias, beta = random(33, dtype=torch.float32, seed=7), torch.tensor(0.8)
+    every = fused("swish", x, x, {"bias": bias, "beta": beta}, grad_out)
+    expected = {"x": every.inputs[0], **every.options}
+    for wanted in ("x", "bias", "beta"):
+        tensors = {"x": x, "bias": bias, "beta": beta}
+        leaf = tensors[wanted] = tensors[wanted].clone().requires_grad_()
+        out = fused_acts.swish(**tensors)
+        with Operators() as ran:
+            (grad,) = torch.autograd.grad(out, leaf, grad_out)
+        assert same_bits(grad, expected[wanted])
+        (results,) = ran.results
+        assert [grad.numel() > 0 for grad in results] == [wanted == "x", False, wanted != "x"]
 
 
 def test_a_parameter_changed_after_the_forward_pass_is_noticed():
     gate, up, _ = operands(6, 33, dtype=torch.float32)
-    beta = torch.ones((), requires_grad=True)
-    out = fused_acts.swiglu(gate, up, beta=beta)
-    with torch.no_grad():
-        beta.add_(1.0)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        out.sum().backward()
+    for function, inputs in ((fused_acts.swiglu, (gate, up)), (fused_acts.swish, (gate,))):
+        beta = torch.ones((), requires_grad=True)
+        out = function(*inputs, beta=beta)
+        with torch.no_grad():
+            beta.add_(1.0)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            out.sum().backward()
 
 
 def test_gradients_of_one_call_do_not_share_memory():
@@ -165,96 +191,17 @@ def test_gradients_of_one_call_do_not_share_memory():
     assert all(grad.untyped_storage().nbytes() == grad.nbytes for grad in grads)
 
 
-MODULES = [(variant, kind) for variant in PARAMETRIC for kind in ("learned", "per_channel")]
-
-
-def module_of(variant, kind, **others):
-    channels = {"num_channels": 33} if kind == "per_channel" else {}
-    return fused_acts.nn.GatedActivation(variant, **parameter(variant, kind), **channels, **others)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("variant, kind", MODULES)
-def test_module(variant, kind, device):
-    module = module_of(variant, kind).to(device)
-    row = ROWS[variant]
-    ((name, learned),) = module.named_parameters()
-    assert name == row.parameter and list(module.state_dict()) == [name]
-    assert learned.shape == ((33,) if kind == "per_channel" else ())
-    assert (learned == row.default).all() and learned.dtype == torch.float32
-
-    gate, up, grad_out = (to_device(t, device) for t in operands(6, 33, dtype=torch.bfloat16))
-    start = fused_acts.gated(gate, up, variant=variant)
-    torch.testing.assert_close(module(gate, up), start)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-    before = learned.detach().clone()
-    (module(gate, up) * grad_out).sum().backward()
-    optimizer.step()
-    assert (learned != before).all()
-    assert not torch.equal(module(gate, up), start)
-
-    other = module_of(variant, kind).to(device)
-    other.load_state_dict(module.state_dict())
-    expected = module(gate, up)
-    for copied in (other, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert same_bits(copied(gate, up).detach(), expected.detach())
-        assert repr(copied) == repr(module)
-        assert [p.requires_grad for p in copied.parameters()] == [True]
-        assert next(copied.parameters()).data_ptr() != learned.data_ptr()
-    assert f"{name}='{kind}'" in repr(module)
-
-
-def test_module_saved_by_torch():
-    module = module_of("preglu", "per_channel")
-    file = io.BytesIO()
-    torch.save(module.state_dict(), file)
-    file.seek(0)
-    loaded = module_of("preglu", "per_channel", dtype=torch.float64)
-    loaded.load_state_dict(torch.load(file))
-    assert loaded.slope.dtype == torch.float64 and (loaded.slope == 0.25).all()
-
-
-def test_module_dtype_and_device():
-    module = module_of("swiglu", "learned", device="meta", dtype=torch.bfloat16)
-    assert module.beta.device.type == "meta" and module.beta.dtype == torch.bfloat16
-    assert module.double().beta.dtype == torch.float64
-
-
-@pytest.mark.parametrize("variant", [name for name in ROWS if numbers_for(name)])
-def test_module_with_numbers(variant):
-    gate, up, _ = operands(6, 33, dtype=torch.float32)
-    for options in numbers_for(variant):
-        module = fused_acts.nn.GatedActivation(variant, **options)
-        assert same_bits(module(gate, up), fused(variant, gate, up, options).out)
-        assert not list(module.parameters())
-        assert all(f"{name}={value!r}" in repr(module) for name, value in options.items())
-
-
-def test_module_checks_its_options_at_once():
-    module = fused_acts.nn.GatedActivation
-    for options, error, match in (
-        ({"beta": "per_channel"}, ValueError, "^num_channels: "),
-        ({"beta": "trained"}, TypeError, "^beta: "),
-        ({"beta": torch.ones(3)}, TypeError, "^beta: "),
-        ({"gate_bias": torch.ones(3)}, TypeError, "^gate_bias: "),
-        ({"slope": "learned"}, TypeError, "^slope: "),
-        ({"limit": -1.0}, ValueError, "^limit: "),
-        ({"rounding": "half"}, ValueError, "^rounding: "),
-    ):
-        with pytest.raises(error, match=match):
-            module("swiglu", **options)
-    with pytest.raises(TypeError, match="^beta: "):
-        module("glu", beta="learned")
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_one_value_expanded_to_the_columns(device):
     """Its columns share an address, and each still has a gradient of its own."""
-    gate, up, grad_out = (to_device(t, device) for t in operands(33, 6, dtype=torch.float64))
-    beta = to_device(torch.tensor([1.5], dtype=torch.float64), device)
-    grads = []
-    for row in (beta.expand(6), to_device(torch.full((6,), 1.5, dtype=torch.float64), device)):
-        leaf = row.detach().requires_grad_()
-        out = fused_acts.swiglu(gate, up, beta=leaf)
-        grads.append(torch.autograd.grad(out, leaf, grad_out)[0].cpu())
-    assert same_bits(*grads)
+    gate, up, grad_out = (to_device(t, device) for t in operands(33, 6, dtype=F64))
+    for name in ("swiglu", "prelu"):
+        value = to_device(torch.tensor([1.5], dtype=F64), device)
+        full = to_device(torch.full((6,), 1.5, dtype=F64), device)
+        inputs = as_inputs(gate, up, own_layout(name))
+        grads = []
+        for row in (value.expand(6), full):
+            leaf = row.detach().requires_grad_()
+            out = of(name, **parameter(name, leaf))[0](*inputs)
+            grads.append(torch.autograd.grad(out, leaf, grad_out)[0].cpu())
+        assert same_bits(*grads)

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 import torch
-from activation_cases import ACTIVATIONS, PARAMETRIC, ROWS, fused, parameter
-from cases import DEVICES, operands, random, same_bits, to_device
-from option_cases import Operators
+from cases import ACTIVATIONS, DEVICES, ROWS, operands, random, same_bits, to_device
+from derivative_cases import Operators
+from option_cases import PARAMETRIC, fused, parameter
 
 import fused_acts
 from fused_acts import nn
@@ -68,7 +68,7 @@ def test_drop_in(case, device):
         results.append([tensor.detach().cpu() for tensor in (out, *grads)])
         assert len(operators.names) == (2 if module is ours else 0)
     close(*results)
-    assert same_bits(results[0][0], fused(name, x, options, device=device).out)
+    assert same_bits(results[0][0], fused(name, x, x, options, device=device).out)
 
 
 @pytest.mark.parametrize("case", range(len(SAME)))
@@ -180,7 +180,7 @@ def test_own(case):
     x, _, grad_out = operands(6, 33, dtype=torch.float32)
     for copied in copies(module):
         assert repr(copied) == text
-        assert same_bits(copied(x).detach(), fused(name, x, options).out)
+        assert same_bits(copied(x).detach(), fused(name, x, x, options).out)
         copied(x.clone().requires_grad_()).backward(grad_out)
         assert all((learned.grad != 0).all() for learned in copied.parameters())
     learned = [key for key in arguments if arguments[key] in ("learned", "per_channel")]
@@ -191,14 +191,14 @@ def test_own(case):
 def test_generic(name):
     x, bias, grad_out = operands(6, 33, dtype=torch.float32)
     plain = nn.Activation(name)
-    assert same_bits(plain(x), fused(name, x).out) and not plain.state_dict()
+    assert same_bits(plain(x), fused(name, x, x, {}).out) and not plain.state_dict()
     assert repr(plain) == f"Activation(name='{name}')"
 
     biased = nn.Activation(name, bias=True, num_channels=33)
     assert list(biased.state_dict()) == ["bias"] and (biased.bias == 0).all()
     with torch.no_grad():
         biased.bias.copy_(bias[0])
-    expected = fused(name, x, {"bias": bias[0]}, grad_out)
+    expected = fused(name, x, x, {"bias": bias[0]}, grad_out)
     for copied in copies(biased):
         assert repr(copied) == f"Activation(name='{name}', bias=True, num_channels=33)"
         out = copied(x)
@@ -211,7 +211,7 @@ def test_generic(name):
 def test_generic_with_a_parameter(name, kind):
     x, _, grad_out = operands(6, 33, dtype=torch.bfloat16)
     number = nn.Activation(name, **parameter(name, 0.6))
-    assert same_bits(number(x), fused(name, x, parameter(name, 0.6)).out)
+    assert same_bits(number(x), fused(name, x, x, parameter(name, 0.6)).out)
     assert repr(number) == f"Activation(name='{name}', {ROWS[name].parameter}=0.6)"
 
     module = nn.Activation(name, bias=True, num_channels=33, **parameter(name, kind))
@@ -221,7 +221,7 @@ def test_generic_with_a_parameter(name, kind):
     assert learned.shape == ((33,) if kind == "per_channel" else ())
     assert (learned == ROWS[name].default).all() and learned.dtype == torch.float32
     rows = {"bias": module.bias.detach(), own: learned.detach()}
-    expected = fused(name, x, rows, grad_out)
+    expected = fused(name, x, x, rows, grad_out)
     out = module(x)
     grads = torch.autograd.grad(out, [module.bias, learned], grad_out)
     assert same_bits(out.detach(), expected.out)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import DEVICES, operands, random, same_bits, to_device
-from option_cases import Operators
+from derivative_cases import Operators
 from test_nn_activations import copies
 
 import fused_acts

@@ -8,59 +8,63 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
+    ALONE,
     DEVICES,
     DTYPES,
     DTYPES_16,
-    LAYOUTS,
+    ROWS,
     VARIANTS,
     as_inputs,
     every_finite,
     operands,
+    own_layout,
     pack,
     random,
+    rows_and_layouts,
     same_bits,
     to_device,
 )
+from derivative_cases import of
 from option_cases import (
     LIMITED,
     PARAMETRIC,
-    ROWS,
-    check_call,
+    biases,
+    check_everything,
     fused,
     numbers_for,
-    oracle,
     parameter,
 )
 from tolerances import FORWARD_ULPS, check
 
 import fused_acts
 
-WITH_NUMBERS = [name for name in VARIANTS if numbers_for(name)]
+WITH_NUMBERS = [name for name in ROWS if numbers_for(name)]
 F64 = torch.float64
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", WITH_NUMBERS)
-def test_against_the_oracle(variant, dtype, layout, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(WITH_NUMBERS))
+def test_against_the_oracle(name, layout, dtype, device):
+    """Of an activation with a bias as well."""
     gate, up, grad_out = operands(3, 5, 67, dtype=dtype)
-    for options in numbers_for(variant):
-        result = fused(variant, gate, up, options, grad_out, layout, device)
-        assert result.out.dtype == dtype and result.out.is_contiguous()
-        check_call(result, oracle(variant, gate, up, options, grad_out))
+    for options in numbers_for(name):
+        check_everything(name, gate, up, options, grad_out, layout, device)
+        if layout == ALONE:
+            with_bias = options | biases(name, 67, dtype)
+            check_everything(name, gate, up, with_bias, grad_out, layout, device)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES_16)
-@pytest.mark.parametrize("variant", WITH_NUMBERS)
-def test_every_finite_gate(variant, dtype, device):
+@pytest.mark.parametrize("name", WITH_NUMBERS)
+def test_every_finite_gate(name, dtype, device):
     gate = every_finite(dtype)
     up = torch.full_like(gate, -1.7)
-    for options in numbers_for(variant)[::2]:
-        out = fused(variant, gate, up, options, device=device).out
-        exact = fused_acts.reference.gated(gate.double(), up.double(), variant=variant, **options)
-        check(out, exact, FORWARD_ULPS[dtype])
+    for options in numbers_for(name)[::2]:
+        out = fused(name, gate, up, options, device=device).out
+        inputs = as_inputs(gate.double(), up.double(), own_layout(name))
+        check(out, of(name, **options)[1](*inputs), FORWARD_ULPS[dtype])
 
 
 def gpt_oss(gate, up, alpha, limit):
@@ -126,28 +130,30 @@ def test_formula(what):
     torch.testing.assert_close(result.inputs, list(grads), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_defaults(variant):
+@pytest.mark.parametrize("name", ROWS)
+def test_defaults(name):
     """What the signature says is what is computed."""
     gate, up, _ = operands(4, 33, dtype=torch.float32)
-    function = getattr(fused_acts, variant)
+    function, inputs = getattr(fused_acts, name), as_inputs(gate, up, own_layout(name))
     own = {
-        name: p.default
-        for name, p in inspect.signature(function).parameters.items()
-        if name not in ("gate", "up", "layout", "out")
+        option: p.default
+        for option, p in inspect.signature(function).parameters.items()
+        if option not in ("gate", "up", "x", "layout", "out")
     }
-    assert same_bits(function(gate, up), function(gate, up, **own))
-    row = ROWS[variant]
+    assert same_bits(function(*inputs), function(*inputs, **own))
+    row = ROWS[name]
     assert own.get(row.parameter) == (row.default if row.parameter else None)
-    assert ("limit" in own) == row.limits and own.get("limit") == row.limit
+    if name in VARIANTS:
+        assert ("limit" in own) == row.limits and own.get("limit") == row.limit
 
 
 def test_layout_of_packed_inputs_is_the_variants_own():
     gate, up, _ = operands(4, 8, dtype=torch.float32)
     for variant in VARIANTS:
-        own = "interleaved" if variant == "swiglu_oai" else "gate_up"
         function = getattr(fused_acts, variant)
-        assert same_bits(function(pack(gate, up, own)), function(gate, up)), variant
+        (x,) = as_inputs(gate, up, ROWS[variant].layout)
+        assert same_bits(function(x), function(gate, up)), variant
+    assert ROWS["swiglu_oai"].layout == "interleaved" and ROWS["swiglu"].layout == "gate_up"
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -185,11 +191,10 @@ def test_at_the_limit_the_gradient_passes(variant, dtype, device):
     gate, up = (t.flatten().contiguous() for t in torch.meshgrid(around, around, indexing="ij"))
     result = fused(variant, gate, up, {"limit": 1.5}, torch.ones_like(gate), device=device)
     for grad, inside in zip(result.inputs, (gate <= 1.5, up.abs() <= 1.5), strict=True):
-        assert torch.equal(grad != 0, inside) or variant == "reglu"
         assert not grad[~inside].any()
-    if variant == "reglu":  # whose gradients are 0 elsewhere too
-        assert result.inputs[0][(gate == 1.5) & (up.abs() <= 1.5)].all()
-        assert result.inputs[1][(gate > 0) & (up.abs() == 1.5)].all()
+        somewhere = gate > 0  # where no unit's own gradient is 0
+        assert torch.equal(grad[somewhere] != 0, inside[somewhere])
+        assert torch.equal(grad != 0, inside) or variant == "reglu"
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -205,8 +210,9 @@ def test_limits_of_what_is_not_finite(variant, dtype, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", WITH_NUMBERS)
+@pytest.mark.parametrize(
+    "variant, layout", rows_and_layouts([name for name in WITH_NUMBERS if name in VARIANTS])
+)
 def test_out(variant, layout, device):
     options = numbers_for(variant)[0]
     gate, up, _ = operands(6, 33, dtype=torch.bfloat16)
@@ -233,31 +239,35 @@ def test_out(variant, layout, device):
 def test_out_refuses():
     gate, up, _ = operands(6, 34, dtype=torch.float32)
     x = pack(gate, up, "gate_up")
-    bias = torch.zeros(34, requires_grad=True)
     buffer = torch.zeros(6 * 34 + 1)
     shifted, view = (buffer[i : i + 6 * 34].view(6, 34) for i in (1, 0))
-    for options, inputs, out, error in (
-        ({"limit": 1.0}, (view, up), shifted, ValueError),
-        ({"limit": 1.0}, (x,), x[:, 1:35], ValueError),
-        ({"limit": 1.0}, (gate, up), torch.zeros(6, 33), ValueError),
-        ({"limit": 1.0}, (gate, up), torch.zeros(6, 34).double(), TypeError),
-        ({"gate_bias": bias}, (gate, up), torch.zeros(6, 34), RuntimeError),
-        ({"beta": bias[0]}, (gate, up), torch.zeros(6, 34), RuntimeError),
+    for inputs, out, error in (
+        ((view, up), shifted, ValueError),
+        ((x,), x[:, 1:35], ValueError),
+        ((gate, up), torch.zeros(6, 33), ValueError),
+        ((gate, up), torch.zeros(6, 34).double(), TypeError),
     ):
         before = out.clone()
         with pytest.raises(error, match="^out: "):
-            fused_acts.swiglu(*inputs, out=out, **options)
+            fused_acts.swiglu(*inputs, out=out, limit=1.0)
         assert same_bits(out, before)
 
 
-@pytest.mark.parametrize("variant", PARAMETRIC)
-def test_numbers_of_any_kind(variant):
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_numbers_of_any_kind(name):
     gate, up, _ = operands(4, 33, dtype=torch.float32)
-    expected = fused(variant, gate, up, parameter(variant, 2.0)).out
+    expected = fused(name, gate, up, parameter(name, 2.0)).out
     for two in (2, np.float32(2.0), np.float64(2.0)):
-        assert same_bits(fused(variant, gate, up, parameter(variant, two)).out, expected)
-    none = fused(variant, gate, up, parameter(variant, None)).out
-    assert same_bits(none, fused(variant, gate, up, {}).out)
+        assert same_bits(fused(name, gate, up, parameter(name, two)).out, expected)
+
+
+@pytest.mark.parametrize("name", PARAMETRIC)
+def test_the_default_is_no_option(name):
+    gate, up, _ = operands(7, 67, dtype=torch.float32)
+    default = fused(name, gate, up, {}).out
+    for value in (ROWS[name].default, None):
+        assert same_bits(fused(name, gate, up, parameter(name, value)).out, default)
+    assert not same_bits(fused(name, gate, up, parameter(name, 0.6)).out, default)
 
 
 def test_many_rows_and_columns():

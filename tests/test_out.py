@@ -5,17 +5,23 @@ import re
 import pytest
 import torch
 from cases import (
+    ALONE,
     DEVICES,
     DTYPES,
+    KINDS,
     LAYOUTS,
     as_inputs,
     forward,
     operands,
+    own_layout,
     pack,
+    rows_and_layouts,
     same_bits,
     to_device,
-    variants_on,
 )
+from cases import ROWS as EVERY_ROW
+from derivative_cases import of
+from option_cases import biases, fused
 
 import fused_acts
 
@@ -36,82 +42,88 @@ def out_views(dtype):
     yield buffer, buffer[::2]
 
 
-def call(variant, inputs, layout, out):
-    options = {} if layout == "separate" else {"layout": layout}
-    return fused_acts.gated(*inputs, variant=variant, out=out, **options)
-
-
 def storage_of(tensor):
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nothing_around_it_changes(dtype, layout, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
+def test_nothing_around_it_changes(name, layout, dtype, device):
+    """With options and without."""
     gate, up, _ = operands(ROWS, COLS, dtype=dtype)
     inputs = [to_device(tensor, device) for tensor in as_inputs(gate, up, layout)]
-    for variant in variants_on(device):
-        result = forward(variant, gate, up, device=device)
+    function, _ = of(name, layout=layout)
+    for options in ({}, biases(name, COLS, dtype)):
+        expected = fused(name, gate, up, options, layout=layout, device=device).out
+        moved = {option: to_device(row, device) for option, row in options.items()}
         for buffer, view in out_views(dtype):
             out = to_device(view, device)
-            assert call(variant, inputs, layout, out) is out
-            view.copy_(result)
+            assert call(function, inputs, out, moved) is out
+            view.copy_(expected)
             written = storage_of(out).cpu().view_as(buffer)
             assert same_bits(written, buffer)
 
 
+def call(function, inputs, out, options=None):
+    return function(*inputs, **{"out": out}, **(options or {}))
+
+
+def test_every_row_has_it():
+    gate, up, _ = operands(ROWS, COLS, dtype=torch.float32)
+    for name in EVERY_ROW:
+        out = torch.full_like(gate, SENTINEL)
+        inputs = as_inputs(gate, up, own_layout(name))
+        assert getattr(fused_acts, name)(*inputs, out=out) is out
+        assert same_bits(out, forward(name, gate, up))
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("which", [0, 1])
-def test_in_place_of_an_operand(which, dtype, device):
+@pytest.mark.parametrize("name", KINDS)
+def test_in_place_of_an_operand(name, dtype, device):
     gate, up, _ = operands(ROWS, COLS, dtype=dtype)
-    for variant in variants_on(device):
-        expected = forward(variant, gate, up, device=device)
-        inputs = [to_device(gate, device), to_device(up, device)]
-        fused_acts.gated(*inputs, variant=variant, out=inputs[which])
-        assert same_bits(inputs[which].cpu(), expected)
-        assert same_bits(inputs[1 - which].cpu(), (up, gate)[which])
+    given = as_inputs(gate, up, own_layout(name))
+    for options in ({}, biases(name, COLS, dtype)):
+        moved = {option: to_device(row, device) for option, row in options.items()}
+        expected = fused(name, gate, up, options, device=device).out
+        for which in range(len(given)):
+            inputs = [to_device(tensor, device) for tensor in given]
+            call(of(name)[0], inputs, inputs[which], moved)
+            for i, tensor in enumerate(inputs):
+                assert same_bits(tensor.cpu(), expected if i == which else given[i])
 
 
-def overlapping(kind):
-    """inputs, layout and an out that shares some of their elements, but is not one of them"""
+def overlapping():
+    """{what: (name, layout, inputs, an out that shares some of their elements, or its own)}"""
     buffer = torch.randn(ROWS * COLS * 2 + 64)
     view = buffer[: ROWS * COLS].view(ROWS, COLS)
     shifted = buffer[1 : ROWS * COLS + 1].view(ROWS, COLS)
     other = torch.randn(ROWS, COLS)
     x = buffer[: ROWS * COLS * 2].view(ROWS, 2 * COLS)
+    itself = buffer[:COLS].expand(ROWS, COLS)
     return {
-        "gate, shifted": ((view, other), "separate", shifted),
-        "up, shifted": ((other, view), "separate", shifted),
-        "gate, another row stride": ((view, other), "separate", x[:, :COLS]),
-        "packed, across": ((x,), "gate_up", x[:, 1 : COLS + 1]),
-        "packed, flat": ((x,), "gate_up", view),
-        "packed, interleaved": ((x,), "interleaved", x[:, :COLS]),
-        "itself": ((other, other), "separate", buffer[:COLS].expand(ROWS, COLS)),
-        "itself, windows": ((other, other), "separate", buffer.as_strided((ROWS, COLS), (1, 1))),
-    }[kind]
+        "gate, shifted": ("swiglu", "separate", (view, other), shifted),
+        "up, shifted": ("swiglu", "separate", (other, view), shifted),
+        "gate, another row stride": ("swiglu", "separate", (view, other), x[:, :COLS]),
+        "packed, across": ("swiglu", "gate_up", (x,), x[:, 1 : COLS + 1]),
+        "packed, flat": ("swiglu", "gate_up", (x,), view),
+        "packed, interleaved": ("swiglu", "interleaved", (x,), x[:, :COLS]),
+        "itself": ("swiglu", "separate", (other, other), itself),
+        "windows": ("swiglu", "separate", (other, other), buffer.as_strided((ROWS, COLS), (1, 1))),
+        "x, shifted": ("swish", ALONE, (view,), shifted),
+        "itself, alone": ("swish", ALONE, (other,), itself),
+    }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "gate, shifted",
-        "up, shifted",
-        "gate, another row stride",
-        "packed, across",
-        "packed, flat",
-        "packed, interleaved",
-        "itself",
-        "itself, windows",
-    ],
-)
-def test_partial_overlap_is_refused(kind):
-    inputs, layout, out = overlapping(kind)
+@pytest.mark.parametrize("what", overlapping())
+def test_partial_overlap_is_refused(what):
+    name, layout, inputs, out = overlapping()[what]
     before = storage_of(out).clone()
-    with pytest.raises(ValueError, match="out"):
-        call("swiglu", inputs, layout, out)
-    assert same_bits(storage_of(out), before)
+    for options in ({}, biases(name, COLS, torch.float32)):
+        with pytest.raises(ValueError, match="out"):
+            call(of(name, layout=layout)[0], inputs, out, options)
+        assert same_bits(storage_of(out), before)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -143,34 +155,51 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "name, layout", [("swiglu", layout) for layout in LAYOUTS] + [("swish", ALONE)]
+)
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_out(what, layout):
+def test_wrong_out(what, name, layout):
     out, error, values = WRONG[what]
     gate, up, _ = operands(ROWS, COLS, dtype=torch.float32)
-    with pytest.raises(error, match="^out: ") as raised:
-        call("swiglu", as_inputs(gate, up, layout), layout, out)
-    assert all(re.search(value, str(raised.value)) for value in values), raised.value
-    assert (RIGHT == SENTINEL).all()
+    inputs = as_inputs(gate, up, layout)
+    for options in ({}, {"beta": 0.6}, biases(name, COLS, torch.float32)):
+        with pytest.raises(error, match="^out: ") as raised:
+            call(of(name, layout=layout)[0], inputs, out, options)
+        assert all(re.search(value, str(raised.value)) for value in values), raised.value
+        assert (RIGHT == SENTINEL).all()
 
 
 def test_is_not_recorded_by_autograd():
+    """Whichever argument requires grad."""
     gate, up, _ = operands(ROWS, COLS, dtype=torch.float32)
     out = torch.full_like(gate, SENTINEL)
-    for inputs in ((gate.requires_grad_(), up), (pack(gate, up, "gate_up"),)):
-        with pytest.raises(RuntimeError, match="out"):
-            fused_acts.gated(*inputs, out=out)
+    leaf, row = gate.clone().requires_grad_(), torch.ones(COLS, requires_grad=True)
+    for function, inputs, options in (
+        (fused_acts.swiglu, (leaf, up), {}),
+        (fused_acts.swiglu, (pack(leaf, up, "gate_up"),), {}),
+        (fused_acts.swiglu, (gate, up), {"gate_bias": row}),
+        (fused_acts.swiglu, (gate, up), {"beta": row[0]}),
+        (fused_acts.swish, (leaf,), {}),
+        (fused_acts.swish, (gate, row), {}),
+        (fused_acts.swish, (gate,), {"beta": row}),
+    ):
+        with pytest.raises(RuntimeError, match="^out: "):
+            function(*inputs, out=out, **options)
         assert (out == SENTINEL).all()
-    with torch.no_grad():
-        fused_acts.gated(gate, up, out=out)
-    assert same_bits(out, forward("swiglu", gate.detach(), up)) and not out.requires_grad
+        with torch.no_grad():
+            expected = function(*inputs, **options)
+            function(*inputs, out=out, **options)
+        assert same_bits(out, expected) and not out.requires_grad
+        out.fill_(SENTINEL)
 
 
-def test_a_recorded_tensor_notices_that_it_was_written():
+@pytest.mark.parametrize("name", ["swiglu", "swish"])
+def test_a_recorded_tensor_notices_that_it_was_written(name):
     gate, up, _ = operands(ROWS, COLS, dtype=torch.float64)
     out = torch.ones_like(gate)
     weight = torch.ones_like(gate, requires_grad=True)
     product = weight * out  # saves out
-    fused_acts.gated(gate, up, out=out)
+    call(of(name)[0], as_inputs(gate, up, own_layout(name)), out)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.sum().backward()

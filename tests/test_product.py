@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from cases import DEVICES, DTYPES, LAYOUTS, PACKED, VARIANTS, as_inputs, operands, to_device, unpack
+from cases import (
+    DEVICES,
+    DTYPES,
+    LAYOUTS,
+    PACKED,
+    VARIANTS,
+    as_inputs,
+    operands,
+    rows_and_layouts,
+    to_device,
+    unpack,
+)
 from option_cases import LIMITED, PARAMETRIC, Called, check_call, check_sums, oracle
 
 import fused_acts
@@ -44,10 +55,9 @@ def check(variant, gate, up, grad_out, layout, device, options=None, place=lambd
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_product_and_gradients(variant, dtype, layout, device):
+@pytest.mark.parametrize("variant, layout", rows_and_layouts(VARIANTS))
+def test_product_and_gradients(variant, layout, dtype, device):
     """At widths that vectors fill, that leave columns behind them, and that end in the middle."""
     for rows, cols in ((3, 64), (1, 1037), (5, 7)):
         check(variant, *operands(rows, cols, dtype=dtype), layout, device)

@@ -6,41 +6,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
+    ALONE,
     DEVICES,
     DTYPES,
+    FUNCTIONS,
     LAYOUTS,
+    PACKED,
+    ROWS,
     VARIANTS,
     as_inputs,
-    gated,
     operands,
+    own_layout,
     random,
+    rows_and_layouts,
     same_bits,
     to_device,
     unpack,
 )
-from option_cases import (
-    LIMITED,
-    Operators,
-    numbers_for,
-    of,
-    second,
-    tangent,
-    wide,
-)
-from tolerances import GRADIENT_FLOOR, check
+from derivative_cases import Operators, of, second, tangent, wide
+from option_cases import LIMITED, numbers_for
+from tolerances import SECOND_FLOOR, SECOND_ULPS, check, close
 
 import fused_acts
 
 F64 = torch.float64
-# A second derivative is a sum of two products, rounded once; each has in it the error of 1 - s and
-# the like, which counts at the size of the sum's terms (tolerances.py says more for the first one).
-ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 48.0, F64: 4500.0}
-FLOOR = {
-    torch.bfloat16: GRADIENT_FLOOR,
-    torch.float16: GRADIENT_FLOOR,
-    torch.float32: 1.0,
-    F64: 1.0,
-}
 
 
 def check_second(actual, exact, gate, up, grad_out, directions):
@@ -49,66 +38,70 @@ def check_second(actual, exact, gate, up, grad_out, directions):
     # f and f' grow with gate at most, except relu^2
     f = (gate + 1.0).clamp(max=20.0)
     g = up + 1.0
+    if len(actual) == 2:  # an activation: up is a 1 that stands still
+        g, along_up = torch.ones_like(g), torch.zeros_like(g)
     scales = (
         along_gate * g * f + along_up * f,
-        grad_out * (along_gate * g + along_up) * 2.0,
+        grad_out * (along_gate * g + along_up) * 2.0 * (1.0 if len(actual) == 3 else f),
         grad_out * along_gate * 2.0 * f,
     )
     dtype = actual[0].dtype
-    for one, other, scale in zip(actual, exact, scales, strict=True):
-        check(one, other, ULPS[dtype], scale * FLOOR[dtype])
+    for one, other, scale in zip(actual, exact, scales[: len(actual)], strict=True):
+        check(one, other, SECOND_ULPS[dtype], scale * SECOND_FLOOR[dtype])
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_against_the_oracle(variant, dtype, layout, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_against_the_oracle(name, layout, dtype, device):
     gate, up, grad_out = operands(3, 5, 36, dtype=dtype)
     directions = [random(3, 5, 36, dtype=dtype, seed=seed) for seed in (4, 5)]
-    exact = second(of(variant)[1], wide((gate, up)), grad_out.double(), wide(directions))
-    along = tangent(of(variant)[1], wide((gate, up)), wide(directions))
+    inputs, moves = (as_inputs(*pair, own_layout(name)) for pair in ((gate, up), directions))
+    oracle = of(name)[1]
+    exact = second(oracle, wide(inputs), grad_out.double(), wide(moves))
+    along = tangent(oracle, wide(inputs), wide(moves))
 
     inputs, moves = (
         [to_device(tensor, device) for tensor in as_inputs(*pair, layout)]
         for pair in ((gate, up), directions)
     )
-    results = second(
-        lambda *inputs: gated(variant, inputs, layout), inputs, to_device(grad_out, device), moves
-    )
+    function = of(name, layout=layout)[0]
+    results = second(function, inputs, to_device(grad_out, device), moves)
     results = [tensor.cpu() for tensor in results]
-    out = tangent(lambda *inputs: gated(variant, inputs, layout), inputs, moves).cpu()
-    if layout != "separate":
+    out = tangent(function, inputs, moves).cpu()
+    if layout in PACKED:
         results[1:] = unpack(results[1], layout)
     check_second(results, exact, gate, up, grad_out, directions)
     assert same_bits(out, results[0])
-    torch.testing.assert_close(along, exact[0], rtol=1e-10, atol=1e-12)
+    close(along, exact[0])
 
 
-def extreme(dtype, variant):
+def extreme(dtype, name):
     values = [0.0, 1e-30, 20.0, 88.0, 90.0, 104.0, 1e4, 6e4, 1e13, 1e19, 3e19, 1e30, 3e38]
     # relu^2 itself must be a number
-    most = torch.finfo(dtype).max ** (0.5 if variant == "squared_reglu" else 1.0)
+    most = torch.finfo(dtype).max ** (0.5 if FUNCTIONS[name][0] == "squared_relu" else 1.0)
     values = torch.tensor([value for value in values if value <= most], dtype=F64)
     return torch.cat((values, -values)).to(dtype)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_far_out(variant, dtype, device):
+@pytest.mark.parametrize("name", ROWS)
+def test_far_out(name, dtype, device):
     """No NaN from overflow: every result that is a number in float64 is one."""
-    gate = extreme(dtype, variant)
+    gate = extreme(dtype, name)
     zero, one = torch.zeros_like(gate), torch.ones_like(gate)
+    function, oracle = of(name)
     for up_value in (1.0, -0.37):
         up = torch.full_like(gate, up_value)
         for directions in ((one, zero), (zero, one), (one, -one)):
-            exact = second(of(variant)[1], wide((gate, up)), one.double(), wide(directions))
+            inputs, moves = (as_inputs(*t, own_layout(name)) for t in ((gate, up), directions))
+            exact = second(oracle, wide(inputs), one.double(), wide(moves))
             results = second(
-                of(variant)[0],
-                *[[to_device(t, device) for t in pair] for pair in [(gate, up)]],
+                function,
+                [to_device(t, device) for t in inputs],
                 to_device(one, device),
-                [to_device(t, device) for t in directions],
+                [to_device(t, device) for t in moves],
             )
             results = [tensor.cpu() for tensor in results]
             assert not any(tensor.isnan().any() for tensor in results)
@@ -165,6 +158,7 @@ def test_numbers_and_biases_in_every_dtype(variant, dtype, device):
             assert ((grad.double() - expected).abs() <= allowed).all()
 
 
+# As torch differentiates them: written out, not from the tables, whose f has where() for some.
 KINKED = {
     "reglu": lambda gate, up: F.relu(gate) * up,
     "leaky_reglu": lambda gate, up: F.leaky_relu(gate) * up,
@@ -172,36 +166,38 @@ KINKED = {
     "elu_glu": lambda gate, up: F.elu(gate) * up,
     "squared_reglu": lambda gate, up: F.relu(gate).square() * up,
     "glu_relu": lambda gate, up: torch.sigmoid(gate) * F.relu(up),
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "prelu": lambda x: F.leaky_relu(x, 0.25),
+    "elu": F.elu,
+    "squared_relu": lambda x: F.relu(x).square(),
 }
 
 
-def at_kinks():
-    """0 of either sign, and what is left and right of it, as gate and up."""
+def at_kinks(name):
+    """Operands that are 0 of either sign, and what is left and right of it; and directions."""
     some = torch.tensor([0.0, -0.0, 1.0, -1.0], dtype=F64)
-    return [t.flatten().contiguous() for t in torch.meshgrid(some, some, indexing="ij")]
-
-
-@pytest.mark.parametrize("variant", KINKED)
-def test_first_derivative_at_kinks_as_torch(variant):
-    inputs = at_kinks()
+    inputs = [t.flatten().contiguous() for t in torch.meshgrid(some, some, indexing="ij")]
     one = torch.ones_like(inputs[0])
     for directions in ((one, one), (one, 0 * one), (0 * one, one)):
-        results = [tangent(f, inputs, directions) for f in (of(variant)[0], KINKED[variant])]
-        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
-    leaves = [tensor.requires_grad_() for tensor in inputs]
-    results = [
-        torch.autograd.grad(f(*leaves).sum(), leaves) for f in (of(variant)[0], KINKED[variant])
-    ]
-    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+        layout = own_layout(name)
+        yield as_inputs(*inputs, layout), as_inputs(*directions, layout), one
 
 
-@pytest.mark.parametrize("variant", KINKED)
-def test_second_derivative_at_kinks_as_torch(variant):
-    inputs = at_kinks()
-    one = torch.ones_like(inputs[0])
-    for directions in ((one, one), (one, 0 * one), (0 * one, one)):
-        results = [second(f, inputs, one, directions) for f in (of(variant)[0], KINKED[variant])]
-        torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("name", KINKED)
+def test_first_derivative_at_kinks_as_torch(name):
+    both = of(name)[0], KINKED[name]
+    for inputs, directions, one in at_kinks(name):
+        close(*(tangent(function, inputs, directions) for function in both))
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        close(*(torch.autograd.grad(f(*leaves), leaves, one) for f in both))
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_second_derivative_at_kinks_as_torch(name):
+    both = of(name)[0], KINKED[name]
+    for inputs, directions, one in at_kinks(name):
+        close(*(second(function, inputs, one, directions) for function in both))
 
 
 @pytest.mark.parametrize("variant", LIMITED)
@@ -218,10 +214,8 @@ def test_at_limits(variant):
         up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
         return fused_acts.reference.gated(gate, up, variant=variant, limit=None)
 
-    results = [
-        second(f, (gate, up), one, (one, -one)) for f in (of(variant, limit=limit)[0], clamped)
-    ]
-    torch.testing.assert_close(*results, rtol=1e-12, atol=1e-12)
+    both = of(variant, limit=limit)[0], clamped
+    close(*(second(f, (gate, up), one, (one, -one)) for f in both))
 
 
 @pytest.mark.parametrize("options", [{}, {"limit": 1.3}, {"gate_bias": torch.ones(6).double()}])
@@ -238,7 +232,7 @@ def test_it_is_one_kernel(options):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", (*LAYOUTS, ALONE))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strides_and_threads(dtype, layout, device, threads):
     """Equal to the last bit for operands, grad_out and directions of any strides."""
@@ -256,9 +250,8 @@ def test_strides_and_threads(dtype, layout, device, threads):
         threads(number)
         leaves = [place(tensor).requires_grad_() for tensor in inputs]
         seed = place(grad_out).requires_grad_()
-        for options in ({}, {"limit": 2.0}):
-            others = options if layout == "separate" else {**options, "layout": layout}
-            out = fused_acts.swiglu(*leaves, **others)
+        for options in ({}, {"beta": 2.0}):
+            out = of("swish" if layout == ALONE else "swiglu", layout=layout, **options)[0](*leaves)
             grads = torch.autograd.grad(out, leaves, seed, create_graph=True)
             results.append(torch.autograd.grad(grads, [seed, *leaves], [place(m) for m in moves]))
     for one, other in ((results[0], results[2]), (results[1], results[3])):

@@ -6,11 +6,13 @@ import math
 import pytest
 import torch
 from cases import (
+    ACTIVATIONS,
     DEVICES,
     DTYPES,
     DTYPES_16,
-    VARIANTS,
+    ROWS,
     Result,
+    default_parameter,
     exact,
     exact_forward,
     forward,
@@ -19,6 +21,7 @@ from cases import (
     nan_at_every_place,
     same_bits,
 )
+from option_cases import biases, fused, real
 from tolerances import check_result
 
 NAN, INF = math.nan, math.inf
@@ -46,92 +49,171 @@ def agrees(actual, expected):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_as_torch_or_the_limit(variant, dtype, device):
+@pytest.mark.parametrize("name", ROWS)
+def test_as_torch_or_the_limit(name, dtype, device):
     gate, up = pairs(SPECIAL, SPECIAL, dtype)
     grad_out = torch.full_like(gate, -1.5)
-    result = forward_backward(variant, gate, up, grad_out, device=device)
+    result = forward_backward(name, gate, up, grad_out, device=device)
     accepted = [
-        exact(variant, some_gate, some_up, grad_out)
+        exact(name, some_gate, some_up, grad_out)
         for some_gate, some_up in itertools.product(limits(gate), limits(up))
     ]
-    for name in Result._fields:
-        actual = getattr(result, name)
-        fits = torch.stack([agrees(actual, getattr(one, name)) for one in accepted]).any(0)
+    for part in Result._fields[: len(result.tensors())]:
+        actual = getattr(result, part)
+        fits = torch.stack([agrees(actual, getattr(one, part)) for one in accepted]).any(0)
         wrong = [
-            (g.item(), u.item(), a.item(), [getattr(one, name)[i].item() for one in accepted])
+            (g.item(), u.item(), a.item(), [getattr(one, part)[i].item() for one in accepted])
             for i, (g, u, a, fit) in enumerate(zip(gate, up, actual, fits, strict=True))
             if not fit
         ]
-        assert not wrong, f"{name}: (gate, up, got, accepted) {wrong}"
+        assert not wrong, f"{part}: (gate, up, got, accepted) {wrong}"
+
+
+def torch_with_gradient(name, x, grad_out):
+    """An activation as torch has it."""
+    leaf = x.clone().requires_grad_()
+    row = ROWS[name]
+    out = (row.eager or row.f)(leaf, *default_parameter(name, x.dtype).values())
+    return out.detach(), torch.autograd.grad(out, leaf, grad_out)[0]
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_nan_is_never_swallowed(variant, dtype, device):
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_no_nan_where_torch_has_none(name, dtype, device):
+    x = torch.tensor(SPECIAL, dtype=dtype)
+    grad_out = torch.full_like(x, -1.5)
+    result = forward_backward(name, x, x, grad_out, device=device)
+    for actual, theirs in zip(
+        result.tensors(), torch_with_gradient(name, x, grad_out), strict=True
+    ):
+        assert not (actual.isnan() & ~theirs.isnan() & ~x.isnan()).any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROWS)
+def test_nan_is_never_swallowed(name, dtype, device):
     """NaNs of both signs and any payload, at every place of a vector."""
     with_nan, without = nan_at_every_place(dtype)
     places = with_nan.isnan()
-    for gate, up in ((with_nan, without), (without, with_nan)):
-        out = forward(variant, gate, up, device=device)
+    both = ((with_nan, without), (without, with_nan))
+    for gate, up in both[: 1 if name in ACTIVATIONS else 2]:
+        out = forward(name, gate, up, device=device)
         assert torch.equal(out.isnan(), places)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_gradients_of_nan(variant, dtype):
-    gate, up = pairs(SPECIAL, SPECIAL, dtype)
-    grad_out = torch.full_like(gate, NAN)
-    result = forward_backward(variant, gate, up, grad_out)
-    expected = exact(variant, gate, up, grad_out)
-    for name in ("grad_gate", "grad_up"):
-        torch_is_nan = getattr(expected, name).isnan()
-        assert getattr(result, name).isnan()[torch_is_nan].all(), name
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_sign_of_zero(variant, dtype):
-    """That of the factors, also where a tail is too small for the dtype."""
-    gate, up = pairs((0.0, -0.0, 0.7, -0.7, -300.0, -3e4), (0.0, -0.0, 1.0, -1.0), dtype)
-    expected = exact_forward(variant, gate, up)
-    assert torch.equal(forward(variant, gate, up).signbit(), expected.signbit())
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_subnormal_operands(variant, dtype, device):
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_nan_is_never_swallowed_by_a_gradient(name, dtype, device):
+    """In x and in grad_out."""
+    with_nan, without = nan_at_every_place(dtype)
+    places = with_nan.isnan()
+    one = torch.ones_like(without)
+    for x, grad_out in ((with_nan, one), (one, with_nan)):
+        grad = forward_backward(name, x, x, grad_out, device=device).grad_gate
+        torch_is_nan = torch_with_gradient(name, x, grad_out)[1].isnan()
+        assert grad.isnan()[torch_is_nan].all() and not grad[~places].isnan().any()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROWS)
+def test_a_nan_in_a_bias_is_not_swallowed(name, dtype, device):
+    gate = torch.tensor([[-0.7, 0.7, -0.7]], dtype=dtype).expand(4, 3).contiguous()
+    for option in biases(name, 3, dtype):
+        bias = torch.tensor([0.0, NAN, 0.0], dtype=dtype)
+        out = fused(name, gate, gate, {option: bias}, device=device).out
+        assert out.isnan()[0].tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_nan(name, dtype):
+    gate, up = pairs(SPECIAL, SPECIAL, dtype)
+    grad_out = torch.full_like(gate, NAN)
+    result = forward_backward(name, gate, up, grad_out)
+    expected = exact(name, gate, up, grad_out)
+    for part in Result._fields[1 : len(result.tensors())]:
+        torch_is_nan = getattr(expected, part).isnan()
+        assert getattr(result, part).isnan()[torch_is_nan].all(), part
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROWS)
+def test_sign_of_zero(name, dtype):
+    """That of the factors, also where a tail is too small for the dtype."""
+    gate, up = pairs((0.0, -0.0, 0.7, -0.7, -300.0, -3e4), (0.0, -0.0, 1.0, -1.0), dtype)
+    expected = exact_forward(name, gate, up)
+    assert torch.equal(forward(name, gate, up).signbit(), expected.signbit())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ROWS)
+def test_subnormal_operands(name, dtype, device):
     """They are read as they are: brought back to size by the other operand, they count in full."""
     info = torch.finfo(dtype)
     fractions = torch.tensor([0.99, 0.5, 0.01, -0.01, -0.5, -0.99], dtype=torch.float64)
     small = (fractions * info.smallest_normal).to(dtype)
     assert (small != 0).all()
     large = torch.full_like(small, 1.0 / info.eps**2 if dtype != torch.float16 else 3e4)
-    for operands in ((small, large), (large, small)):
-        gate, up = (tensor[in_range(variant, operands[0])] for tensor in operands)
+    both = ((small, large), (large, small))
+    for operands in both[: 1 if name in ACTIVATIONS else 2]:
+        gate, up = (tensor[in_range(name, operands[0])] for tensor in operands)
         for grad_out in (torch.ones_like(gate), large[: len(gate)]):
-            result = forward_backward(variant, gate, up, grad_out, device=device)
-            check_result(variant, result, exact(variant, gate, up, grad_out))
+            result = forward_backward(name, gate, up, grad_out, device=device)
+            check_result(name, result, exact(name, gate, up, grad_out))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *DTYPES_16])  # in float64 the oracle overflows
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_largest_numbers(variant, dtype):
+@pytest.mark.parametrize("name", ROWS)
+def test_the_largest_numbers(name, dtype):
     """No infinity or NaN from an intermediate step where the result itself is finite."""
     largest = torch.finfo(dtype).max
     gate, up = pairs((largest, -largest, largest / 2, -largest / 2), (1.0, -0.5, 0.25), dtype)
-    gate, up = (tensor[in_range(variant, gate)] for tensor in (gate, up))
+    gate, up = (tensor[in_range(name, gate)] for tensor in (gate, up))
     grad_out = torch.full_like(gate, 0.5)
-    result = forward_backward(variant, gate, up, grad_out)
-    check_result(variant, result, exact(variant, gate, up, grad_out))
+    result = forward_backward(name, gate, up, grad_out)
+    check_result(name, result, exact(name, gate, up, grad_out))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_flushing_mode_of_the_process_stays(variant):
-    """The kernels may flush; they must not leave the processor in that mode."""
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("beta", [0.0, -1.0, 1e-38, 1e-30, 1.0])
+def test_swish_of_large_numbers_with_a_small_or_negative_beta(beta, dtype, device):
+    """The sigmoid is not 0 there."""
+    x = torch.tensor([-3e38, -1e38, -2e30, 2e30, 1e38, 3e38], dtype=dtype)
+    expected = x.double() * torch.sigmoid(torch.tensor(beta).double() * x.double())
+    out = fused("swish", x, x, {"beta": torch.tensor(beta)}, device=device).out
+    torch.testing.assert_close(out.double(), expected, rtol=2**-7, atol=1e-37)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("beta", [1e38, 2.0, -2.0])
+def test_softplus_where_the_exponent_overflows(beta, dtype, device):
+    largest = torch.finfo(dtype).max
+    x = torch.tensor([largest, -largest, largest / 2], dtype=dtype)
+    expected = x.clamp(min=0) if beta > 0 else x.clamp(max=0)
+    given = {"beta": torch.tensor(beta, dtype=real(dtype))}
+    assert torch.equal(fused("softplus", x, x, given, device=device).out, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softplus_with_beta_0_is_infinite(dtype, device):
+    """As torch's; a reciprocal of 0 must not become NaN."""
+    x = torch.tensor([1.0, -1.0, 0.0] * 7, dtype=dtype)
+    out = fused("softplus", x, x, {"beta": torch.zeros(1, dtype=real(dtype))}, device=device).out
+    assert torch.equal(out, torch.full_like(x, INF))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_flushing_mode_of_the_process_stays(name):
+    """The kernels may flush, forward and backward; the processor does not stay in that mode."""
     tiny = torch.full((1000,), 1e-40)
     before = tiny * 1.0
-    forward(variant, torch.full((1000,), -95.0), tiny)
+    forward_backward(name, torch.full((1000,), -95.0), tiny, tiny)
     assert same_bits(tiny * 1.0, before) and (before != 0).all()

@@ -2,7 +2,20 @@
 
 import pytest
 import torch
-from cases import LAYOUTS, PACKED, VARIANTS, as_inputs, exact_forward, gated, operands, unpack
+from cases import (
+    ACTIVATIONS,
+    ALONE,
+    KINDS,
+    PACKED,
+    VARIANTS,
+    as_inputs,
+    exact_forward,
+    gated,
+    operands,
+    rows_and_layouts,
+    unpack,
+)
+from tolerances import close
 from torch.autograd import forward_ad
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
@@ -11,37 +24,31 @@ import fused_acts
 F64 = torch.float64
 
 
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-
-
-def oracle(variant, layout):
+def oracle(name, layout):
     """The same function of the same inputs, in plain torch."""
 
     def function(*inputs):
-        gate, up = inputs if layout == "separate" else unpack(*inputs, layout)
-        return exact_forward(variant, gate, up)
+        gate, up = unpack(*inputs, layout) if layout in PACKED else (*inputs, inputs[0])[:2]
+        return exact_forward(name, gate, up)
 
     return function
 
 
-def fused(variant, layout):
-    return lambda *inputs: gated(variant, inputs, layout)
+def fused(name, layout):
+    return lambda *inputs: gated(name, inputs, layout)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_gradgradcheck(variant, layout):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_gradgradcheck(name, layout):
     gate, up, _ = operands(2, 3, dtype=F64)
     inputs = [tensor.requires_grad_() for tensor in as_inputs(gate, up, layout)]
     assert torch.autograd.gradgradcheck(
-        fused(variant, layout), inputs, check_fwd_over_rev=True, check_rev_over_rev=True
+        fused(name, layout), inputs, check_fwd_over_rev=True, check_rev_over_rev=True
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_third_derivative(variant, layout):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_third_derivative(name, layout):
     inputs = as_inputs(*operands(2, 3, dtype=F64)[:2], layout)
 
     def third(function):
@@ -51,7 +58,7 @@ def test_third_derivative(variant, layout):
             value = torch.autograd.grad(value.sin().sum(), leaves, create_graph=True)[0]
         return value
 
-    close(third(fused(variant, layout)), third(oracle(variant, layout)))
+    close(third(fused(name, layout)), third(oracle(name, layout)))
 
 
 @pytest.mark.parametrize("wanted", [0, 1])
@@ -69,17 +76,16 @@ def test_second_derivative_by_one_operand(variant, wanted):
     close(second(fused(variant, "separate")), second(oracle(variant, "separate")))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_dual_numbers(variant, layout):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_dual_numbers(name, layout):
     inputs = as_inputs(*operands(4, 6, dtype=F64)[:2], layout)
     tangents = [tensor.cos() for tensor in inputs]
-    _, expected = jvp(oracle(variant, layout), inputs, tuple(tangents))
+    _, expected = jvp(oracle(name, layout), inputs, tuple(tangents))
     for grad_mode in (torch.enable_grad(), torch.no_grad()):
         with grad_mode, forward_ad.dual_level():
             duals = [forward_ad.make_dual(*pair) for pair in zip(inputs, tangents, strict=True)]
-            out = forward_ad.unpack_dual(gated(variant, duals, layout))
-            close(out.primal, gated(variant, inputs, layout))
+            out = forward_ad.unpack_dual(gated(name, duals, layout))
+            close(out.primal, gated(name, inputs, layout))
             close(out.tangent, expected)
 
 
@@ -129,11 +135,10 @@ def test_tangent_of_one_operand(variant, which):
         "vmap of vmap",
     ],
 )
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_func(variant, layout, transform):
+@pytest.mark.parametrize("name, layout", rows_and_layouts())
+def test_func(name, layout, transform):
     inputs = as_inputs(*operands(2, 2, 4, dtype=F64)[:2], layout)
-    close(transform(fused(variant, layout))(*inputs), transform(oracle(variant, layout))(*inputs))
+    close(*(transform(function(name, layout))(*inputs) for function in (fused, oracle)))
 
 
 @pytest.mark.parametrize("in_dims", [(0, 0), (1, 1), (2, 0), (0, None), (None, 1), (-1, 2)])
@@ -153,11 +158,11 @@ def test_vmap_over_any_dimension(variant, in_dims):
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
-@pytest.mark.parametrize("layout", PACKED)
-def test_vmap_of_packed_over_any_dimension(layout, dim):
+def test_vmap_of_one_tensor_over_any_dimension(dim):
     x, _, _ = operands(4, 6, 8, dtype=F64)
-    for variant in VARIANTS:
-        close(*(vmap(f(variant, layout), (dim,))(x) for f in (fused, oracle)))
+    packed = [(name, layout) for name in KINDS if name in VARIANTS for layout in PACKED]
+    for name, layout in (*packed, *((name, ALONE) for name in ACTIVATIONS)):
+        close(*(vmap(f(name, layout), (dim,))(x) for f in (fused, oracle)))
 
 
 def test_per_sample_gradients_of_a_module():

@@ -2,21 +2,15 @@
 
 import pytest
 import torch
-from cases import LAYOUTS, as_inputs, operands
-from option_cases import Operators
+from cases import ACTIVATIONS, LAYOUTS, as_inputs, operands, own_layout
+from derivative_cases import F64, Operators, of
+from tolerances import close
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import fused_acts
 
-F64 = torch.float64
-
-
-def close(actual, expected):
-    torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-12)
-
-
-# A variant with each kind of option: names of those that are tensors, and the others.
+# A row with each kind of option: names of those that are tensors, and the others.
 WITH_ROWS = [
     ("gtu", ("gate_bias", "up_bias"), {}),
     ("swiglu", ("beta",), {}),
@@ -24,26 +18,18 @@ WITH_ROWS = [
     ("elu_glu", ("alpha", "up_bias"), {}),
     ("geglu", ("gate_bias",), {"limit": 0.7}),
     ("swiglu_oai", (), {"alpha": 1.1, "limit": 1.3}),
+    ("gelu", ("bias",), {}),
+    ("swish", ("beta",), {}),
+    ("prelu", ("slope", "bias"), {}),
+    ("softplus", ("beta", "bias"), {}),
 ]
-
-
-def functions_with_rows(variant, names, others, layout):
-    """The library's and the oracle's, of the operands and then the rows."""
-    if layout != "separate":
-        others = {**others, "layout": layout}
-
-    def bound(function):
-        def call(*tensors):
-            inputs, rows = (
-                tensors[: len(tensors) - len(names)],
-                tensors[len(tensors) - len(names) :],
-            )
-            options = dict(zip(names, rows, strict=True))
-            return function(*inputs, variant=variant, **options, **others)
-
-        return call
-
-    return bound(fused_acts.gated), bound(fused_acts.reference.gated)
+EVERY_CASE = list(range(len(WITH_ROWS)))
+CASES = [
+    (case, own_layout(WITH_ROWS[case][0], layout))
+    for case in EVERY_CASE
+    for layout in ("separate", "interleaved")
+    if layout == "separate" or WITH_ROWS[case][0] not in ACTIVATIONS
+]
 
 
 def rows_for(names, *shape):
@@ -66,42 +52,59 @@ def rows_for(names, *shape):
     ],
     ids=["grad", "vjp", "jvp", "jacrev", "jacfwd", "hessian", "jacrev of jacfwd"],
 )
-@pytest.mark.parametrize("layout", ["separate", "interleaved"])
-@pytest.mark.parametrize("case", range(len(WITH_ROWS)))
+@pytest.mark.parametrize("case, layout", CASES)
 def test_func_with_options(case, layout, transform):
     """By the operands and by all biases and parameters."""
-    variant, names, others = WITH_ROWS[case]
+    name, names, others = WITH_ROWS[case]
     inputs = as_inputs(*operands(2, 3, dtype=F64)[:2], layout)
     tensors = (*inputs, *rows_for(names, 3))
-    functions = functions_with_rows(variant, names, others, layout)
     every = tuple(range(len(tensors)))
-    close(*(transform(function, every)(*tensors) for function in functions))
+    for_names = of(name, names, layout, **others)
+    close(*(transform(function, every)(*tensors) for function in for_names))
 
 
-@pytest.mark.parametrize("layout", ["separate", "gate_up"])
-@pytest.mark.parametrize("case", range(len(WITH_ROWS)))
+def samples(tensors, dims):
+    """The arguments of each sample of a batch, as a loop would take them."""
+    size = next(len(t) for t, d in zip(tensors, dims, strict=True) if d == 0)
+    for i in range(size):
+        yield [t[i] if d == 0 else t for t, d in zip(tensors, dims, strict=True)]
+
+
+# vmap of a bias or of a parameter runs a composition of torch's operations. What it must give is
+# what the kernels give sample by sample, which that composition has no part in.
+@pytest.mark.parametrize("case, layout", CASES)
 def test_vmap_with_options(case, layout):
     """With any of the operands, biases and parameters in the batch, and the others shared."""
-    variant, names, others = WITH_ROWS[case]
-    functions = functions_with_rows(variant, names, others, layout)
-    count = (2 if layout == "separate" else 1) + len(names)
-    for bits in range(1, 2**count):
-        batched = [bool(bits >> i & 1) for i in range(count)]
-        inputs = as_inputs(*operands(5, 2, 4, dtype=F64)[:2], layout)
+    name, names, others = WITH_ROWS[case]
+    function, _ = of(name, names, layout, **others)
+    inputs = as_inputs(*operands(5, 2, 4, dtype=F64)[:2], layout)
+    every = tuple(range(len(inputs) + len(names)))
+
+    def gradients(*tensors):
+        return grad(lambda *t: function(*t).sin().sum(), argnums=every)(*tensors)
+
+    for bits in range(1, 2 ** len(every)):
+        batched = [bool(bits >> i & 1) for i in every]
         tensors = [*inputs, *rows_for(names, 5, 4)]
         tensors = [t if b else t[0] for t, b in zip(tensors, batched, strict=True)]
         dims = tuple(0 if b else None for b in batched)
-        close(*(vmap(function, dims)(*tensors) for function in functions))
-        of_sum = (lambda *t, f=f: f(*t).sin().sum() for f in functions)
-        every = tuple(range(count))
-        close(*(vmap(grad(f, argnums=every), dims)(*tensors) for f in of_sum))
+        each = [function(*sample) for sample in samples(tensors, dims)]
+        close(vmap(function, dims)(*tensors), torch.stack(each))
+        each = [by_backward(function, sample) for sample in samples(tensors, dims)]
+        close(vmap(gradients, dims)(*tensors), tuple(map(torch.stack, zip(*each, strict=True))))
 
 
-@pytest.mark.parametrize("case", range(len(WITH_ROWS)))
+def by_backward(function, tensors):
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    return torch.autograd.grad(function(*leaves).sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("case", EVERY_CASE)
 def test_nested_transforms_with_options(case):
-    variant, names, others = WITH_ROWS[case]
-    functions = functions_with_rows(variant, names, others, "separate")
-    tensors = [*operands(3, 2, 4, dtype=F64)[:2], *rows_for(names, 3, 4)]
+    name, names, others = WITH_ROWS[case]
+    functions = of(name, names, **others)
+    inputs = as_inputs(*operands(3, 2, 4, dtype=F64)[:2], own_layout(name))
+    tensors = [*inputs, *rows_for(names, 3, 4)]
     every = tuple(range(len(tensors)))
     close(*(vmap(hessian(lambda *t, f=f: f(*t).sin().sum(), every))(*tensors) for f in functions))
     close(*(vmap(jacfwd(f, every))(*tensors) for f in functions))
@@ -130,10 +133,7 @@ def test_gradients_by_parameter_and_bias_are_per_sample(kind):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_vmap_is_one_call_of_the_kernel(layout, options):
     inputs = as_inputs(*operands(7, 3, 4, dtype=F64)[:2], layout)
-    others = options if layout == "separate" else {**options, "layout": layout}
-
-    def function(*inputs):
-        return fused_acts.swiglu(*inputs, **others)
+    function, _ = of("swiglu", layout=layout, **options)
 
     def ran(transform):
         with Operators() as operators:
@@ -147,6 +147,14 @@ def test_vmap_is_one_call_of_the_kernel(layout, options):
     assert ran(vmap(of_sum)) == ["glu_forward", "glu_backward"]
     directional = vmap(lambda *t: jvp(function, t, t))
     assert ran(directional) == ["glu_forward", "glu_second"]
+
+
+def test_vmap_of_an_activation_is_one_call_of_the_kernel():
+    x, _, _ = operands(5, 2, 4, dtype=F64)
+    with Operators() as ran:
+        vmap(fused_acts.swish)(x)
+        vmap(lambda t: jvp(fused_acts.gelu, (t,), (t,)))(x)
+    assert ran.names == ["glu_forward", "glu_forward", "glu_second"]
 
 
 def test_a_batch_of_biases_is_no_loop():

@@ -8,17 +8,24 @@ import math
 import pytest
 import torch
 from cases import (
+    ALONE,
     DEVICES,
     DTYPES,
+    KINDS,
     LAYOUTS,
+    VARIANTS,
     as_inputs,
     gated,
     operands,
+    own_layout,
     random,
+    rows_and_layouts,
     run,
     same_bits,
-    variants_on,
 )
+from cases import ROWS as EVERY_ROW
+from derivative_cases import of
+from option_cases import biases, call
 from torch.profiler import ProfilerActivity
 
 ROWS, COLS = 6, 68
@@ -85,66 +92,88 @@ def views_of(tensors, view):
         yield [*dense[:i], strided[i], *dense[i + 1 :]]
 
 
-def check_views(variant, layout, dtype, view, device="cpu"):
+def check_views(name, layout, dtype, view, device="cpu", options=None):
     gate, up, grad_out = operands(ROWS, COLS, dtype=dtype)
     inputs = as_inputs(gate, up, layout)
-    expected = run(variant, inputs, grad_out, layout, device)
+    expected = results_of(name, inputs, grad_out, layout, device, options)
     for *strided, strided_grad in views_of((*inputs, grad_out), view):
-        results = run(variant, strided, strided_grad, layout, device)
+        results = results_of(name, strided, strided_grad, layout, device, options)
         for result, tensor in zip(results, expected, strict=True):
             assert same_bits(result.reshape(tensor.shape), tensor)
 
 
+def results_of(name, inputs, grad_out, layout, device, options):
+    if options is None:
+        return run(name, inputs, grad_out, layout, device)
+    return call(of(name, layout=layout)[0], inputs, options, grad_out, device).tensors()
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("view", READ_IN_PLACE)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_read_in_place(dtype, layout, view, device):
-    for variant in variants_on(device):
-        check_views(variant, layout, dtype, READ_IN_PLACE[view], device)
+@pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
+def test_read_in_place(name, layout, dtype, view, device):
+    check_views(name, layout, dtype, READ_IN_PLACE[view], device)
+
+
+@pytest.mark.cpu
+@pytest.mark.slow
+@pytest.mark.parametrize("view", READ_IN_PLACE)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", EVERY_ROW)
+def test_read_in_place_by_every_row(name, dtype, view):
+    for layout in LAYOUTS if name in VARIANTS else (ALONE,):
+        check_views(name, layout, dtype, READ_IN_PLACE[view])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("view", READ_IN_PLACE | COPIED)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_read_in_place_with_a_bias(dtype, view, device):
+    make = (READ_IN_PLACE | COPIED)[view]
+    for name in ("swish", "gtu"):
+        options = biases(name, COLS, dtype)
+        check_views(name, own_layout(name), dtype, make, device, options)
 
 
 @pytest.mark.parametrize("view", COPIED)
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_made_contiguous(dtype, layout, view):
-    for variant in variants_on("cpu"):
-        check_views(variant, layout, dtype, COPIED[view])
+@pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
+def test_made_contiguous(name, layout, dtype, view):
+    check_views(name, layout, dtype, COPIED[view])
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("stride", [0, 1, 3])
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_rows_that_share_memory(dtype, layout, stride, device):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
+def test_rows_that_share_memory(name, layout, dtype, stride, device):
     """One row for all (stride 0), and windows sliding over one buffer."""
-    widths = (COLS, COLS) if layout == "separate" else (2 * COLS,)
+    widths = {"separate": (COLS, COLS), ALONE: (COLS,)}.get(layout, (2 * COLS,))
     *inputs, grad_out = (
         random(cols + stride * ROWS, dtype=dtype, seed=cols + i).as_strided(
             (ROWS, cols), (stride, 1)
         )
         for i, cols in enumerate((*widths, COLS))
     )
-    for variant in variants_on(device):
-        dense = [tensor.contiguous() for tensor in inputs]
-        expected = run(variant, dense, grad_out.contiguous(), layout, device)
-        for some in ((inputs, grad_out), (dense, grad_out), (inputs, grad_out.contiguous())):
-            assert all(map(same_bits, run(variant, *some, layout, device), expected))
+    dense = [tensor.contiguous() for tensor in inputs]
+    expected = run(name, dense, grad_out.contiguous(), layout, device)
+    for some in ((inputs, grad_out), (dense, grad_out), (inputs, grad_out.contiguous())):
+        assert all(map(same_bits, run(name, *some, layout, device), expected))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gradient_of_a_sum(dtype, layout):
+@pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
+def test_gradient_of_a_sum(name, layout, dtype):
     """Its grad_out is one number, expanded over all dimensions."""
     gate, up, _ = operands(ROWS, COLS, dtype=dtype)
     inputs = as_inputs(gate, up, layout)
-    for variant in variants_on("cpu"):
-        one = torch.ones((), dtype=dtype)
-        expected = run(variant, inputs, one.expand(ROWS, COLS).contiguous(), layout)
-        assert all(map(same_bits, run(variant, inputs, one.expand(ROWS, COLS), layout), expected))
-        leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
-        gated(variant, leaves, layout).sum().backward()
-        assert all(map(same_bits, [leaf.grad for leaf in leaves], expected[1:]))
+    one = torch.ones((), dtype=dtype)
+    expected = run(name, inputs, one.expand(ROWS, COLS).contiguous(), layout)
+    assert all(map(same_bits, run(name, inputs, one.expand(ROWS, COLS), layout), expected))
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    gated(name, leaves, layout).sum().backward()
+    assert all(map(same_bits, [leaf.grad for leaf in leaves], expected[1:]))
 
 
 def copies_made(view, layout):

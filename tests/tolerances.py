@@ -34,6 +34,19 @@ FLOAT32_GRADIENT_FLOOR = 1.0
 FLOAT32_GRADIENT_ULPS = 18.0
 FLOAT32_GRADIENT_ULPS_OF = {"gelu": 36.0, "gelu_tanh": 36.0}
 FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0, "softplus": 6.0}
+# With options, in float32 and float64, the rounding of gate + bias, of beta * gate and of up + 1
+# comes before the products, and may cancel there. So these are ulps of the size of all that is
+# added and multiplied.
+REAL_ULPS = {torch.float32: 4.0, torch.float64: 4.0}
+# A second derivative is a sum of two products, rounded once; each has in it the error of 1 - s and
+# the like, which counts at the size of the sum's terms (as for the first one, above).
+SECOND_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 48.0, torch.float64: 4500.0}
+SECOND_FLOOR = {
+    torch.bfloat16: GRADIENT_FLOOR,
+    torch.float16: GRADIENT_FLOOR,
+    torch.float32: 1.0,
+    torch.float64: 1.0,
+}
 # softmax_glu forward and by up, and by gate in ulps of what is subtracted in it. In float32 the
 # difference from the largest gate is rounded by half an ulp of its size, and its exponential takes
 # that on: 2.0**-24 times the 40 that test rows reach, or 40 ulp, as in torch, whose sum adds more.
@@ -62,10 +75,15 @@ MODEL_ERROR_RATIO = 1.15
 # roundings that differ, carried on by each step. 2e-7 is seen; a wrong gradient shows as 1e-3.
 TRAINED_LOSS = 1e-5
 
+# The same function of float64 numbers, computed in another order: some 1e6 times what rounding
+# makes of a dozen operations, and 1e6 below a wrong term. Third derivatives add up more of them.
+CLOSE = {"rtol": 1e-10, "atol": 1e-12}
+CLOSE_THIRD = {"rtol": 1e-9, "atol": 1e-11}
 
-def budget(variant: str, dtype: torch.dtype) -> float:
+
+def budget(name: str, dtype: torch.dtype) -> float:
     """Ulps that a forward result may be off, its own rounding included."""
-    functions = set(FUNCTIONS[variant])
+    functions = set(FUNCTIONS[name])
     if functions <= EXACT:
         return EXACT_ULPS
     if dtype == torch.float64:
@@ -77,13 +95,13 @@ def budget(variant: str, dtype: torch.dtype) -> float:
     return FORWARD_ULPS[dtype]
 
 
-def gradient_budget(variant: str, by: int, dtype: torch.dtype) -> tuple[float, float]:
+def gradient_budget(name: str, by: int, dtype: torch.dtype) -> tuple[float, float]:
     """(ulps, floor) of the gradient by operand 0, gate, or 1, up. The floor is that of the ulp."""
-    function = FUNCTIONS[variant][by]
-    if set(FUNCTIONS[variant]) <= EXACT:
+    function = FUNCTIONS[name][by]
+    if set(FUNCTIONS[name]) <= EXACT:
         return EXACT_ULPS, 0.0
     if function in EXACT | ROUNDED_ONCE:  # a derivative without root and error: 1, a slope, 2x
-        return GRADIENT_ULPS.get(dtype, budget(variant, dtype)), 0.0
+        return GRADIENT_ULPS.get(dtype, budget(name, dtype)), 0.0
     if dtype == torch.float64:
         return FLOAT64_ULPS, GRADIENT_FLOOR
     if dtype == torch.float32 and function in FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT:
@@ -143,20 +161,40 @@ def check(actual: Tensor, exact: Tensor, ulps: float, floor: Tensor | None = Non
     )
 
 
-def check_forward(variant: str, out: Tensor, exact: Tensor) -> None:
-    check(out, exact, budget(variant, out.dtype))
+def close(actual: object, expected: object) -> None:
+    """Tensors of float64, or tuples of them, of one function computed in two ways."""
+    torch.testing.assert_close(actual, expected, **CLOSE)
 
 
-def check_gradient(variant: str, by: int, grad: Tensor, exact: Tensor, scale: Tensor) -> None:
+def allowed_sum(
+    dtype: torch.dtype, dtype_of_sum: torch.dtype, right: Tensor, total: Tensor, added: int
+) -> Tensor:
+    """How far a sum of `added` numbers, whose sizes add up to total, may be from the right one.
+
+    Each addition rounds once, to 2^-24 of what has been added up. The terms themselves have the
+    error of the arithmetic: in 16-bit dtypes what the budget leaves to it, 2^-15 of their size.
+    """
+    own = 0.0 if dtype in REAL_ULPS else 2.0**-15
+    unit = torch.finfo(torch.promote_types(dtype, torch.float32)).eps / 2
+    result = torch.finfo(dtype_of_sum).eps / 2 * right.abs()
+    return ((added + 32) * unit + own) * total + result + 1e-37
+
+
+def check_forward(name: str, out: Tensor, exact: Tensor) -> None:
+    check(out, exact, budget(name, out.dtype))
+
+
+def check_gradient(name: str, by: int, grad: Tensor, exact: Tensor, scale: Tensor) -> None:
     """scale: grad_out times the factor that is not differentiated."""
-    ulps, floor = gradient_budget(variant, by, grad.dtype)
+    ulps, floor = gradient_budget(name, by, grad.dtype)
     check(grad, exact, ulps, scale.abs() * floor)
 
 
-def check_result(variant: str, result: Result, exact: Exact) -> None:
-    check_forward(variant, result.out, exact.out)
-    check_gradient(variant, 0, result.grad_gate, exact.grad_gate, exact.gate_scale)
-    check_gradient(variant, 1, result.grad_up, exact.grad_up, exact.up_scale)
+def check_result(name: str, result: Result, exact: Exact) -> None:
+    check_forward(name, result.out, exact.out)
+    check_gradient(name, 0, result.grad_gate, exact.grad_gate, exact.gate_scale)
+    if exact.grad_up is not None:
+        check_gradient(name, 1, result.grad_up, exact.grad_up, exact.up_scale)
 
 
 def check_model(actual: Tensor, expected: Tensor) -> None:

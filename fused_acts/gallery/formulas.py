@@ -8,27 +8,6 @@ from torch import Tensor
 from fused_acts import tables
 from fused_acts.gallery.entry import Entry
 
-# By the function of the tables, in its argument x and its parameter. The page states no derivative
-# of a function that is not here.
-DERIVATIVES: dict[Callable[..., Tensor], str] = {
-    tables.identity: "1",
-    tables.plus_one: "1",
-    tables.relu: "1 if x > 0 else 0",
-    tables.squared_relu: "2 * max(x, 0)",
-    tables.leaky_relu: "1 if x > 0 else slope",
-    tables.elu: "1 if x > 0 else alpha * exp(x)",
-    tables.sigmoid: "s * (1 - s), s = 1 / (1 + exp(-x))",
-    tables.tanh: "1 - tanh(x)^2",
-    tables.swish: "s + beta * x * s * (1 - s), s = sigmoid(beta * x)",
-    tables.gelu: "(1 + erf(x / sqrt(2))) / 2 + x * exp(-x^2 / 2) / sqrt(2 * pi)",
-    tables.gelu_tanh: (
-        "s + x * s * (1 - s) * sqrt(8 / pi) * (1 + 0.134145 * x^2), "
-        "s = sigmoid(sqrt(8 / pi) * (x + 0.044715 * x^3))"
-    ),
-    tables.softplus: "1 / (1 + exp(-beta * x))",
-    tables.mish: "t + x * (1 - t^2) / (1 + exp(-x)), t = tanh(log(1 + exp(x)))",
-}
-
 # Functions of several numbers, with i the index of out and j that of an input.
 OF_SEVERAL = {
     "maxout": {
@@ -45,9 +24,11 @@ OF_SEVERAL = {
 }
 
 
-def derivative(function: Callable[..., Tensor], argument: str, parameter: str | None) -> str:
-    """The derivative with the argument's and the parameter's names in the place of its own."""
-    text = DERIVATIVES[function]
+def derivative(function: Callable[..., Tensor], argument: str, parameter: str | None) -> str | None:
+    """What the docstring states as the derivative, with these names of argument and parameter."""
+    text = " ".join((function.__doc__ or "").partition("Derivative: ")[2].split())
+    if not text:
+        return None
     own = function.__code__.co_varnames[: function.__code__.co_argcount]
     for name, wanted in zip(own, (argument, parameter), strict=False):
         text = re.sub(rf"\b{name}\b", wanted or name, text)
@@ -65,8 +46,8 @@ def derivatives(entry: Entry) -> dict[str, str]:
             "f'(gate)": (row.f, "gate", "; 0 where gate > limit" if cut else ""),
             "g'(up)": (row.g, "up", "; 0 where abs(up) > limit" if cut else ""),
         }
-    return {
-        name: derivative(function, argument, row.parameter) + beyond
+    found = {
+        name: (derivative(function, argument, row.parameter), beyond)
         for name, (function, argument, beyond) in parts.items()
-        if function in DERIVATIVES
     }
+    return {name: text + beyond for name, (text, beyond) in found.items() if text}

@@ -1,0 +1,210 @@
+"""Every operator under torch.library.opcheck, and what each does with wrong arguments."""
+
+import pytest
+import torch
+from cases import (
+    ACTIVATIONS,
+    PACKED,
+    ROWS,
+    VARIANTS,
+    as_inputs,
+    forward,
+    operands,
+    random,
+    same_bits,
+)
+
+OPS = torch.ops.fused_acts
+INF = float("inf")
+ALONE = 3  # the operators' layout of an activation
+INDEX = {name: index for index, name in enumerate((*VARIANTS, *ACTIVATIONS))}
+
+
+def sample_calls(dtype, variant):
+    """(operator, arguments) for every operator and layout, with views among the operands."""
+    gate, up, grad_out = operands(3, 8, dtype=dtype)
+    yield OPS.glu_forward, (gate, up, variant, 0)
+    yield OPS.glu_forward, (gate[:, 1:], up[:, :-1], variant, 0)
+    yield OPS.glu_forward, (gate[:0], up[:0], variant, 0)
+    yield OPS.glu_forward_out, (gate, up, variant, 0, torch.zeros_like(gate))
+    for needs in ((True, True), (True, False), (False, True), (False, False)):
+        yield OPS.glu_backward, (grad_out, gate, up, variant, *needs)
+    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), gate, up, variant, True, True)
+    for layout, name in enumerate(PACKED):
+        (x,) = as_inputs(gate, up, name)
+        yield OPS.glu_forward, (x, None, variant, layout)
+        yield OPS.glu_forward_out, (x, None, variant, layout, torch.zeros_like(gate))
+        yield OPS.glu_backward_packed, (grad_out, x, variant, layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck(dtype):
+    for operator, arguments in sample_calls(dtype, len(VARIANTS) - 1):
+        results = torch.library.opcheck(operator, arguments)
+        assert set(results.values()) == {"SUCCESS"}
+
+
+def sample_calls_with_options(dtype):
+    """(operator, arguments) for the operators with options, with rows in either dtype."""
+    gate, up, grad_out = operands(3, 8, dtype=dtype)
+    variant = VARIANTS.index("swiglu")
+    for kind in {dtype, torch.float32}:
+        bias, beta = (random(8, dtype=kind, seed=seed) for seed in (4, 5))
+        for rows in (
+            (None, None, None),
+            (bias, None, None),
+            (bias, bias + 1.0, beta),
+            (None, bias, beta[0]),
+        ):
+            wanted = 3 + 4 * (rows[0] is not None) + 8 * (rows[1] is not None)
+            wanted += 16 * (rows[2] is not None)
+            for layout, name in ((0, "separate"), *enumerate(PACKED)):
+                inputs = as_inputs(gate, up, name)
+                both = (*inputs, None)[:2]
+                moves = (*(tensor.cos() for tensor in inputs), None)[:2]
+                numbers = (1.5, 2.0, variant, layout)
+                yield OPS.glu_forward_options, (*both, *rows, *numbers)
+                yield OPS.glu_forward_options_out, (*both, *rows, *numbers, torch.zeros_like(gate))
+                for needs in (wanted, wanted & ~3):
+                    yield OPS.glu_backward_options, (grad_out, *both, *rows, *numbers, needs)
+                yield OPS.glu_backward_inplace, (grad_out, *both, *rows, *numbers, wanted)
+                for seed, along in ((grad_out, moves), (None, moves), (grad_out, (None, None))):
+                    for needs in ((True, True), (False, True)):
+                        yield OPS.glu_second, (seed, *both, *along, *rows, *numbers, *needs)
+
+
+def check_operators(calls, count):
+    """The schema and the fake implementation for all; the slower checks for one of each."""
+    seen = set()
+    for operator, arguments in calls:
+        tests = ["test_schema", "test_faketensor"]
+        if operator not in seen:
+            tests += ["test_autograd_registration", "test_aot_dispatch_dynamic"]
+            seen.add(operator)
+        results = torch.library.opcheck(operator, arguments, test_utils=tests)
+        assert set(results.values()) == {"SUCCESS"}, (operator, arguments, results)
+    assert len(seen) == count
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck_with_options(dtype):
+    check_operators(sample_calls_with_options(dtype), 5)
+
+
+def sample_calls_of_activations(dtype, variant):
+    """(operator, arguments) for the operators that activations alone have."""
+    x, _, grad_out = operands(3, 8, dtype=dtype)
+    bias, value = (random(8, dtype=torch.float32, seed=seed) for seed in (4, 5))
+    yield OPS.glu_forward, (x, None, variant, ALONE)
+    yield OPS.glu_forward, (x[:, 1:], None, variant, ALONE)
+    yield OPS.glu_forward, (x[:0], None, variant, ALONE)
+    yield OPS.glu_forward_out, (x, None, variant, ALONE, torch.zeros_like(x))
+    yield OPS.glu_backward_packed, (grad_out, x, variant, ALONE)
+    yield OPS.glu_backward_packed, (grad_out[:1].expand(3, -1), x, variant, ALONE)
+    for rows in (
+        (None, None, None),
+        (bias, None, None),
+        (bias, None, value),
+        (None, None, value[0]),
+    ):
+        numbers = (1.5, float("inf"), variant, ALONE)
+        wanted = 1 + 4 * (rows[0] is not None) + 16 * (rows[2] is not None)
+        yield OPS.glu_forward_options, (x, None, *rows, *numbers)
+        yield OPS.glu_forward_options_out, (x, None, *rows, *numbers, torch.zeros_like(x))
+        for needs in (wanted, wanted & ~1):
+            yield OPS.glu_backward_options, (grad_out, x, None, *rows, *numbers, needs)
+        yield OPS.glu_backward_inplace, (grad_out, x, None, *rows, *numbers, wanted)
+        for seed, along in ((grad_out, x.cos()), (None, x.cos()), (grad_out, None)):
+            for needs in ((True, True), (False, True)):
+                yield OPS.glu_second, (seed, x, None, along, None, *rows, *numbers, *needs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_opcheck_of_activations(dtype):
+    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 8)
+
+
+def ops_called_wrongly():
+    gate, up, grad_out = operands(4, 6, dtype=torch.float32)
+    return {
+        "variant": (lambda: OPS.glu_forward(gate, up, 99, 0), ValueError, "variant"),
+        "negative variant": (lambda: OPS.glu_forward(gate, up, -1, 0), ValueError, "variant"),
+        "layout": (lambda: OPS.glu_forward(gate, None, 0, 3), ValueError, "layout"),
+        "negative layout": (lambda: OPS.glu_forward(gate, None, 0, -1), ValueError, "layout"),
+        "variant, packed": (
+            lambda: OPS.glu_backward_packed(grad_out[:, :3], gate, 99, 0),
+            ValueError,
+            "variant",
+        ),
+        "grad_out shape": (
+            lambda: OPS.glu_backward(grad_out[:, 1:], gate, up, 0, True, True),
+            ValueError,
+            "grad_out",
+        ),
+        "grad_out dtype": (
+            lambda: OPS.glu_backward(grad_out.double(), gate, up, 0, True, True),
+            TypeError,
+            "grad_out",
+        ),
+        "grad_out shape, packed": (
+            lambda: OPS.glu_backward_packed(grad_out, gate, 0, 0),
+            ValueError,
+            "grad_out",
+        ),
+        "up shape": (
+            lambda: OPS.glu_backward(grad_out, gate, up[1:], 0, True, True),
+            ValueError,
+            "up",
+        ),
+    }
+
+
+def activations_called_wrongly():
+    x, up, grad_out = operands(4, 6, dtype=torch.float32)
+    gelu = INDEX["gelu"]
+    nothing = (None, None, None, 1.0, float("inf"))
+    return {
+        "up": (lambda: OPS.glu_forward(x, up, gelu, ALONE), "up"),
+        "layout": (lambda: OPS.glu_forward(x, None, gelu, 0), "layout"),
+        "layout of a variant": (lambda: OPS.glu_forward(x, None, 0, ALONE), "layout"),
+        "variant": (lambda: OPS.glu_forward(x, None, 99, ALONE), "variant"),
+        "two tensors": (lambda: OPS.glu_backward(grad_out, x, up, gelu, True, True), "layout"),
+        "grad_out": (lambda: OPS.glu_backward_packed(grad_out[:, 1:], x, gelu, ALONE), "grad_out"),
+        "options": (lambda: OPS.glu_forward_options(x, up, *nothing, gelu, ALONE), "up"),
+    }
+
+
+@pytest.mark.parametrize("what", ops_called_wrongly())
+def test_operators_check_for_themselves(what):
+    call, error, argument = ops_called_wrongly()[what]
+    with pytest.raises(error, match=f"^{argument}: "):
+        call()
+
+
+@pytest.mark.parametrize("what", activations_called_wrongly())
+def test_operators_check_activations(what):
+    call, argument = activations_called_wrongly()[what]
+    with pytest.raises(ValueError, match=f"^{argument}: "):
+        call()
+
+
+def test_layouts_and_rows_are_in_the_order_of_the_operators():
+    gate, up, _ = operands(3, 4, dtype=torch.float32)
+    for name, row in ROWS.items():
+        limit = getattr(row, "limit", None)
+        numbers = (row.default, INF if limit is None else limit, INDEX[name])
+        for index, layout in enumerate(PACKED) if name in VARIANTS else [(ALONE, "alone")]:
+            (x,) = as_inputs(gate, up, layout)
+            expected = forward(name, gate, up)
+            nothing = (None,) * 4
+            assert same_bits(OPS.glu_forward_options(x, *nothing, *numbers, index), expected)
+            if limit is None and row.default == 1.0:
+                assert same_bits(OPS.glu_forward(x, None, INDEX[name], index), expected)
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+@pytest.mark.parametrize("variant", range(len(VARIANTS)))
+def test_a_gradient_not_needed_is_not_computed(variant, needs):
+    gate, up, grad_out = operands(4, 6, dtype=torch.float32)
+    grads = OPS.glu_backward(grad_out, gate, up, variant, *needs)
+    assert [grad.shape for grad in grads] == [gate.shape if need else (0,) for need in needs]
