@@ -107,10 +107,9 @@ def _explain(
         operands = gate, up, *tensors_of(variant, layout, options)
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
-            function: Any
-            into: Any
-            function, into = (gated, ()) if out is None else (gated_out, (out,))
-            return function(*changed, call, *into)
+            written = () if out is None else (out,)
+            function: Callable[..., Tensor] = gated_out if written else gated
+            return function(*changed, call, *written)
     shape = _checks.out_shape(gate, up, variant)
     tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
     _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
