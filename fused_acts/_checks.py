@@ -20,7 +20,7 @@ def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) ->
     if tensor.device != like.device:
         raise ValueError(f"{name}: expected a tensor on {like.device}, got one on {tensor.device}")
     if tensor.shape != shape:
-        raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(tensor.shape)}")
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
 
 
 def check_operand(name: str, tensor: Tensor) -> None:
@@ -42,7 +42,7 @@ def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0) -> torch.Size:
         return gate.shape
     *rows, width = gate.shape
     if width % 2:
-        raise ValueError(f"x: expected an even last dimension, got shape {tuple(gate.shape)}")
+        raise ValueError(f"x: expected an even last dimension, got shape {list(gate.shape)}")
     return torch.Size((*rows, width // 2))
 
 
@@ -64,10 +64,25 @@ def check_row_vectors(
         is_bias = name.endswith("bias")
         if not is_bias and vector.dim() <= 1 and vector.numel() == 1:
             continue
-        shape = (2 * cols if name == "bias" and packed else cols,)
-        if tuple(vector.shape) != shape:
+        shape = [2 * cols if name == "bias" and packed else cols]
+        if list(vector.shape) != shape:
             expected = f"shape {shape}" + ("" if is_bias else " or a single value")
-            raise ValueError(f"{name}: expected {expected}, got {tuple(vector.shape)}")
+            raise ValueError(f"{name}: expected {expected}, got {list(vector.shape)}")
+
+
+def check_call(
+    gate: Tensor,
+    up: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    variant: int,
+) -> torch.Size:
+    """Checks the tensors of a call of an operator and returns the shape of its output."""
+    shape = out_shape(gate, up, variant)
+    vectors = {"gate_bias": gate_bias, "up_bias": up_bias, "parameter": parameter}
+    check_row_vectors(gate, shape[-1], vectors)
+    return shape
 
 
 def check_integer(name: str, value: object) -> None:
@@ -84,7 +99,7 @@ def check_groups(x: Tensor, pieces: int, dim: int) -> None:
     if x.shape[dim] % pieces:
         raise ValueError(
             f"x: expected a dimension {dim} divisible by pieces = {pieces}, got shape "
-            f"{tuple(x.shape)}"
+            f"{list(x.shape)}"
         )
 
 

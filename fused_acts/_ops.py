@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fused_acts._build_info import check_tables
 from fused_acts._checks import (
+    check_call,
     check_groups,
     check_matches,
     check_operand,
     check_pieces,
-    check_row_vectors,
     out_shape,
 )
 from fused_acts._library import load
@@ -41,10 +41,8 @@ def needs_mask(needs: Sequence[bool]) -> int:
 
 def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
     """The shape of out. options: from gate_bias to layout."""
-    shape = out_shape(gate, up, options[5])
-    names = ("gate_bias", "up_bias", "parameter")
-    check_row_vectors(gate, shape[-1], dict(zip(names, options, strict=False)))
-    return shape
+    gate_bias, up_bias, parameter, _scalar, _limit, variant, _layout = options
+    return check_call(gate, up, gate_bias, up_bias, parameter, variant)
 
 
 def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:

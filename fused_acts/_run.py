@@ -40,6 +40,8 @@ def run(
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
         if options:
+            if torch.compiler.is_compiling() and not autocasts(gate):
+                _check_arguments(gate, up, variant, out, options)  # an operator has other names
             call, vectors = resolve(variant, layout, options), tensors_of(variant, layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
@@ -99,9 +101,8 @@ def _explain(
     out: Tensor | None,
     options: Mapping[str, Any],
 ) -> Tensor | None:
-    given = {} if up is None else {"up": up}
-    given |= {} if out is None else {"out": out}
-    check_tensors(**({"x": gate} if is_unary(variant) else {"gate": gate}), **given)
+    given = {"x" if is_unary(variant) else "gate": gate, "up": up, "out": out}
+    check_tensors(**{n: v for n, v in given.items() if v is not None or n in ("x", "gate")})
     call = parse_options(variant, layout, options)
     if autocasts(gate):
         operands = gate, up, *tensors_of(variant, layout, options)
@@ -110,12 +111,22 @@ def _explain(
             written = () if out is None else (out,)
             function: Callable[..., Tensor] = gated_out if written else gated
             return function(*changed, call, *written)
+    _check_arguments(gate, up, variant, out, options)
+    return None
+
+
+def _check_arguments(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    out: Tensor | None,
+    options: Mapping[str, Any],
+) -> None:
     shape = _checks.out_shape(gate, up, variant)
     tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
     _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
     if out is not None:
         _checks.check_matches("out", out, shape, gate)
-    return None
 
 
 def _check_inplace(gate: Tensor, up: Tensor | None) -> None:

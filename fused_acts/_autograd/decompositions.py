@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fused_acts._call import Call, is_unary
+from fused_acts._checks import check_call
 from fused_acts._layouts import LAYOUTS, unpack
 from fused_acts.tables import ROWS, Activation
 
@@ -37,6 +38,7 @@ def forward(
 
     Rounded once, or where the call is eager as torch's own functions do it, one after the other.
     """
+    check_call(gate, up, gate_bias, up_bias, parameter, call.variant)
     if up is None and not is_unary(call.variant):
         gate, up = unpack(gate, LAYOUTS[call.layout])
     row, limit, storage = ROWS[call.variant], call.limit, gate.dtype
