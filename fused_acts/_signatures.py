@@ -2,13 +2,14 @@
 
 import inspect
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from fused_acts._call import is_unary, options_of
-from fused_acts.tables import ROWS
+from fused_acts.tables import ROWS, Variant
 
 _TYPES: dict[str, Any] = {
     "gate_bias": Tensor | None,
@@ -38,6 +39,10 @@ def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:
     return own.replace(parameters=parameters)
 
 
+# What is said of the rows together and goes without saying for one.
+_OF_ALL = (", where the variant has one", ", where it has one", "where the variant has it, ")
+
+
 def docstring(name: str, variant: int, function: Callable[..., Any], like: str | None) -> str:
     """The formula and the source of a row, and of `like` what is about arguments that it has."""
     row = ROWS[variant]
@@ -45,14 +50,25 @@ def docstring(name: str, variant: int, function: Callable[..., Any], like: str |
     arguments, _, rest = text.partition("\n    Returns:")
     lines = []
     for paragraph in re.split(r"^(?=        \w)", arguments, flags=re.MULTILINE):
-        names, _, about = paragraph.strip().partition(": ")
+        names, _, about = " ".join(paragraph.split()).partition(": ")
         kept = [n for n in names.split(", ") if n in inspect.signature(function).parameters]
+        for phrase in _OF_ALL:
+            about = about.replace(phrase, "")
+        if kept == ["layout"] and isinstance(row, Variant) and row.layout != "gate_up":
+            about += f" By default {row.layout}."
         if kept:
-            lines.append(f"        {', '.join(kept)}: {about}\n")
+            line = f"{', '.join(kept)}: {about}"
+            lines.append(
+                textwrap.fill(line, 100, initial_indent=8 * " ", subsequent_indent=12 * " ")
+            )
     if is_unary(variant):
         rest = rest.replace(", x is 0-d, or the name is unknown", " or x is 0-d")
     call = f"{name}(x)" if is_unary(variant) else f"{name}(gate, up)"
-    return (
-        f"{call} = {row.formula}\n\n    From {row.source}.\n\n"
-        f"    Args:\n{''.join(lines)}\n    Returns:{rest}"
+    return "\n".join(
+        (
+            f"{call} = {row.formula}\n\n    From {row.source}.\n",
+            "    Args:",
+            *lines,
+            f"\n    Returns:{rest}",
+        )
     )
