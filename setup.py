@@ -1,7 +1,7 @@
 """Builds the operators, fused_acts/libfused_acts.so, and the module fused_acts._C.
 
-Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of
-compilers that run at once.
+Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and
+TORCH_CUDA_ARCH_LIST choose the CUDA kernels, MAX_JOBS the number of compilers that run at once.
 """
 
 import os
