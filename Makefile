@@ -8,7 +8,7 @@ bin = $(VENV)/bin
 cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format kernel-report gallery clean
+.PHONY: test bench lint format stubs kernel-report gallery clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -21,12 +21,18 @@ lint: $(VENV)/lint.done
 	$(bin)/ruff format --check
 	$(bin)/python tools/check_layers.py
 	$(bin)/mypy
+	$(bin)/python tools/write_stubs.py --check
+	$(bin)/python tools/check_types.py
 	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp)
 
 format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
 	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp)
+
+# What type checkers read of the tables: fused_acts/__init__.pyi and _names.py.
+stubs: $(VENV)/lint.done
+	$(bin)/python tools/write_stubs.py
 
 # Registers, spills and instructions of the CUDA kernels, checked against their budgets, into
 # docs/kernels.md; needs nvcc. One matplotlib, so that the picture changes with the kernels only.
@@ -40,7 +46,7 @@ gallery: $(VENV)/gallery.done
 	$(bin)/python -m fused_acts.gallery --out docs
 
 clean:
-	rm -rf $(VENV) build *.egg-info fused_acts/*.so
+	rm -rf $(VENV) build *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)
