@@ -22,7 +22,8 @@ DTYPES_16 = (torch.bfloat16, torch.float16)
 PACKED = ("gate_up", "up_gate", "interleaved")
 LAYOUTS = ("separate", *PACKED)  # separate: two tensors
 ALONE = "alone"  # of an activation: one tensor
-DEVICES = ("cpu", pytest.param("cuda", marks=pytest.mark.cuda))
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
+DEVICES = ("cpu", CUDA)
 # Kernels know no row by name. So what is about indexing is tested with a unit and an activation
 # that have flat kernels, and with a unit and an activation that have row kernels only.
 KINDS = ("swiglu", "gtu", "swish", "softplus")

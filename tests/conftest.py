@@ -1,17 +1,22 @@
+import os
 import re
 from pathlib import Path
 
 import pytest
-import torch
 
-import fused_acts
+# Threads that wait for each other spin, and take many times as long on a busy machine. To be said
+# before OpenMP is loaded, with torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import torch  # noqa: E402
+
+import fused_acts  # noqa: E402
 
 LEFT_OUT = pytest.StashKey[str]()
 SUPPORT_PAGE = Path(__file__).resolve().parent.parent / "docs" / "support.md"
 
 
-# Threads that wait for each other take many times as long on a busy machine. Tests that are about
-# threads ask for them.
+# Tests that are about threads ask for them.
 torch.set_num_threads(1)
 
 

@@ -1,8 +1,8 @@
 """Derivatives of the library's functions and of the oracle's, and what operators run for them."""
 
 import torch
-from cases import ACTIVATIONS, own_layout, to_device
-from option_cases import LIMITED, PARAMETRIC, biases, parameter, parameters
+from cases import ACTIVATIONS, KINDS, own_layout, to_device
+from option_cases import LIMITED, PARAMETRIC, SHAPES, biases, parameter, parameters
 from torch import func
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,8 +45,9 @@ def option_cases(name, cols):
     if name in LIMITED:
         yield rows, {"limit": 1.3}
     if name in PARAMETRIC:
-        for value in parameters(cols, F64).values():
-            yield parameter(name, value), {}
+        every = parameters(cols, F64)
+        for shape in SHAPES if name in KINDS else SHAPES[-1:]:
+            yield parameter(name, value := every[shape]), {}
         yield parameter(name, value) | rows, {"limit": 1.3} if name in LIMITED else {}
 
 

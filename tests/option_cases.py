@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from cases import ACTIVATIONS, ROWS, as_inputs, own_layout, random, to_device, unpack
+from cases import ACTIVATIONS, ROWS, as_inputs, own_layout, random, same_bits, to_device, unpack
 from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, REAL_ULPS, allowed_sum, check
 from torch import Tensor
 
@@ -191,8 +191,11 @@ def check_everything(
     device: str = "cpu",
 ) -> Called:
     """Runs the row, and checks out and all gradients, their shapes and their dtypes."""
-    result = fused(name, gate, up, options, grad_out, own_layout(name, layout), device)
+    layout = own_layout(name, layout)
+    result = fused(name, gate, up, options, grad_out, layout, device)
     assert result.out.dtype == gate.dtype and result.out.is_contiguous()
+    without_grad = fused(name, gate, up, options, layout=layout, device=device).out
+    assert same_bits(result.out, without_grad)
     for option, grad in result.options.items():
         assert grad.shape == options[option].shape and grad.dtype == options[option].dtype
     exact = oracle(name, gate, up, options, grad_out)

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from cases import (
     ALONE,
     DEVICES,
@@ -26,8 +25,6 @@ from cases import (
 from derivative_cases import Operators, of, second, tangent, wide
 from option_cases import LIMITED, numbers_for
 from tolerances import SECOND_FLOOR, SECOND_ULPS, check, close
-
-import fused_acts
 
 F64 = torch.float64
 
@@ -156,66 +153,6 @@ def test_numbers_and_biases_in_every_dtype(variant, dtype, device):
             allowed = terms.abs().sum(0) * torch.finfo(dtype).eps + 1e-4
             assert grad.dtype == torch.float32
             assert ((grad.double() - expected).abs() <= allowed).all()
-
-
-# As torch differentiates them: written out, not from the tables, whose f has where() for some.
-KINKED = {
-    "reglu": lambda gate, up: F.relu(gate) * up,
-    "leaky_reglu": lambda gate, up: F.leaky_relu(gate) * up,
-    "preglu": lambda gate, up: F.leaky_relu(gate, 0.25) * up,
-    "elu_glu": lambda gate, up: F.elu(gate) * up,
-    "squared_reglu": lambda gate, up: F.relu(gate).square() * up,
-    "glu_relu": lambda gate, up: torch.sigmoid(gate) * F.relu(up),
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "prelu": lambda x: F.leaky_relu(x, 0.25),
-    "elu": F.elu,
-    "squared_relu": lambda x: F.relu(x).square(),
-}
-
-
-def at_kinks(name):
-    """Operands that are 0 of either sign, and what is left and right of it; and directions."""
-    some = torch.tensor([0.0, -0.0, 1.0, -1.0], dtype=F64)
-    inputs = [t.flatten().contiguous() for t in torch.meshgrid(some, some, indexing="ij")]
-    one = torch.ones_like(inputs[0])
-    for directions in ((one, one), (one, 0 * one), (0 * one, one)):
-        layout = own_layout(name)
-        yield as_inputs(*inputs, layout), as_inputs(*directions, layout), one
-
-
-@pytest.mark.parametrize("name", KINKED)
-def test_first_derivative_at_kinks_as_torch(name):
-    both = of(name)[0], KINKED[name]
-    for inputs, directions, one in at_kinks(name):
-        close(*(tangent(function, inputs, directions) for function in both))
-        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
-        close(*(torch.autograd.grad(f(*leaves), leaves, one) for f in both))
-
-
-@pytest.mark.parametrize("name", KINKED)
-def test_second_derivative_at_kinks_as_torch(name):
-    both = of(name)[0], KINKED[name]
-    for inputs, directions, one in at_kinks(name):
-        close(*(second(function, inputs, one, directions) for function in both))
-
-
-@pytest.mark.parametrize("variant", LIMITED)
-def test_at_limits(variant):
-    """What lies on a limit is inside, as it is for the gradient."""
-    limit = 1.5
-    some = torch.tensor([limit, -limit], dtype=F64)
-    some = torch.cat((some, some.nextafter(some * 9), some.nextafter(some * 0)))
-    gate, up = (t.flatten().contiguous() for t in torch.meshgrid(some, some, indexing="ij"))
-    one = torch.ones_like(gate)
-
-    def clamped(gate, up):
-        gate = torch.where(gate > limit, limit, gate)
-        up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
-        return fused_acts.reference.gated(gate, up, variant=variant, limit=None)
-
-    both = of(variant, limit=limit)[0], clamped
-    close(*(second(f, (gate, up), one, (one, -one)) for f in both))
 
 
 @pytest.mark.parametrize("options", [{}, {"limit": 1.3}, {"gate_bias": torch.ones(6).double()}])

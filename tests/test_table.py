@@ -1,39 +1,38 @@
-"""The two tables of variants, in C++ and in Python, and what is made from them."""
+"""The two tables of rows, in C++ and in Python, and what is made from them."""
 
 import inspect
+import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from cases import LAYOUTS, PACKED, VARIANTS, as_inputs, operands, same_bits
+from cases import (
+    ACTIVATIONS,
+    FUNCTIONS,
+    LAYOUTS,
+    ROWS,
+    VARIANTS,
+    as_inputs,
+    operands,
+    same_bits,
+)
 
 import fused_acts
-from fused_acts import _C, options, reference
+from fused_acts import _C, reference, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_tables_agree():
-    python = [(name, row.f.__name__, row.g.__name__) for name, row in reference.VARIANTS.items()]
+    python = [(name, row.f.__name__, row.g.__name__) for name, row in tables.VARIANTS.items()]
     assert _C.variants() == python
     assert fused_acts.variants() == tuple(name for name, _, _ in _C.variants())
-    assert len(set(fused_acts.variants())) == len(fused_acts.variants()) > 0
-
-
-def test_layouts_are_in_the_order_of_the_operators():
-    gate, up, _ = operands(3, 4, dtype=torch.float32)
-    for index, layout in enumerate(PACKED):
-        for variant, name in enumerate(VARIANTS):
-            (x,) = as_inputs(gate, up, layout)
-            call = options.parse(name, layout, {}).call
-            numbers = (call.scalar, call.limit, variant, index)
-            out = torch.ops.fused_acts.glu_forward_options(x, None, None, None, None, *numbers)
-            expected = fused_acts.gated(gate, up, variant=name)
-            assert same_bits(out, expected)
-            if call.plain:
-                out = torch.ops.fused_acts.glu_forward(x, None, variant, index)
-                assert same_bits(out, expected)
+    python = [(name, row.f.__name__) for name, row in tables.ACTIVATIONS.items()]
+    assert _C.activations() == python
+    assert fused_acts.activations() == tuple(name for name, _ in _C.activations())
+    names = VARIANTS + ACTIVATIONS
+    assert len(set(names)) == len(names) == len(tables.ROWS) > 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -82,12 +81,27 @@ def test_packed_inputs_have_the_layout_of_the_table(variant):
     assert same_bits(function(x), function(gate, up))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_docstrings_hold_formula_shapes_errors_and_source(variant):
-    text = getattr(fused_acts, variant).__doc__
-    assert reference.VARIANTS[variant].formula in text
-    for expected in (variant, "[..., cols]", "float16", "TypeError", "ValueError", "arxiv.org"):
-        assert expected in text
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_function_for_each_activation(name):
+    x, bias, _ = operands(3, 8, dtype=torch.float32)
+    function = getattr(fused_acts, name)
+    assert same_bits(function(x), fused_acts.activation(x, name))
+    assert same_bits(function(x, bias[0]), fused_acts.activation(x, name, bias[0]))
+    assert same_bits(function(x, bias=bias[0]), fused_acts.activation(x, name, bias=bias[0]))
+    assert name in fused_acts.__all__
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_signatures_of_activations_are_alike(name):
+    """`activation` takes the parameters of them all, each one's function its own, by name."""
+    row = ROWS[name]
+    expected = signature(fused_acts.activation)
+    assert list(expected)[:4] == ["x", "name", "bias", "out"]
+    expected = {option: expected[option] for option in ("x", "bias", "out")}
+    if row.parameter:
+        expected[row.parameter] = (inspect.Parameter.KEYWORD_ONLY, row.default)
+    actual = signature(getattr(fused_acts, name))
+    assert actual == expected and list(actual) == list(expected)
 
 
 def test_names_are_exported():
@@ -104,20 +118,29 @@ def test_defaults_are_swiglu_and_gate_up():
     assert same_bits(fused_acts.nn.GatedActivation()(gate, up), expected)
 
 
-def test_no_variant_is_named_outside_the_tables():
-    """Kernels, dispatch and autograd work on the index; a new variant is a row on each side."""
-    names = re.compile(rf"\b({'|'.join(set(VARIANTS) - {'glu', 'swiglu'})})\b", re.IGNORECASE)
+WORDS = {"glu", "swiglu", "sigmoid", "relu", "swish", "gelu", "elu"}  # of comments and formulas
+
+
+def test_one_row_is_a_functor_a_row_and_a_row():
+    """Everything else iterates over the tables: no other file of the library has the names."""
+    functions = {f for f, _ in FUNCTIONS.values()} - {"identity"}  # which is a word too
+    names = {name for name in {*ROWS, *functions} - WORDS if not hasattr(math, name)}
+    assert {"geglu_tanh", "gtu", "leaky_relu", "prelu", "mish"} <= names
+    pattern = re.compile(rf"(?<![\w.])({'|'.join(names)})(?!\w)")
+    allowed = ("activations.h", "variants.h", "tables.py")
+    # Where other libraries' names and functions of mathematics are.
+    exempt = {"nn/activations.py", "integrations", "real_math.h", "elementary.h"}
+    found = {name: set() for name in allowed}
     sources = [*ROOT.glob("csrc/**/*"), *ROOT.glob("fused_acts/**/*.py")]
     assert len(sources) > 10
-    # integrations has a table too, of other libraries' names for them
-    tables = {"variants.h", "tables.py", "transformers.py"}
-    named = [
-        f"{path.relative_to(ROOT)}: {match.group()}"
-        for path in sources
-        if path.is_file() and path.name not in tables
-        for match in names.finditer(path.read_text(encoding="utf-8"))
-    ]
-    assert not named
+    for path in sources:
+        readable = path.suffix in (".h", ".cpp", ".cu", ".cuh", ".py")
+        if readable and not any(part in str(path) for part in exempt):
+            here = set(pattern.findall(path.read_text(encoding="utf-8")))
+            assert path.name in allowed or not here, (path, here)
+            found.get(path.name, set()).update(here)
+    assert found["variants.h"] >= names & set(ROWS) <= found["tables.py"]
+    assert found["activations.h"] >= names & functions
 
 
 def test_build_information():

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import ACTIVATIONS, LAYOUTS, as_inputs, operands, own_layout
-from derivative_cases import F64, Operators, of
+from cases import ACTIVATIONS, LAYOUTS, ROWS, as_inputs, operands, own_layout
+from derivative_cases import F64, Operators, of, option_cases
 from tolerances import close
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -97,6 +97,21 @@ def test_vmap_with_options(case, layout):
 def by_backward(function, tensors):
     leaves = [tensor.clone().requires_grad_() for tensor in tensors]
     return torch.autograd.grad(function(*leaves).sin().sum(), leaves)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_vmap_of_biases_and_parameters_of_every_row(name):
+    """Together, and each sample's gradients by them."""
+    x = (operands(5, 2, 4, dtype=F64)[0] * 25).round() / 50 + 0.013
+    for rows, others in option_cases(name, 4):
+        function, _ = of(name, rows, **others)
+        inputs = as_inputs(x, x.flip(0), own_layout(name))
+        batches = [torch.stack([row * (1 + i / 9) for i in range(5)]) for row in rows.values()]
+        tensors = (*inputs, *batches)
+        every = tuple(range(len(tensors)))
+        gradients = grad(lambda *t, f=function: f(*t).sin().sum(), argnums=every)
+        each = [by_backward(function, sample) for sample in samples(tensors, [0] * len(tensors))]
+        close(vmap(gradients)(*tensors), tuple(map(torch.stack, zip(*each, strict=True))))
 
 
 @pytest.mark.parametrize("case", EVERY_CASE)
