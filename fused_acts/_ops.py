@@ -1,6 +1,7 @@
 """Loads the extension, which registers torch.ops.fused_acts.*, and adds fake implementations."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from fused_acts.options import ALONE, Call
 from fused_acts.tables import ACTIVATIONS, VARIANTS
 
 try:
+    torch.ops.load_library(str(Path(__file__).with_name("libfused_acts.so")))
     from fused_acts import _C
-except ImportError as error:
+except (ImportError, OSError) as error:
     raise ImportError(
         f"fused_acts._C, the compiled extension, is missing or does not load with torch "
         f"{torch.__version__}: {error}\nBuild it with `pip install .` in the source folder, "
@@ -31,13 +33,9 @@ if (_C.variants(), _C.activations()) != _TABLES:
 glu_forward = torch.ops.fused_acts.glu_forward.default
 glu_forward_out = torch.ops.fused_acts.glu_forward_out.default
 glu_backward = torch.ops.fused_acts.glu_backward.default
-glu_backward_packed = torch.ops.fused_acts.glu_backward_packed.default
 glu_forward_options = torch.ops.fused_acts.glu_forward_options.default
-glu_forward_options_out = torch.ops.fused_acts.glu_forward_options_out.default
-glu_backward_options = torch.ops.fused_acts.glu_backward_options.default
 glu_backward_inplace = torch.ops.fused_acts.glu_backward_inplace.default
-glu_backward_product = torch.ops.fused_acts.glu_backward_product.default
-glu_second = torch.ops.fused_acts.glu_second.default
+glu_double_backward = torch.ops.fused_acts.glu_double_backward.default
 
 # Without the Python layer around it, for calls that record nothing.
 glu_forward_op: Callable[..., Tensor] = glu_forward._op
@@ -46,7 +44,7 @@ glu_forward_options_op: Callable[..., Tensor] = glu_forward_options._op
 
 def numbers(call: Call) -> tuple[float, float, int, int]:
     """The last arguments of the operators with options."""
-    return call.scalar, call.limit, call.variant, call.layout
+    return call.scalar, call.limit, call.variant, call.layout % ALONE
 
 
 def bits(needs: Sequence[bool]) -> int:
@@ -106,42 +104,27 @@ def check_rows(
             raise ValueError(f"{name}: expected {expected}, got {tuple(row.shape)}")
 
 
+def _out_shape(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> torch.Size:
+    return out_shape(gate, up, ALONE if variant >= len(VARIANTS) else layout)
+
+
 def _checked_call(gate: Tensor, up: Tensor | None, *arguments: Any) -> torch.Size:
     """arguments: those of an operator from gate_bias to layout."""
-    shape = out_shape(gate, up, arguments[6])
+    shape = _out_shape(gate, up, arguments[5], arguments[6])
     names = ("gate_bias", "up_bias", "parameter")
     check_rows(gate, shape[-1], dict(zip(names, arguments, strict=False)))
     return shape
 
 
 def _glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    return gate.new_empty(out_shape(gate, up, layout))
-
-
-def _glu_forward_out(
-    gate: Tensor, up: Tensor | None, variant: int, layout: int, out: Tensor
-) -> None:
-    check_matches("out", out, out_shape(gate, up, layout), gate)
-
-
-def _glu_backward(
-    grad_out: Tensor, gate: Tensor, up: Tensor, variant: int, needs_gate: bool, needs_up: bool
-) -> tuple[Tensor, Tensor]:
-    check_matches("grad_out", grad_out, out_shape(gate, up, 0), gate)
-    grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
-    return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
-
-
-def _glu_backward_packed(grad_out: Tensor, x: Tensor, variant: int, layout: int) -> Tensor:
-    check_matches("grad_out", grad_out, out_shape(x, None, layout), x)
-    return x.new_empty(x.shape)
+    return gate.new_empty(_out_shape(gate, up, variant, layout))
 
 
 def _glu_forward_options(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
     return gate.new_empty(_checked_call(gate, up, *rest))
 
 
-def _glu_forward_options_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
+def _glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
     check_matches("out", rest[-1], _checked_call(gate, up, *rest), gate)
 
 
@@ -151,7 +134,7 @@ def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
     return gate.new_empty((1, kinds, cols), dtype=real)
 
 
-def _glu_backward_options(
+def _glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = _checked_call(gate, up, *rest)
@@ -165,10 +148,10 @@ def _glu_backward_options(
 def _glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
     shape = _checked_call(gate, up, *rest)
     check_matches("grad_out", grad_out, shape, gate)
-    return _sums(gate, shape[-1], rest[-1])
+    return _sums(gate, shape[-1], rest[-2])
 
 
-def _glu_second(
+def _glu_double_backward(
     grad_out: Tensor | None, gate: Tensor, up: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     needs_out, needs_inputs = rest[-2:]
@@ -182,15 +165,11 @@ def _glu_second(
 
 _FAKES: dict[Any, Callable[..., Any]] = {
     glu_forward: _glu_forward,
+    glu_forward_options: _glu_forward_options,
     glu_forward_out: _glu_forward_out,
     glu_backward: _glu_backward,
-    glu_backward_packed: _glu_backward_packed,
-    glu_forward_options: _glu_forward_options,
-    glu_forward_options_out: _glu_forward_options_out,
-    glu_backward_options: _glu_backward_options,
     glu_backward_inplace: _glu_backward_inplace,
-    glu_backward_product: _glu_backward_inplace,
-    glu_second: _glu_second,
+    glu_double_backward: _glu_double_backward,
 }
 for _op, _fake in _FAKES.items():
     torch.library.register_fake(_op, _fake)

@@ -32,7 +32,7 @@ class _Glu(torch.autograd.Function):
         call: Call,
     ) -> Any:
         if call.plain:
-            return _ops.glu_forward(gate, up, call.variant, call.layout)
+            return _ops.glu_forward(gate, up, call.variant, call.layout % 3)
         if call.eager:
             return composed.forward(gate, up, gate_bias, up_bias, parameter, call)
         return _ops.glu_forward_options(
@@ -92,13 +92,7 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        if call.plain and up is None:
-            grad_gate = _ops.glu_backward_packed(grad_out, gate, call.variant, call.layout)
-            return grad_gate, None, None, None, None
-        if call.plain:
-            grad_gate, grad_up = _ops.glu_backward(grad_out, gate, up, call.variant, *needs[:2])
-            return grad_gate if needs[0] else None, grad_up if needs[1] else None, None, None, None
-        grad_gate, grad_up, sums = _ops.glu_backward_options(
+        grad_gate, grad_up, sums = _ops.glu_backward(
             grad_out,
             *(gate, up, gate_bias, up_bias, parameter),
             *_ops.numbers(call),
@@ -200,7 +194,7 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
         )
     operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
     gate, up, gate_bias, up_bias, parameter = operands
-    sums = _ops.glu_backward_inplace(grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs))
+    sums = _ops.glu_backward_inplace(grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs), False)
     ctx.written = True
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
         if tensor is not None and need:
@@ -228,7 +222,7 @@ def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> T
     if _is_grad_enabled() and (gate.requires_grad or (up is not None and up.requires_grad)):
         return _apply(gate, up, None, None, None, call)
     if call.plain:
-        return _ops.glu_forward_op(gate, up, variant, layout)
+        return _ops.glu_forward_op(gate, up, variant, layout % 3)
     return _ops.glu_forward_options_op(gate, up, None, None, None, *_ops.numbers(call))
 
 
@@ -254,10 +248,8 @@ def glu_forward_out(
         result = composed.forward(*operands, call)
         _ops.check_matches("out", out, result.shape, result)
         out.copy_(result)
-    elif call.plain:
-        _ops.glu_forward_out(gate, up, call.variant, call.layout, out)
     else:
-        _ops.glu_forward_options_out(*operands, *_ops.numbers(call), out)
+        _ops.glu_forward_out(*operands, *_ops.numbers(call), out)
     if not torch.compiler.is_compiling():
         torch.autograd.graph.increment_version(out)
     return out

@@ -93,9 +93,10 @@ class _FFN(torch.autograd.Function):
             # of its own gradient.
             ctx.written = True
             grad_product = grad_y @ down
-            kernel = _ops.glu_backward_product if needs_product else _ops.glu_backward_inplace
             operands = (grad_product, *_pair(hidden), gate_bias, up_bias, None)
-            sums = kernel(*operands, *_ops.numbers(ctx.call), _ops.bits(wanted))
+            sums = _ops.glu_backward_inplace(
+                *operands, *_ops.numbers(ctx.call), _ops.bits(wanted), needs_product
+            )
             product = grad_product if needs_product else product
             del operands, grad_product
         elif needs_product:

@@ -31,7 +31,7 @@ class _GluSecond(torch.autograd.Function):
         needs_out: bool,
         needs_inputs: bool,
     ) -> Gradients:
-        out, grad_gate, grad_up = _ops.glu_second(
+        out, grad_gate, grad_up = _ops.glu_double_backward(
             *(grad_out, gate, up, gate_tangent, up_tangent, gate_bias, up_bias, parameter),
             *_ops.numbers(call),
             needs_out,

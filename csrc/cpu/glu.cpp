@@ -20,11 +20,12 @@ FlatLoops find_flat_loops(const GluArgs& args) {
   return portable_flat_loops(args.variant, args.dtype);
 }
 
+template <class T>
 RowLoop find_row_loop(Direction direction, const GluArgs& args) {
 #ifdef FUSED_ACTS_HAS_AVX512
   if (uses_avx512(args.dtype)) return avx512_row_loop(direction, args.variant, args.dtype);
 #endif
-  return portable_row_loop(direction, args.variant, args.dtype);
+  return portable_row_loop<T>(direction, args.variant);
 }
 
 // Whether a call should write past the caches. From about the size of a last-level cache, or of a
@@ -65,7 +66,7 @@ class RowCall {
  public:
   RowCall(Direction direction, const GluArgs& args)
       : args_(args),
-        loop_(find_row_loop(direction, args)),
+        loop_(find_row_loop<T>(direction, args)),
         out_(args.product ? args.grad_out : args.out),
         gate_(args.gate, args.step),
         up_(args.up, args.step),

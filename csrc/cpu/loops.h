@@ -36,7 +36,8 @@ using RowLoop = void (*)(const RowRun&);
 // Auto-vectorised, for any processor; their stores are never non-temporal, and row loops take up to
 // kTile columns. Flat ones serve no activations.
 FlatLoops portable_flat_loops(Variant variant, DType dtype);
-RowLoop portable_row_loop(Direction direction, Variant variant, DType dtype);
+template <class T>  // defined in loops_portable.h and instantiated for each storage type
+RowLoop portable_row_loop(Direction direction, Variant variant);
 
 // For AVX-512 (F, BW, DQ, VL), in builds that have FUSED_ACTS_HAS_AVX512. None for float64, whose
 // functions are scalar. bf16: with the conversion instruction of AVX512-BF16.

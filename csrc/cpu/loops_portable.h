@@ -74,7 +74,7 @@ void run_portable(const RowRun& run) {
 }
 
 template <class T>
-RowLoop find_portable_loop(Direction direction, Variant variant) {
+RowLoop portable_row_loop(Direction direction, Variant variant) {
   return visit_variant(variant, [&](auto unit) -> RowLoop {
     using Unit = decltype(unit);
     switch (direction) {
@@ -87,11 +87,5 @@ RowLoop find_portable_loop(Direction direction, Variant variant) {
     }
   });
 }
-
-// Each arithmetic has a translation unit.
-extern template RowLoop find_portable_loop<Float16>(Direction, Variant);
-extern template RowLoop find_portable_loop<BFloat16>(Direction, Variant);
-extern template RowLoop find_portable_loop<float>(Direction, Variant);
-extern template RowLoop find_portable_loop<double>(Direction, Variant);
 
 }  // namespace fused_acts::cpu

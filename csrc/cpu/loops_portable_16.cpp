@@ -1,6 +1,9 @@
+// The portable row loops of 16-bit storage.
 #include "cpu/loops_portable.h"
 
-template fused_acts::cpu::RowLoop fused_acts::cpu::find_portable_loop<fused_acts::Float16>(
-    fused_acts::Direction, fused_acts::Variant);
-template fused_acts::cpu::RowLoop fused_acts::cpu::find_portable_loop<fused_acts::BFloat16>(
-    fused_acts::Direction, fused_acts::Variant);
+namespace fused_acts::cpu {
+
+template RowLoop portable_row_loop<Float16>(Direction, Variant);
+template RowLoop portable_row_loop<BFloat16>(Direction, Variant);
+
+}  // namespace fused_acts::cpu

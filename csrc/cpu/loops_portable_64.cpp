@@ -1,4 +1,8 @@
+// The portable row loops of 64-bit storage.
 #include "cpu/loops_portable.h"
 
-template fused_acts::cpu::RowLoop fused_acts::cpu::find_portable_loop<double>(
-    fused_acts::Direction, fused_acts::Variant);
+namespace fused_acts::cpu {
+
+template RowLoop portable_row_loop<double>(Direction, Variant);
+
+}  // namespace fused_acts::cpu

@@ -1,4 +1,4 @@
-// From a plan to its kernel.
+// From a plan to its flat kernel.
 #pragma once
 
 #include "cuda/flat_kernels.cuh"
@@ -6,33 +6,26 @@
 
 namespace fused_acts::cuda {
 
-template <class Params>
-cudaError_t launch_kernel(void (*kernel)(Params), Params params, const LaunchPlan& plan,
-                          cudaStream_t stream) {
-  void* arguments[] = {&params};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel),
-                          dim3(static_cast<unsigned>(plan.grid)), dim3(kBlock), arguments, 0,
-                          stream);
-}
-
 template <class T, Access access, int bytes>
 cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
   using Forward = Config<T, access, bytes, false>;
   using Backward = Config<T, access, bytes, true>;
   const ParamsMaker<typename Forward::Index> params{args, plan};
+  const auto grid = static_cast<unsigned>(plan.grid);
   cudaError_t error = cudaErrorInvalidValue;
   visit_flat_variant(args.variant, [&](auto unit) {
     using Unit = decltype(unit);
     constexpr bool kInstantiated = is_instantiated(access, bytes);
     if constexpr (kInstantiated || !Unit::kIsUnary) {
       if (args.grad_out.data == nullptr) {
-        error = launch_kernel(forward_kernel<Unit, Forward>, params.forward(), plan, stream);
+        error = launch_kernel(forward_kernel<Unit, Forward>, grid, kBlock, 0, stream,
+                              params.forward());
       } else if (!args.product) {
-        error =
-            launch_kernel(backward_kernel<Unit, Backward, false>, params.backward(), plan, stream);
+        error = launch_kernel(backward_kernel<Unit, Backward, false>, grid, kBlock, 0, stream,
+                              params.backward());
       } else if constexpr (kInstantiated && !Unit::kIsUnary) {
-        error =
-            launch_kernel(backward_kernel<Unit, Backward, true>, params.backward(), plan, stream);
+        error = launch_kernel(backward_kernel<Unit, Backward, true>, grid, kBlock, 0, stream,
+                              params.backward());
       }
     }
   });
@@ -54,7 +47,7 @@ cudaError_t launch_bytes(const GluArgs& args, const LaunchPlan& plan, cudaStream
 }
 
 template <class T>
-cudaError_t launch(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
+cudaError_t launch_flat(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
   return launch_bytes<T, widest_compiled()>(args, plan, stream);
 }
 

@@ -1,9 +1,9 @@
-// cuda::glu_forward, glu_backward and glu_double_backward: plan, then launch.
+// A call to a gated unit: flat kernel or row kernel, plan, launch.
 #include <atomic>
 #include <cstdlib>
 
-#include "kernels/glu.h"
 #include "cuda/launch.h"
+#include "kernels/glu.h"
 
 namespace fused_acts::cuda {
 namespace {
@@ -35,88 +35,24 @@ int widest_access() {
 }
 
 cudaError_t run_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
-  switch (args.dtype) {
-    case DType::kFloat64:
-      return launch_rows<double>(direction, args, stream);
-    case DType::kFloat32:
-      return launch_rows<float>(direction, args, stream);
-    case DType::kFloat16:
-      return launch_rows<Float16>(direction, args, stream);
-    case DType::kBFloat16:
-      return launch_rows<BFloat16>(direction, args, stream);
-  }
-  return cudaErrorInvalidValue;
+  return visit_dtype(
+      args.dtype, [&](auto t) { return launch_rows<decltype(t)>(direction, args, stream); });
 }
 
-cudaError_t plan_and_launch(const GluArgs& args, cudaStream_t stream) {
+cudaError_t run_flat(Direction direction, const GluArgs& args, cudaStream_t stream) {
   const LaunchPlan plan = make_plan(args, widest_access());
-  const Direction direction = args.grad_out.data ? Direction::kBackward : Direction::kForward;
-  if ((args.product || is_unary(args.variant)) &&
-      !is_instantiated(plan.access, plan.access_bytes))
+  if ((args.product || is_unary(args.variant)) && !is_instantiated(plan.access, plan.access_bytes))
     return run_rows(direction, args, stream);
-  switch (args.dtype) {
-    case DType::kFloat64:
-      return launch<double>(args, plan, stream);
-    case DType::kFloat32:
-      return launch<float>(args, plan, stream);
-    case DType::kFloat16:
-      return launch<Float16>(args, plan, stream);
-    case DType::kBFloat16:
-      return launch<BFloat16>(args, plan, stream);
-  }
-  return cudaErrorInvalidValue;
-}
-
-int reported(cudaError_t error) {
-  if (error != cudaSuccess) cudaGetLastError();  // reported here, and to nobody else
-  return error;
+  return visit_dtype(args.dtype,
+                     [&](auto t) { return launch_flat<decltype(t)>(args, plan, stream); });
 }
 
 int run(Direction direction, const GluArgs& args, void* stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  const bool common =
-      direction != Direction::kDoubleBackward && !args.has_options() && has_flat_kernels(args.variant);
-  return reported(common ? plan_and_launch(args, cuda_stream)
-                         : run_rows(direction, args, cuda_stream));
-}
-
-// A thread adds up a column; where that is to become a single sum, one block adds all of them.
-template <class Real>
-__global__ void reduce_partials_kernel(const Real* partial, Real* sums, int64_t row_blocks, int64_t cols,
-                                  bool total) {
-  const int64_t kind = blockIdx.y;
-  const bool is_total = total && kind == gridDim.y - 1;
-  if (is_total && blockIdx.x > 0) return;
-  double sum = 0;  // a float would lose digits over long rows
-  int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (; column < cols; column += blockDim.x) {
-    for (int64_t row_block = 0; row_block < row_blocks; ++row_block)
-      sum += partial[(kind * row_blocks + row_block) * cols + column];
-    if (!is_total) break;
-  }
-  if (!is_total) {
-    if (column < cols) sums[kind * cols + column] = static_cast<Real>(sum);
-    return;
-  }
-  __shared__ double shared[1024];
-  shared[threadIdx.x] = sum;
-  for (unsigned half = blockDim.x / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
-  }
-  if (threadIdx.x == 0) sums[kind * cols] = static_cast<Real>(shared[0]);
-}
-
-template <class Real>
-cudaError_t launch_reduce_partials(const ReduceArgs& args, cudaStream_t stream) {
-  constexpr int kThreads = 1024;
-  const dim3 grid(static_cast<unsigned>((args.cols + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(args.sum_count));
-  reduce_partials_kernel<<<grid, kThreads, 0, stream>>>(static_cast<const Real*>(args.partial),
-                                                   static_cast<Real*>(args.sums), args.row_blocks,
-                                                   args.cols, args.total);
-  return cudaGetLastError();
+  const bool flat = direction != Direction::kDoubleBackward && !args.has_options() &&
+                    has_flat_kernels(args.variant);
+  const auto launch = flat ? run_flat : run_rows;
+  return launch(direction, args, static_cast<cudaStream_t>(stream));
 }
 
 }  // namespace
@@ -132,12 +68,5 @@ int glu_backward(const GluArgs& args, void* stream) {
 }
 
 int glu_double_backward(const GluArgs& args, void* stream) { return run(Direction::kDoubleBackward, args, stream); }
-
-int reduce_partials(const ReduceArgs& args, void* stream) {
-  if (args.cols == 0 || args.sum_count == 0) return cudaSuccess;
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  return reported(args.is_double ? launch_reduce_partials<double>(args, cuda_stream)
-                                 : launch_reduce_partials<float>(args, cuda_stream));
-}
 
 }  // namespace fused_acts::cuda

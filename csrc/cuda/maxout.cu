@@ -1,7 +1,7 @@
 // The kernels of maxout. They compare and move bits, so that one serves both 16-bit dtypes.
-#include <cuda_runtime_api.h>
-
 #include "kernels/maxout.h"
+
+#include "cuda/launch.h"
 
 namespace fused_acts::cuda {
 namespace {
@@ -106,15 +106,10 @@ int launch(Direction direction, const MaxoutArgs& args, Params p, cudaStream_t s
   constexpr int64_t kMostBlocks = int64_t{1} << 30;
   const int64_t blocks = (p.rows * p.per_row + kThreads - 1) / kThreads;
   const auto grid = static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
-  if (direction == Direction::kForward) {
-    forward_kernel<Bits, kPack, kGroups>
-        <<<grid, kThreads, 0, stream>>>(p, static_cast<Bits>(infinity_bits(args.dtype)));
-  } else {
-    backward_kernel<Bits, kPack, kGroups><<<grid, kThreads, 0, stream>>>(p);
-  }
-  const cudaError_t error = cudaPeekAtLastError();
-  if (error != cudaSuccess) cudaGetLastError();  // reported here, and to nobody else
-  return error;
+  return direction == Direction::kForward
+             ? launch_kernel(forward_kernel<Bits, kPack, kGroups>, grid, kThreads, 0, stream, p,
+                             static_cast<Bits>(infinity_bits(args.dtype)))
+             : launch_kernel(backward_kernel<Bits, kPack, kGroups>, grid, kThreads, 0, stream, p);
 }
 
 // The widest accesses that the pieces allow, else single elements.

@@ -163,7 +163,7 @@ inline RowPlan make_row_plan(const GluArgs& call) {
     plan.columns = 2;
 
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  if (args.rows == 1 && !args.has_rows()) {
+  if (args.rows == 1 && !args.has_row_operands()) {
     args.cols = kBlock * plan.columns;
     args.rows = ceil_div(plan.end, args.cols);
     for (Matrix* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up,

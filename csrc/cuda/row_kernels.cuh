@@ -1,12 +1,12 @@
-// The kernels of calls with options: one for each direction, storage type and width, for any unit,
-// layout, bias, limit and parameter. What such calls have beside the arithmetic takes more code
-// than the arithmetic, so the units share it and a kernel branches to its unit's formulas.
+// The row kernels: one for each direction, storage type and width, for any unit, layout, bias, limit
+// and parameter. What these have beside the arithmetic takes more code than the arithmetic, so the
+// units share it and a kernel branches to its unit's formulas.
 #pragma once
 
-#include "math/unit.h"
-#include "cuda/plan.h"
 #include "cuda/launch.h"
+#include "cuda/plan.h"
 #include "cuda/vector.cuh"
+#include "math/unit.h"
 
 namespace fused_acts::cuda {
 
@@ -264,11 +264,9 @@ inline RowParams row_params(const RowPlan& plan) {
 
 template <class T, int kColumns, Direction direction>
 cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
-  RowParams params = row_params(plan);
-  void* arguments[] = {&params};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(row_kernel<direction, T, kColumns>),
-                          dim3(static_cast<unsigned>(plan.tiles * plan.row_blocks)), dim3(kBlock),
-                          arguments, 0, stream);
+  return launch_kernel(row_kernel<direction, T, kColumns>,
+                       static_cast<unsigned>(plan.tiles * plan.row_blocks), kBlock, 0, stream,
+                       row_params(plan));
 }
 
 template <class T, int kColumns>

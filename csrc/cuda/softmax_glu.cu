@@ -1,9 +1,9 @@
 // The kernels of softmax_glu: a warp or a block a row. What a thread has read it keeps in its own
 // part of shared memory where the row fits, and reads again where it does not.
-#include <cuda_runtime_api.h>
-
-#include "cuda/vector.cuh"
 #include "kernels/softmax_glu.h"
+
+#include "cuda/launch.h"
+#include "cuda/vector.cuh"
 
 namespace fused_acts::cuda {
 namespace {
@@ -229,14 +229,12 @@ cudaError_t launch(bool forward, Params p, cudaStream_t stream) {
   if (shared > kUsualShared) {  // always to the most: calls from several threads share the setting
     const cudaError_t error =
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
-    if (error != cudaSuccess) return error;
+    if (error != cudaSuccess) return reported(error);
   }
   constexpr int64_t kMostBlocks = int64_t{1} << 30;
   const int64_t blocks = (p.rows + block.y - 1) / block.y;
   const auto grid = static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);
-  void* arguments[] = {&p};
-  return cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(grid), block, arguments,
-                          shared, stream);
+  return launch_kernel(kernel, dim3(grid), block, shared, stream, p);
 }
 
 template <class T>
@@ -266,21 +264,8 @@ int run(bool forward, const SoftmaxGluArgs& args, void* stream) {
                  args.cols,
                  false};
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  const auto launched = [&] {
-    switch (args.dtype) {
-      case DType::kFloat64:
-        return choose<double>(forward, p, cuda_stream);
-      case DType::kFloat32:
-        return choose<float>(forward, p, cuda_stream);
-      case DType::kFloat16:
-        return choose<Float16>(forward, p, cuda_stream);
-      default:
-        return choose<BFloat16>(forward, p, cuda_stream);
-    }
-  };
-  const cudaError_t error = launched();
-  if (error != cudaSuccess) cudaGetLastError();  // reported here, and to nobody else
-  return error;
+  return visit_dtype(args.dtype,
+                     [&](auto t) { return choose<decltype(t)>(forward, p, cuda_stream); });
 }
 
 }  // namespace

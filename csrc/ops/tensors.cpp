@@ -4,6 +4,7 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -140,9 +141,7 @@ bool same_device(const View& a, const View& b) {
 }
 
 bool same_sizes(const View& t, int64_t rank, const int64_t* sizes) {
-  bool same = t.rank == rank;
-  for (int64_t i = 0; same && i < rank; ++i) same = t.sizes[i] == sizes[i];
-  return same;
+  return t.rank == rank && std::equal(sizes, sizes + rank, t.sizes);
 }
 
 void check_matches(const View& t, const char* name, const View& like, const char* like_name,
@@ -153,7 +152,8 @@ void check_matches(const View& t, const char* name, const View& like, const char
   if (!same_device(t, like))
     fail(name, ": expected the device of ", like_name, ", ", device_name(like), ", got ",
          device_name(t));
-  if (t.rank == like.rank && t.last_size() == cols && same_sizes(t, like.rank - 1, like.sizes))
+  if (t.rank == like.rank && t.last_size() == cols &&
+      std::equal(like.sizes, like.sizes + like.rank - 1, t.sizes))
     return;
   std::ostringstream expected;
   for (int64_t i = 0; i + 1 < like.rank; ++i) expected << like.sizes[i] << ", ";

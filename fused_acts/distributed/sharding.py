@@ -18,7 +18,7 @@ from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from fused_acts import _maxout, _ops, _softmax_glu
-from fused_acts.options import ALONE, LAYOUTS
+from fused_acts.options import ALONE, LAYOUTS, NAMES
 
 Arguments = Mapping[str, Any]
 Placements = list[Placement | None]
@@ -46,7 +46,7 @@ def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
     """How inputs are split by columns so that each part is whole, or None."""
     spec = inputs[0]
     last = spec.ndim - 1
-    if args.get("up") is not None or args["layout"] == ALONE:
+    if args.get("up") is not None or args["variant"] >= len(NAMES):
         return Shard(last)
     if spec.shape[-1] // 2 % spec.mesh.size():
         return None
@@ -138,17 +138,11 @@ def _second(args: Arguments) -> list[str | None]:
 # The kinds of the results of each operator; None is one that was not asked for, and is empty.
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_forward: lambda args: ["unit"],
-    _ops.glu_forward_out: lambda args: [],
-    _ops.glu_backward: lambda args: [
-        "input" if args[need] else None for need in ("needs_gate", "needs_up")
-    ],
-    _ops.glu_backward_packed: lambda args: ["input"],
     _ops.glu_forward_options: lambda args: ["unit"],
-    _ops.glu_forward_options_out: lambda args: [],
-    _ops.glu_backward_options: _gradients,
+    _ops.glu_forward_out: lambda args: [],
+    _ops.glu_backward: _gradients,
     _ops.glu_backward_inplace: lambda args: ["sums"],
-    _ops.glu_backward_product: lambda args: ["sums"],
-    _ops.glu_second: _second,
+    _ops.glu_double_backward: _second,
 }
 for _op, _results in RESULTS.items():
     register_sharding(_op)(partial(_shardings, _op, _results))

@@ -1,4 +1,5 @@
+// The flat kernels of float64.
 #include "cuda/flat_launch.cuh"
 
-template cudaError_t fused_acts::cuda::launch<double>(const GluArgs&, const LaunchPlan&,
-                                                      cudaStream_t);
+template cudaError_t fused_acts::cuda::launch_flat<double>(const GluArgs&, const LaunchPlan&,
+                                                        cudaStream_t);
