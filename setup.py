@@ -123,6 +123,8 @@ def python_includes(folder: Path) -> list[str]:
 
 def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
     """Both libraries; nothing in them tells where they were built."""
+    if toolkit:
+        os.environ["CUDA_HOME"] = str(toolkit.home)  # or the import below guesses, aloud
     from torch.utils import cpp_extension
 
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
@@ -139,8 +141,9 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
     if toolkit:
         operators += ["-DUSE_CUDA", "-DFUSED_ACTS_WITH_CUDA", f"-isystem{toolkit.home}/include"]
         sources = CUDA_SOURCES + sources
-        libraries += ["-ltorch_cuda", f"-L{toolkit.home}/lib64", "-lcudart"]
-        nvcc = [*NVCC_FLAGS, "-Icsrc", *operators, "-Xcompiler=-fPIC"]
+        places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
+        libraries += ["-ltorch_cuda", *places, "-lcudart"]
+        nvcc = [*NVCC_FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
         nvcc += [f"-Xcompiler={flag}" for flag in anonymous]
         nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
