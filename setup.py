@@ -41,6 +41,7 @@ CXX_FLAGS = [
 OPTIONAL_CXX_FLAGS = [
     "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
     "-Wno-psabi",
+    "-Wno-pass-failed",  # clang tells of each loop that it leaves scalar
     "-Wno-maybe-uninitialized",  # GCC 12 finds it in its own AVX-512 headers
 ]
 NVCC_FLAGS = [
