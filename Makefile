@@ -19,6 +19,7 @@ bench: $(VENV)/bench.done
 lint: $(VENV)/lint.done
 	$(bin)/ruff check
 	$(bin)/ruff format --check
+	$(bin)/python tools/check_layers.py
 	$(bin)/mypy
 	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp)
 

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import roofline
 from machine_code import (
-    ALONE,
     ARCHITECTURES,
     GATED,
     ROOT,
-    GeneralKernel,
+    UNARY,
     Kernel,
     OtherKernel,
+    RowKernel,
     compile_kernels,
     variants,
 )
@@ -45,7 +45,7 @@ BUDGETS = {
 BELOW_SWIGLU = ("glu", "bilinear", "reglu")
 
 
-def spills(kernels: Sequence[GeneralKernel | Kernel | OtherKernel]) -> Iterator[str]:
+def spills(kernels: Sequence[RowKernel | Kernel | OtherKernel]) -> Iterator[str]:
     for k in kernels:
         local = sum(i.operation in ("LDL", "STL") for i in k.instructions)
         if k.stack or local:
@@ -61,7 +61,7 @@ def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
     for architecture, dtype, (names, variant) in product(
         ARCHITECTURES, SIXTEEN_BIT, variants().items()
     ):
-        for direction in ALONE if names[1] == "Alone" else GATED:
+        for direction in UNARY if names[1] == "Unary" else GATED:
             if (architecture, dtype, variant, direction) not in costs:
                 yield f"sm_{architecture} {variant} {direction} {dtype}: no such kernel was found"
     for k in kernels:
@@ -139,7 +139,7 @@ def counted(kernels: Sequence[Kernel]) -> Iterator[str]:
         )
 
 
-def shared_by_all(kernels: Sequence[GeneralKernel]) -> Iterator[str]:
+def shared_by_all(kernels: Sequence[RowKernel]) -> Iterator[str]:
     rows: dict[str, list[str]] = defaultdict(list)
     for k in kernels:
         name = f"{k.direction} {k.dtype}, {k.access_bytes} bytes"
@@ -198,10 +198,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
     parser.add_argument("--write", action="store_true", help="update docs/kernels.md")
     options = parser.parse_args()
-    kernels, general, others = compile_kernels()
+    kernels, rows, others = compile_kernels()
     blocks = {
         "counted": list(counted(kernels)),
-        "general": list(shared_by_all(general)),
+        "rows": list(shared_by_all(rows)),
         "others": list(of_other_sources(others)),
         "modelled": list(modelled(kernels)),
     }
@@ -210,7 +210,7 @@ def main() -> None:
     if options.write:
         write(DOCUMENT, blocks)
         roofline.draw(kernels, PICTURE)
-    every = [*kernels, *general, *others]
+    every = [*kernels, *rows, *others]
     found = [*violations(kernels), *spills(every)]
     print(*found, f"{len(every)} kernels, {len(found)} violations", sep="\n")
     sys.exit(bool(found))

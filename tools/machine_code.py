@@ -25,14 +25,14 @@ SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
 ACCESSES = ("element", "vector", "interleaved")
 
 SYMBOL = (
-    r"(forward|backward)_kernelINS_4GateI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb\dEEE"
+    r"(forward|backward)_kernelINS_4UnitI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb\dEEE"
     r"(Lb1E)?"  # whether it writes the product too
 )
-GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
-DIRECTIONS = ("forward", "backward", "second")
-# {direction: (matrices read, written)} of a gated unit and of an activation alone
+ROW_SYMBOL = r"row_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
+DIRECTIONS = ("forward", "backward", "double backward")
+# {direction: (matrices read, written)} of a gated unit and of an activation
 GATED = {"forward": (2, 1), "backward": (3, 2), "backward + product": (3, 3)}
-ALONE = {"forward": (1, 1), "backward": (2, 1)}
+UNARY = {"forward": (1, 1), "backward": (2, 1)}
 DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
 
 # Per multiprocessor.
@@ -108,19 +108,19 @@ class KernelOfUnits(AnyKernel):
 
 
 @dataclass
-class GeneralKernel(KernelOfUnits):
-    """Of calls with options: all variants in one."""
+class RowKernel(KernelOfUnits):
+    """All variants in one."""
 
     @property
     def name(self) -> str:
-        return f"sm_{self.architecture} general {self.direction} {self.dtype} {self.access_bytes}"
+        return f"sm_{self.architecture} row {self.direction} {self.dtype} {self.access_bytes}"
 
 
 @dataclass
 class Kernel(KernelOfUnits):
     variant: str
     access: str
-    alone: bool
+    unary: bool
 
     @property
     def name(self) -> str:
@@ -135,7 +135,7 @@ class Kernel(KernelOfUnits):
     @property
     def matrices(self) -> tuple[int, int]:
         """That it reads and writes."""
-        return (ALONE if self.alone else GATED)[self.direction]
+        return (UNARY if self.unary else GATED)[self.direction]
 
     @property
     def bytes_per_element(self) -> int:
@@ -222,10 +222,10 @@ def run(*command: str) -> str:
 
 
 def variants() -> dict[tuple[str, str], str]:
-    """{(f, g): name} of the common ones in the tables of csrc/variants.h."""
-    tables = (ROOT / "csrc/variants.h").read_text().split("#define ")
-    common = "".join(table for table in tables if table.startswith("FUSED_ACTS_COMMON"))
-    return {(f, g): n for n, f, g in re.findall(r"X\((\w+), (\w+), (\w+), \w+\)", common)}
+    """{(f, g): name} of those with flat kernels in the tables of csrc/math/variants.h."""
+    tables = (ROOT / "csrc/math/variants.h").read_text().split("#define ")
+    flat = "".join(table for table in tables if table.startswith("FUSED_ACTS_FLAT"))
+    return {(f, g): n for n, f, g in re.findall(r"X\((\w+), (\w+), (\w+)\)", flat)}
 
 
 def compile_source(source: Path, architecture: int, folder: str) -> Path:
@@ -254,18 +254,18 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
             )
         ]
         any_kernel = architecture, code, *usage[symbol]
-        if found := re.search(GENERAL_SYMBOL, symbol):
+        if found := re.search(ROW_SYMBOL, symbol):
             direction, dtype, columns = found.groups()
             access_bytes = int(columns) * SIZES[dtype_of(dtype)]
             direction = DIRECTIONS[int(direction)]
-            yield GeneralKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
+            yield RowKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
         elif found := re.search(SYMBOL, symbol):
             direction, functions, dtype, access, access_bytes, product = found.groups()
             direction += " + product" if product else ""
             names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
             yield Kernel(
                 *any_kernel, direction, dtype_of(dtype), int(access_bytes),
-                name_of[names[0], names[-1]], ACCESSES[int(access)], names[-1] == "Alone",
+                name_of[names[0], names[-1]], ACCESSES[int(access)], names[-1] == "Unary",
             )  # fmt: skip
         else:
             yield OtherKernel(*any_kernel, cubin.name.split(".")[0])
@@ -275,9 +275,9 @@ def dtype_of(mangled: str) -> str:
     return DTYPES[re.sub(r"^NS_(.*)E$", r"\1", mangled)]
 
 
-def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel], list[OtherKernel]]:
+def compile_kernels() -> tuple[list[Kernel], list[RowKernel], list[OtherKernel]]:
     """Every kernel for every architecture, in the order of the table of variants."""
-    jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").glob("*.cu")) for a in ARCHITECTURES]
+    jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").rglob("*.cu")) for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         cubins = list(pool.map(lambda job: compile_source(*job, folder), jobs))
         every = [
@@ -287,14 +287,14 @@ def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel], list[OtherKern
     kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
-            k.alone, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
+            k.unary, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
             k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip
-    general = [k for k in every if isinstance(k, GeneralKernel)]
-    general.sort(
+    rows = [k for k in every if isinstance(k, RowKernel)]
+    rows.sort(
         key=lambda k: (
             DIRECTIONS.index(k.direction), dtypes.index(k.dtype), -k.access_bytes, k.architecture
         )
     )  # fmt: skip
-    return kernels, general, [k for k in every if isinstance(k, OtherKernel)]
+    return kernels, rows, [k for k in every if isinstance(k, OtherKernel)]

@@ -101,7 +101,9 @@ __attribute__((target("avx512f,avx512bf16"))) void store_avx512(const float* sou
 
 }  // namespace
 
-void to_float(const BFloat16* source, float* target, int64_t n) noexcept { load_all(source, target, n); }
+void to_float(const BFloat16* source, float* target, int64_t n) noexcept {
+  load_all(source, target, n);
+}
 
 void from_float(const float* source, BFloat16* target, int64_t n) noexcept {
 #if defined(__x86_64__)

@@ -1,4 +1,4 @@
-// The instruction sets that loops are compiled for, and the one they run with. Torch-free.
+// The instruction sets that loops are compiled for, and the one they run with.
 #pragma once
 
 // What a build has of them; isa.cpp chooses among these alone.

@@ -3,10 +3,9 @@
 
 #ifdef FUSED_ACTS_HAS_AVX512
 
-#include "cpu/target_avx512.h"  // first
-
 #include "cpu/loops.h"
 #include "cpu/simd_avx512.h"
+#include "cpu/target_avx512.h"  // first
 
 namespace fused_acts::cpu {
 namespace {
@@ -18,8 +17,7 @@ constexpr int kUnroll = 4;
 // rest.
 template <bool kNonTemporal, class Step>
 FUSED_ACTS_INLINE void for_each_vector(int64_t i, int64_t n, Step step) {
-  for (; i + kUnroll * kLanes <= n; i += kUnroll * kLanes)
-    step(i, Full<kUnroll, kNonTemporal>{});
+  for (; i + kUnroll * kLanes <= n; i += kUnroll * kLanes) step(i, Full<kUnroll, kNonTemporal>{});
   for (; i + kLanes <= n; i += kLanes) step(i, Full<1, kNonTemporal>{});
   if (i < n) step(i, Masked(n - i));
 }
@@ -82,9 +80,11 @@ struct Loops {
       store(access, grad_up + i, times(g.derivative, grad * f.value));
       if (product) store(access, product + i, f.value * g.value);
     };
-    non_temporal = non_temporal && (Unit::kIsUnary || misalignment(grad_gate) == misalignment(grad_up)) &&
-              (!product || misalignment(grad_gate) == misalignment(product));
-    non_temporal ? for_each_vector_non_temporal(grad_gate, n, step) : for_each_vector<false>(0, n, step);
+    non_temporal = non_temporal &&
+                   (Unit::kIsUnary || misalignment(grad_gate) == misalignment(grad_up)) &&
+                   (!product || misalignment(grad_gate) == misalignment(product));
+    non_temporal ? for_each_vector_non_temporal(grad_gate, n, step)
+                 : for_each_vector<false>(0, n, step);
   }
 };
 

@@ -3,10 +3,9 @@
 
 #ifdef FUSED_ACTS_HAS_AVX512
 
-#include "cpu/target_avx512.h"  // first
-
 #include "cpu/simd_avx512.h"
 #include "cpu/staging.h"
+#include "cpu/target_avx512.h"  // first
 #include "math/unit.h"
 
 namespace fused_acts::cpu {
@@ -47,8 +46,8 @@ void run(const RowRun& run) {
       add_at(access, r.parameter_sum, i, grads.parameter);
     } else {
       const auto grads = unit.double_backward(load_at<A, T>(access, r.grad_out, i), gate, up,
-                                     load_at<A, T>(access, r.gate_tangent, i),
-                                     load_at<A, T>(access, r.up_tangent, i));
+                                              load_at<A, T>(access, r.gate_tangent, i),
+                                              load_at<A, T>(access, r.up_tangent, i));
       store_at<T>(access, r.out, i, grads.grad_out);
       store_at<T>(access, r.grad_gate, i, grads.gate);
       store_at<T>(access, r.grad_up, i, grads.up);

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "cpu/isa.h"
 #include "cpu/convert.h"
+#include "cpu/isa.h"
 #include "cpu/loops.h"
 
 namespace fused_acts::cpu {

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "cpu/isa.h"
-#include "cpu/loops.h"
+#include "cpu/strided.h"
 
 namespace fused_acts::cpu {
 namespace {
@@ -81,17 +81,14 @@ void visit(const MaxoutArgs& args, Visitor&& visitor) {
   }
 }
 
-// Calls run(wide, narrow, winner, n) for the runs of neighbouring elements in [begin, end).
-template <class Bits, class Run>
-void for_each_run(const MaxoutArgs& args, int64_t begin, int64_t end, Run&& run) {
-  while (begin < end) {
-    const int64_t row = begin / args.cols, col = begin % args.cols;
-    const int64_t n = std::min({kTile, args.cols - col, end - begin});
-    run(static_cast<Bits*>(args.wide.data) + row * args.wide.row_stride + col * args.pieces,
-        static_cast<Bits*>(args.narrow.data) + row * args.narrow.row_stride + col,
-        args.winner + begin, n);
-    begin += n;
-  }
+// Calls loop(wide, narrow, winner, n) for the runs of neighbouring elements in [begin, end).
+template <class Bits, class Loop>
+void for_each_group_run(const MaxoutArgs& args, int64_t begin, int64_t end, Loop&& loop) {
+  for_each_run(args.cols, kTile, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+    loop(static_cast<Bits*>(args.wide.data) + row * args.wide.row_stride + col * args.pieces,
+         static_cast<Bits*>(args.narrow.data) + row * args.narrow.row_stride + col,
+         args.winner + row * args.cols + col, n);
+  });
 }
 
 }  // namespace
@@ -100,7 +97,7 @@ void maxout_forward(const MaxoutArgs& args, int64_t begin, int64_t end) {
   visit(args, [&](auto bits, auto pieces) {
     using Bits = decltype(bits);
     const Bits infinity = static_cast<Bits>(infinity_bits(args.dtype));
-    for_each_run<Bits>(args, begin, end, [&](Bits* x, Bits* out, uint8_t* winner, int64_t n) {
+    for_each_group_run<Bits>(args, begin, end, [&](Bits* x, Bits* out, uint8_t* winner, int64_t n) {
       forward_loop<Bits, decltype(pieces)::value>(x, args.pieces, infinity, out, winner, n);
     });
   });
@@ -109,7 +106,7 @@ void maxout_forward(const MaxoutArgs& args, int64_t begin, int64_t end) {
 void maxout_backward(const MaxoutArgs& args, int64_t begin, int64_t end) {
   visit(args, [&](auto bits, auto pieces) {
     using Bits = decltype(bits);
-    for_each_run<Bits>(
+    for_each_group_run<Bits>(
         args, begin, end, [&](Bits* grad_x, Bits* grad_out, uint8_t* winner, int64_t n) {
           backward_loop<Bits, decltype(pieces)::value>(grad_out, winner, args.pieces, grad_x, n);
         });

@@ -1,5 +1,5 @@
-// Floats in AVX-512 registers: the operations of math/primitives.h, and their way from and to memory
-// in every storage type. Only for files compiled for AVX-512.
+// Floats in AVX-512 registers: the operations of math/primitives.h, and their way from and to
+// memory in every storage type. Only for files compiled for AVX-512.
 //
 // All of it, and so whatever is made of F32xN, is of one translation unit: an AVX-512 copy of a
 // shared function would be a fault on another processor.
@@ -54,7 +54,9 @@ FUSED_ACTS_INLINE F32xN<K> operator-(F32xN<K> a) {
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> fma(F32xN<K> a, F32xN<K> b, F32xN<K> c) {
-  return each<K>([](__m512 a, __m512 b, __m512 c) FUSED_ACTS_SIMD { return _mm512_fmadd_ps(a, b, c); }, a, b, c);
+  return each<K>([](__m512 a, __m512 b, __m512 c)
+                     FUSED_ACTS_SIMD { return _mm512_fmadd_ps(a, b, c); },
+                 a, b, c);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> abs(F32xN<K> x) {
@@ -70,22 +72,26 @@ FUSED_ACTS_INLINE MaskN<K> operator>(F32xN<K> a, F32xN<K> b) {
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> select(MaskN<K> condition, F32xN<K> a, F32xN<K> b) {
-  return each<K>([](__mmask16 c, __m512 a, __m512 b) FUSED_ACTS_SIMD { return _mm512_mask_blend_ps(c, b, a); },
+  return each<K>([](__mmask16 c, __m512 a, __m512 b)
+                     FUSED_ACTS_SIMD { return _mm512_mask_blend_ps(c, b, a); },
                  condition, a, b);
 }
 
 // The minimum and maximum instructions return their second operand if one is NaN.
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp_above(F32xN<K> x, float bound) {
-  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_min_ps(x, _mm512_set1_ps(bound)); }, x);
+  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_min_ps(x, _mm512_set1_ps(bound)); },
+                 x);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> at_most(F32xN<K> x, float bound) {
-  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_min_ps(_mm512_set1_ps(bound), x); }, x);
+  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_min_ps(_mm512_set1_ps(bound), x); },
+                 x);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp_below(F32xN<K> x, float bound) {
-  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_max_ps(_mm512_set1_ps(bound), x); }, x);
+  return each<K>([=](__m512 x) FUSED_ACTS_SIMD { return _mm512_max_ps(_mm512_set1_ps(bound), x); },
+                 x);
 }
 template <int K>
 FUSED_ACTS_INLINE F32xN<K> clamp(F32xN<K> x, float low, float high) {
@@ -160,7 +166,10 @@ template <int K>
 FUSED_ACTS_INLINE F32xN<K> exp2_fast(F32xN<K> t) {
   // t - floor(t), 0 for an infinity; the scaling below takes the floor of its exponent by itself
   const F32xN<K> fraction = each<K>(
-      [](__m512 t) FUSED_ACTS_SIMD { return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }, t);
+      [](__m512 t) FUSED_ACTS_SIMD {
+        return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+      },
+      t);
   return scale_down(polynomial(fraction, 1.0f, 0.69304484f, 0.2412802f, 0.052242473f, 0.013426685f),
                     t);
 }
@@ -213,7 +222,7 @@ struct Full {
   static FUSED_ACTS_INLINE void store(T* p, __m512 x) {
     auto* target = reinterpret_cast<__m256i*>(p);
     kNonTemporal ? _mm256_stream_si256(target, narrow(x, p))
-             : _mm256_storeu_si256(target, narrow(x, p));
+                 : _mm256_storeu_si256(target, narrow(x, p));
   }
 };
 

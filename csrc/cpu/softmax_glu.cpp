@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <vector>
 
-#include "cpu/isa.h"
 #include "cpu/convert.h"
+#include "cpu/isa.h"
 #include "cpu/loops.h"
 
 namespace fused_acts::cpu {

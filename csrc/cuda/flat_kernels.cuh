@@ -1,11 +1,11 @@
-// The kernels, forward and backward, for any unit, storage type and access.
+// The flat kernels, forward and backward, for any unit, storage type and access.
 //
 // A thread works on kVectors vectors of a row, all of whose loads are in flight before the first
 // use. They lie 128 bytes apart, so that what a warp accesses at once are whole lines of 128 bytes.
 #pragma once
 
-#include "cuda/vector.cuh"
 #include "cuda/flat_params.h"
+#include "cuda/vector.cuh"
 
 namespace fused_acts::cuda {
 
@@ -75,7 +75,7 @@ FUSED_ACTS_DEVICE bool fence(const Shape<typename C::Index>& shape, int column) 
   return column > 0 && column % C::kFence == 0 && shape.threads == ~typename C::Index{0} - column;
 }
 
-// Unit and up, or the gate alone.
+// Gate and up, or gate where there is no up.
 template <class Unit, class Pair>
 FUSED_ACTS_DEVICE void load_columns(Pair& x, const char* gate, const char* up) {
   if constexpr (Unit::kIsUnary) {

@@ -18,8 +18,8 @@ cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStrea
     constexpr bool kInstantiated = is_instantiated(access, bytes);
     if constexpr (kInstantiated || !Unit::kIsUnary) {
       if (args.grad_out.data == nullptr) {
-        error = launch_kernel(forward_kernel<Unit, Forward>, grid, kBlock, 0, stream,
-                              params.forward());
+        error =
+            launch_kernel(forward_kernel<Unit, Forward>, grid, kBlock, 0, stream, params.forward());
       } else if (!args.product) {
         error = launch_kernel(backward_kernel<Unit, Backward, false>, grid, kBlock, 0, stream,
                               params.backward());

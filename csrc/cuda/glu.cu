@@ -35,8 +35,8 @@ int widest_access() {
 }
 
 cudaError_t run_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
-  return visit_dtype(
-      args.dtype, [&](auto t) { return launch_rows<decltype(t)>(direction, args, stream); });
+  return visit_dtype(args.dtype,
+                     [&](auto t) { return launch_rows<decltype(t)>(direction, args, stream); });
 }
 
 cudaError_t run_flat(Direction direction, const GluArgs& args, cudaStream_t stream) {
@@ -67,6 +67,8 @@ int glu_backward(const GluArgs& args, void* stream) {
   return run(Direction::kBackward, args, stream);
 }
 
-int glu_double_backward(const GluArgs& args, void* stream) { return run(Direction::kDoubleBackward, args, stream); }
+int glu_double_backward(const GluArgs& args, void* stream) {
+  return run(Direction::kDoubleBackward, args, stream);
+}
 
 }  // namespace fused_acts::cuda

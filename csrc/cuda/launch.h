@@ -22,8 +22,7 @@ cudaError_t launch_kernel(void (*kernel)(Params...), dim3 grid, dim3 block, size
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   void* arguments[] = {&params...};
-  return reported(
-      cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments));
+  return reported(cudaLaunchKernelExC(&config, reinterpret_cast<const void*>(kernel), arguments));
 }
 
 // 32-byte accesses exist in code compiled for sm_100 or later.

@@ -1,7 +1,6 @@
 // The kernels of maxout. They compare and move bits, so that one serves both 16-bit dtypes.
-#include "kernels/maxout.h"
-
 #include "cuda/launch.h"
+#include "kernels/maxout.h"
 
 namespace fused_acts::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // The launch plan: how a call's matrices are cut into vectors, threads and blocks. Host arithmetic,
-// done once a call. Torch-free and CUDA-free.
+// done once a call, without CUDA headers.
 #pragma once
 
 #include <algorithm>
@@ -35,7 +35,7 @@ constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
 
 // Wide accesses come with kernels for the common case: fewer than 2^31 threads, matrices that span
 // less than 2^32 vectors (64 GiB), rows of gate and up equally far apart, and both gradients
-// wanted. All else is for the general kernels, those of the narrower accesses.
+// wanted. All else is for the narrower accesses.
 constexpr bool is_narrow(int access_bytes) { return access_bytes < 16; }
 // Enough loads in flight to hide the latency of memory, in few enough registers.
 constexpr int vectors_per_thread(Access access, int access_bytes) {
@@ -43,8 +43,8 @@ constexpr int vectors_per_thread(Access access, int access_bytes) {
   return std::clamp(bytes / access_bytes, 1, 4);
 }
 
-// Whether there are kernels for activations alone, and such as write the product too; where not, a
-// general one does.
+// Whether there are flat kernels for activations, and such as write the product too; where not, a
+// row kernel serves.
 constexpr bool is_instantiated(Access access, int access_bytes) {
   return access == Access::kVector && !is_narrow(access_bytes);
 }
@@ -167,7 +167,7 @@ inline RowPlan make_row_plan(const GluArgs& call) {
     args.cols = kBlock * plan.columns;
     args.rows = ceil_div(plan.end, args.cols);
     for (Matrix* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up,
-                             &args.gate_tangent, &args.up_tangent})
+                            &args.gate_tangent, &args.up_tangent})
       operand->row_stride = args.cols * args.step;
     args.out.row_stride = args.grad_out.row_stride = args.cols;
     plan.log2_lanes = 7;

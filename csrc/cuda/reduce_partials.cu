@@ -10,7 +10,7 @@ constexpr int kThreads = 1024;
 // A thread adds up a column; where that is to become a single sum, one block adds all of them.
 template <class Real>
 __global__ void reduce_kernel(const Real* partials, Real* sums, int64_t row_blocks, int64_t cols,
-                                  bool total) {
+                              bool total) {
   const int64_t index = blockIdx.y;
   const bool is_total = total && index == gridDim.y - 1;
   if (is_total && blockIdx.x > 0) return;

@@ -1,6 +1,6 @@
-// The row kernels: one for each direction, storage type and width, for any unit, layout, bias, limit
-// and parameter. What these have beside the arithmetic takes more code than the arithmetic, so the
-// units share it and a kernel branches to its unit's formulas.
+// The row kernels: one for each direction, storage type and width, for any unit, layout, bias,
+// limit and parameter. What these have beside the arithmetic takes more code than the arithmetic,
+// so the units share it and a kernel branches to its unit's formulas.
 #pragma once
 
 #include "cuda/launch.h"
@@ -118,8 +118,8 @@ FUSED_ACTS_DEVICE float lane_of(F32x2 x, int i) { return i == 0 ? x.lo : x.hi; }
 
 // The sum of a block's rows, always added in the same order, to row `row_block` of sums.
 template <int kColumns, class Lane, class Real>
-FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column, int64_t cols,
-                                 int log2_lanes) {
+FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column,
+                                 int64_t cols, int log2_lanes) {
   __shared__ Lane shared[kColumns][kBlock];
 #pragma unroll
   for (int i = 0; i < kColumns; ++i) shared[i][threadIdx.x] = lane_of(sum, i);
@@ -191,8 +191,8 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
         } else if constexpr (direction == Direction::kBackward) {
           grads[k] = unit.backward(get<Real>(seed[k], 0), x.gate, x.up);
         } else {
-          const auto second =
-              unit.double_backward(get<Real>(seed[k], 0), x.gate, x.up, x.gate_tangent, x.up_tangent);
+          const auto second = unit.double_backward(get<Real>(seed[k], 0), x.gate, x.up,
+                                                   x.gate_tangent, x.up_tangent);
           out[k] = second.grad_out;
           grads[k].gate = second.gate;
           grads[k].up = second.up;

@@ -1,9 +1,8 @@
 // The kernels of softmax_glu: a warp or a block a row. What a thread has read it keeps in its own
 // part of shared memory where the row fits, and reads again where it does not.
-#include "kernels/softmax_glu.h"
-
 #include "cuda/launch.h"
 #include "cuda/vector.cuh"
+#include "kernels/softmax_glu.h"
 
 namespace fused_acts::cuda {
 namespace {

@@ -68,7 +68,7 @@ FUSED_ACTS_DEVICE Real get(const Vector<T, kCount>& x, int i, int step = 1) {
 // ---- Elements into a vector -------------------------------------------------------------------
 
 // The elements i and i + 1, i even. volatile keeps conversions on their side of a fence
-// (kernels.cuh).
+// (flat_kernels.cuh).
 template <int kCount>
 FUSED_ACTS_DEVICE void set_pair(Vector<BFloat16, kCount>& x, int i, float low, float high) {
   asm volatile("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(x.words[i / 2]) : "f"(high), "f"(low));

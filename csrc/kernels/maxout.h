@@ -1,4 +1,4 @@
-// The seam of maxout, between tensors (maxout.cpp) and kernels (cpu/, cuda/). Torch-free.
+// The seam of maxout: the arguments of one call, and what cpu/ and cuda/ do with them.
 #pragma once
 
 #include "kernels/glu.h"
@@ -13,8 +13,8 @@ constexpr int64_t kMostPieces = 256;  // as many as a byte tells apart
 struct MaxoutArgs {
   DType dtype;
   int64_t rows, cols, pieces;
-  Matrix wide;     // x or grad_x: [rows, cols * pieces]
-  Matrix narrow;   // out or grad_out: [rows, cols]
+  Matrix wide;      // x or grad_x: [rows, cols * pieces]
+  Matrix narrow;    // out or grad_out: [rows, cols]
   uint8_t* winner;  // [rows, cols], dense
 };
 

@@ -1,4 +1,4 @@
-// The seam of softmax_glu, between tensors (softmax_glu.cpp) and kernels (cpu/, cuda/). Torch-free.
+// The seam of softmax_glu: the arguments of one call, and what cpu/ and cuda/ do with them.
 #pragma once
 
 #include "kernels/glu.h"
@@ -16,7 +16,7 @@ struct SoftmaxGluArgs {
   Matrix grad_out;            // [rows, cols], backward
   Matrix out;                 // [rows, cols], forward
   Matrix grad_gate, grad_up;  // [rows, cols], backward
-  void* stats;                 // [rows, 2], dense
+  void* stats;                // [rows, 2], dense
 };
 
 // Below every gate that takes part: a row of -inf alone then has a sum of 0 and becomes NaN, as it

@@ -1,10 +1,10 @@
-// The mathematics: unary activations. Torch-free, host and device.
+// The mathematics: unary activations, for host and device.
 //
-// Each activation is a functor over a math M (real_math.h) with
+// Each activation is a functor over a math M (elementary.h) with
 //   value(x)     f(x)
 //   dual(x)      {f(x), f'(x)}
 //   triple(x)    {f(x), f'(x), f''(x)}
-// each sharing what its parts have in common; derivatives are of the sum_count in derivatives.h. An
+// each sharing what its parts have in common; derivatives are of the kinds in dual.h. An
 // activation with a parameter is made from it and also has
 //   by_parameter(x)   the derivative of f by the parameter
 // All are written without branches, so that one source serves a CUDA thread and a CPU vector lane.
@@ -290,7 +290,8 @@ struct Mish {
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     const Parts p = parts(x);
     const Real tilt = fma(p.s, fma(p.u * p.u, Real(4.0f) * p.weight, Real(-2.0f)), p.u);
-    return {p.mish, fma(p.swish, p.bend, p.t), p.s * p.bend * fma(clamp_finite(x), tilt, Real(2.0f))};
+    return {p.mish, fma(p.swish, p.bend, p.t),
+            p.s * p.bend * fma(clamp_finite(x), tilt, Real(2.0f))};
   }
 
  private:

@@ -1,5 +1,5 @@
 // What an activation returns: its value, and derivatives as numbers or what takes less to multiply
-// by. Torch-free.
+// by.
 #pragma once
 
 #include "math/primitives.h"

@@ -1,4 +1,4 @@
-// Elementary functions per arithmetic type, for host and device. Torch-free.
+// Elementary functions per arithmetic type, for host and device.
 //
 // An activation is written against a "math" M, which names its arithmetic type M::Real and supplies
 // the few transcendental building blocks below. There is one math per storage precision:

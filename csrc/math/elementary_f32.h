@@ -1,4 +1,4 @@
-// The math of float32 storage, see real_math.h. Torch-free.
+// The math of float32 storage, see elementary.h.
 #pragma once
 
 #include "math/elementary_types.h"

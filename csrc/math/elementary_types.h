@@ -1,4 +1,4 @@
-// What the maths of real_math.h return, and constants they share. Torch-free.
+// What the maths of elementary.h return, and constants they share.
 #pragma once
 
 #include "math/primitives.h"

@@ -1,7 +1,7 @@
-// The operations that real_math.h is made of, for float and double on host and device. Torch-free.
+// The operations that elementary.h is made of, for float and double on host and device.
 //
-// What computes on several floats at once (cpu/f32xn.h, cuda/f32x2.cuh) overloads them for its
-// type.
+// What computes on several floats at once (cpu/simd_avx512.h, cuda/f32x2.cuh) overloads them for
+// its type.
 #pragma once
 
 #include <cmath>

@@ -14,7 +14,7 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// The math (real_math.h) that serves a storage type.
+// The math (elementary.h) that serves a storage type.
 template <class T>
 struct MathFor;
 template <>

@@ -52,7 +52,8 @@ struct GatedUnit {
   }
 
   FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real grad_out, Real gate, Real up,
-                                                 Real gate_tangent, Real up_tangent) const {
+                                                          Real gate_tangent,
+                                                          Real up_tangent) const {
     const Real z = gate + gate_bias, w = up + up_bias;
     const auto f_triple = f.triple(limited_gate(z));
     const auto g_triple = g.triple(limited_up(w));

@@ -7,12 +7,12 @@
 #include "math/activations.h"
 
 // X(name, f, g). Those of the first table have flat kernels of their own, the others row kernels.
-#define FUSED_ACTS_FLAT_VARIANTS(X)  \
-  X(glu, Sigmoid, Identity)          \
-  X(bilinear, Identity, Identity)    \
-  X(reglu, Relu, Identity)           \
-  X(geglu, Gelu, Identity)           \
-  X(geglu_tanh, GeluTanh, Identity)  \
+#define FUSED_ACTS_FLAT_VARIANTS(X) \
+  X(glu, Sigmoid, Identity)         \
+  X(bilinear, Identity, Identity)   \
+  X(reglu, Relu, Identity)          \
+  X(geglu, Gelu, Identity)          \
+  X(geglu_tanh, GeluTanh, Identity) \
   X(swiglu, Swish, Identity)
 
 #define FUSED_ACTS_VARIANTS(X)            \
@@ -38,12 +38,12 @@
   X(swish, Swish, Unary)               \
   X(mish, Mish, Unary)
 
-#define FUSED_ACTS_ACTIVATIONS(X)  \
-  FUSED_ACTS_FLAT_ACTIVATIONS(X)   \
-  X(leaky_relu, LeakyRelu, Unary)  \
-  X(prelu, LeakyRelu, Unary)       \
-  X(elu, Elu, Unary)               \
-  X(quick_gelu, SwishBeta, Unary)  \
+#define FUSED_ACTS_ACTIVATIONS(X) \
+  FUSED_ACTS_FLAT_ACTIVATIONS(X)  \
+  X(leaky_relu, LeakyRelu, Unary) \
+  X(prelu, LeakyRelu, Unary)      \
+  X(elu, Elu, Unary)              \
+  X(quick_gelu, SwishBeta, Unary) \
   X(softplus, Softplus, Unary)
 
 namespace fused_acts {

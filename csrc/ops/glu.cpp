@@ -16,6 +16,15 @@ enum Needs : int64_t { kGate = 1, kUp = 2, kGateBias = 4, kUpBias = 8, kParamete
 
 const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 
+// The options of an operator in its parameters, and as they are given on.
+#define FUSED_ACTS_OPTIONS                                                                         \
+  const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
+      double scalar, double limit, int64_t variant, int64_t layout
+#define FUSED_ACTS_GIVEN                                                                     \
+  Options {                                                                                  \
+    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit, variant, layout \
+  }
+
 // ---- Forward ----
 
 Tensor forward(const Tensor& gate, const OptionalTensor& up, const Options& options) {
@@ -26,9 +35,20 @@ Tensor forward(const Tensor& gate, const OptionalTensor& up, const Options& opti
   return std::move(out.tensor);
 }
 
-void forward_into(const Tensor& gate, const OptionalTensor& up, const Options& options,
-                  const Tensor& out_tensor) {
-  GluCall call = checked_call(gate, up, options);
+Tensor glu_forward(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout) {
+  Options options;
+  options.variant = variant;
+  options.layout = layout;
+  return forward(gate, up, options);
+}
+
+Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS) {
+  return forward(gate, up, FUSED_ACTS_GIVEN);
+}
+
+void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
+                     const Tensor& out_tensor) {
+  GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN);
   const View out(out_tensor);
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
   if (out.numel == 0) return;
@@ -51,6 +71,12 @@ void forward_into(const Tensor& gate, const OptionalTensor& up, const Options& o
 
 // ---- Backward ----
 
+// The matrix of a ReadMatrix or NewMatrix that may be absent.
+template <class Holder>
+const Matrix* matrix(const std::optional<Holder>& holder) {
+  return holder ? &holder->matrix : nullptr;
+}
+
 // As many row blocks as keep a GPU busy, in at most 1% of the memory that large gradients take.
 int64_t row_block_count(const GluArgs& args) {
   constexpr int64_t kShortest = 32, kUsual = 12, kMost = 1024, kBytesOfRows = 640;
@@ -64,7 +90,7 @@ int64_t row_block_count(const GluArgs& args) {
 
 // Runs a backward call whose gradients are in place and returns the sums [1, count, cols] over rows
 // of those that `needs` names, in the order of its bits.
-Tensor backward_with_sums(GluCall& call, const Tensor* parameter, int64_t needs) {
+Tensor backward_with_sums(GluCall& call, const OptionalTensor& parameter, int64_t needs) {
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const int64_t count = !!(needs & kGateBias) + !!(needs & kUpBias) + !!(needs & kParameter);
@@ -104,10 +130,10 @@ Tensor backward_with_sums(GluCall& call, const Tensor* parameter, int64_t needs)
 }
 
 // (gate's gradient, up's, sums); what is not asked for, or was packed with gate's, is [0].
-std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_tensor, const Tensor& gate_tensor,
-                                            const OptionalTensor& up, const Options& options,
-                                            int64_t needs) {
-  GluCall call = checked_call(gate_tensor, up, options);
+std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
+                                                const Tensor& gate_tensor, const OptionalTensor& up,
+                                                FUSED_ACTS_OPTIONS, int64_t needs) {
+  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const View grad_out(grad_tensor);
@@ -117,19 +143,17 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_tensor, const Ten
   std::optional<NewMatrix> grad_gate, grad_up;
   if (needs & kGate) grad_gate.emplace(gate, gate.last_size());
   if (up && needs & kUp) grad_up.emplace(gate, gate.last_size());
-  call.place(grad_gate ? &grad_gate->matrix : nullptr, grad_up ? &grad_up->matrix : nullptr,
-             &args.grad_gate, &args.grad_up);
-  Tensor sums = backward_with_sums(call, options.parameter, needs);
-  return {grad_gate ? std::move(grad_gate->tensor) : no_tensor(gate),
-          grad_up ? std::move(grad_up->tensor) : no_tensor(gate), std::move(sums)};
+  call.place(matrix(grad_gate), matrix(grad_up), &args.grad_gate, &args.grad_up);
+  Tensor sums = backward_with_sums(call, parameter, needs);
+  return {result(grad_gate, gate), result(grad_up, gate), std::move(sums)};
 }
 
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
 // written is dense or evenly spaced and shares no memory.
-Tensor backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
-                        const OptionalTensor& up, const Options& options, int64_t needs,
-                        bool product) {
-  GluCall call = checked_call(gate_tensor, up, options);
+Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
+                            const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs,
+                            bool product) {
+  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const View grad_out(grad_tensor);
@@ -154,20 +178,17 @@ Tensor backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
     fail("inplace_backward: expected gate, up and grad_out without common memory");
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
-  return backward_with_sums(call, options.parameter, needs);
+  return backward_with_sums(call, parameter, needs);
 }
 
 // ---- Double backward ----
 
 // (grad_out's gradient, gate's, up's); what is not asked for, or was packed with gate's, is [0].
-std::tuple<Tensor, Tensor, Tensor> double_backward(const OptionalTensor& grad_out,
-                                                   const Tensor& gate_tensor,
-                                                   const OptionalTensor& up,
-                                                   const OptionalTensor& gate_tangent,
-                                                   const OptionalTensor& up_tangent,
-                                                   const Options& options, bool needs_out,
-                                                   bool needs_inputs) {
-  GluCall call = checked_call(gate_tensor, up, options);
+std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
+    const OptionalTensor& grad_out, const Tensor& gate_tensor, const OptionalTensor& up,
+    const OptionalTensor& gate_tangent, const OptionalTensor& up_tangent, FUSED_ACTS_OPTIONS,
+    bool needs_out, bool needs_inputs) {
+  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const int64_t width = gate.last_size();
@@ -179,7 +200,6 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(const OptionalTensor& grad_ou
     matrix.emplace(view);
     return matrix;
   };
-  const auto matrix = [](const auto& holder) { return holder ? &holder->matrix : nullptr; };
   const auto seed = read(grad_out, "grad_out", args.cols);
   const auto along_gate = read(gate_tangent, "gate_tangent", width);
   const auto along_up = read(up_tangent, "up_tangent", width);
@@ -193,54 +213,7 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(const OptionalTensor& grad_ou
   if (out) args.out = out->matrix;
   call.place(matrix(grad_gate), matrix(grad_up), &args.grad_gate, &args.grad_up);
   run(Direction::kDoubleBackward, call);
-  const auto result = [&](std::optional<NewMatrix>& holder) {
-    return holder ? std::move(holder->tensor) : no_tensor(gate);
-  };
-  return {result(out), result(grad_gate), result(grad_up)};
-}
-
-// ---- The operators ----
-
-Tensor glu_forward(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout) {
-  Options options;
-  options.variant = variant;
-  options.layout = layout;
-  return forward(gate, up, options);
-}
-
-#define FUSED_ACTS_OPTIONS                                                          \
-  const OptionalTensor &gate_bias, const OptionalTensor &up_bias,                   \
-      const OptionalTensor &parameter, double scalar, double limit, int64_t variant, \
-      int64_t layout
-#define FUSED_ACTS_GIVEN \
-  Options { pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit, variant, layout }
-
-Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS) {
-  return forward(gate, up, FUSED_ACTS_GIVEN);
-}
-
-void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
-                     const Tensor& out) {
-  forward_into(gate, up, FUSED_ACTS_GIVEN, out);
-}
-
-std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_out, const Tensor& gate,
-                                                const OptionalTensor& up, FUSED_ACTS_OPTIONS,
-                                                int64_t needs) {
-  return backward(grad_out, gate, up, FUSED_ACTS_GIVEN, needs);
-}
-
-Tensor glu_backward_inplace(const Tensor& grad_out, const Tensor& gate, const OptionalTensor& up,
-                            FUSED_ACTS_OPTIONS, int64_t needs, bool product) {
-  return backward_inplace(grad_out, gate, up, FUSED_ACTS_GIVEN, needs, product);
-}
-
-std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
-    const OptionalTensor& grad_out, const Tensor& gate, const OptionalTensor& up,
-    const OptionalTensor& gate_tangent, const OptionalTensor& up_tangent, FUSED_ACTS_OPTIONS,
-    bool needs_out, bool needs_inputs) {
-  return double_backward(grad_out, gate, up, gate_tangent, up_tangent, FUSED_ACTS_GIVEN, needs_out,
-                         needs_inputs);
+  return {result(out, gate), result(grad_gate, gate), result(grad_up, gate)};
 }
 
 #undef FUSED_ACTS_GIVEN

@@ -99,8 +99,7 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   args.parameter = row_vector(options.parameter, "parameter", true);
   args.scalar = options.scalar;
   args.limit = options.limit;
-  if (!(args.limit >= 0))
-    fail("limit: expected a number that is not negative, got ", args.limit);
+  if (!(args.limit >= 0)) fail("limit: expected a number that is not negative, got ", args.limit);
   return call;
 }
 

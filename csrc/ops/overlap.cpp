@@ -10,8 +10,8 @@ void check_no_overlap(const GluArgs& args, const Matrix& out, const RowVector& r
                       const char* name) {
   if (!row.data) return;
   const int64_t size = dtype_size(args.dtype);
-  const int64_t length = ((args.cols - 1) * row.col_stride + 1) *
-                         (row.in_real ? real_size(args.dtype) : size);
+  const int64_t length =
+      ((args.cols - 1) * row.col_stride + 1) * (row.in_real ? real_size(args.dtype) : size);
   const int64_t stride = out.row_stride * size, out_row = args.cols * size;
   const int64_t begin = static_cast<const char*>(row.data) - static_cast<const char*>(out.data);
   if (begin >= (args.rows - 1) * stride + out_row || begin + length <= 0) return;

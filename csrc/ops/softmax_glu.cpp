@@ -88,8 +88,7 @@ std::tuple<Tensor, Tensor> softmax_glu_backward(const Tensor& grad_tensor,
   if (!same_sizes(stats, gate.rank, stats_sizes(gate).data()))
     fail("stats: expected two values for each row of gate of shape ", shape_of(gate),
          ", got shape ", shape_of(stats));
-  if (stats.dtype != real_dtype(gate))
-    fail("stats: expected the type that gate is computed in");
+  if (stats.dtype != real_dtype(gate)) fail("stats: expected the type that gate is computed in");
   if (!same_device(stats, gate)) fail("stats: expected the device of gate");
   const ReadMatrix grad(grad_out);
   const Tensor dense = torch::stable::contiguous(stats_tensor);
@@ -101,8 +100,7 @@ std::tuple<Tensor, Tensor> softmax_glu_backward(const Tensor& grad_tensor,
   if (grad_gate) args.grad_gate = grad_gate->matrix;
   if (grad_up) args.grad_up = grad_up->matrix;
   if (needs_gate || needs_up) run(Direction::kBackward, call);
-  return {grad_gate ? std::move(grad_gate->tensor) : no_tensor(gate),
-          grad_up ? std::move(grad_up->tensor) : no_tensor(gate)};
+  return {result(grad_gate, gate), result(grad_up, gate)};
 }
 
 void implement(torch::stable::detail::StableLibrary& m) {

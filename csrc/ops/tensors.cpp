@@ -31,8 +31,7 @@ std::string dtype_name(const View& t) {
 
 std::string device_name(const View& t) {
   if (t.is_cpu()) return "cpu";
-  const std::string type =
-      t.is_cuda() ? "cuda" : "device type " + std::to_string(t.device_type);
+  const std::string type = t.is_cuda() ? "cuda" : "device type " + std::to_string(t.device_type);
   return type + ":" + std::to_string(t.device_index);
 }
 
@@ -214,17 +213,18 @@ Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* 
   return Tensor(handle);
 }
 
-Tensor no_tensor(const View& like) {
-  const int64_t size = 0;
-  return new_tensor(like, like.dtype, 1, &size);
-}
-
 NewMatrix::NewMatrix(const View& like, int64_t cols)
     : tensor(new_tensor(like, like.dtype, like.rank, SizesLike(like, cols).get())),
       matrix{data_of(tensor), cols} {
   const int64_t last = like.last_size(), rows = last == 0 ? 0 : like.numel / last;
   if (like.is_cpu())
     ask_for_huge_pages(matrix.data, rows * cols * dtype_size(checked_dtype(like, "")));
+}
+
+Tensor result(std::optional<NewMatrix>& matrix, const View& like) {
+  if (matrix) return std::move(matrix->tensor);
+  const int64_t size = 0;
+  return new_tensor(like, like.dtype, 1, &size);
 }
 
 }  // namespace fused_acts

@@ -78,9 +78,8 @@ RowVector row_vector_of(const View& t, const char* name, const View& gate, int64
 
 void* data_of(const Tensor& t);
 
-// New contiguous tensors on the device of `like`.
+// A new contiguous tensor on the device of `like`.
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);
-Tensor no_tensor(const View& like);  // [0], in place of a result that is not asked for
 
 // A new tensor of the dtype and shape of `like`, but for `cols` as its last dimension.
 struct NewMatrix {
@@ -89,5 +88,8 @@ struct NewMatrix {
 
   NewMatrix(const View& like, int64_t cols);
 };
+
+// The tensor of a result, or [0] in place of one that is not asked for.
+Tensor result(std::optional<NewMatrix>& matrix, const View& like);
 
 }  // namespace fused_acts

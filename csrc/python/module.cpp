@@ -69,11 +69,11 @@ std::map<std::string, int64_t> launch_plan(const std::string& dtype, int64_t row
                                            bool backward, int widest_access) {
   const bool two = layout == "separate", interleaved = layout == "interleaved";
   if (!two && !interleaved && layout != "gate_up" && layout != "up_gate")
-    throw std::invalid_argument(
-        "layout: expected separate, gate_up, up_gate or interleaved, got " + layout);
+    throw std::invalid_argument("layout: expected separate, gate_up, up_gate or interleaved, got " +
+                                layout);
   if (rows < 1 || cols < 1)
-    throw std::invalid_argument("rows, cols: expected at least 1, got " + std::to_string(rows) + ", " +
-                                std::to_string(cols));
+    throw std::invalid_argument("rows, cols: expected at least 1, got " + std::to_string(rows) +
+                                ", " + std::to_string(cols));
   GluArgs args{};
   args.dtype = dtype_named(dtype);
   args.rows = rows;

@@ -1,4 +1,5 @@
 // The row kernels of bfloat16.
 #include "cuda/row_kernels.cuh"
 
-template cudaError_t fused_acts::cuda::launch_rows<fused_acts::BFloat16>(Direction, const GluArgs&, cudaStream_t);
+template cudaError_t fused_acts::cuda::launch_rows<fused_acts::BFloat16>(Direction, const GluArgs&,
+                                                                         cudaStream_t);
