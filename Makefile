@@ -40,7 +40,7 @@ gallery: $(VENV)/gallery.done
 	$(bin)/python -m fused_acts.gallery --out docs
 
 clean:
-	rm -rf $(VENV) build *.egg-info fused_acts/*.so
+	rm -rf $(VENV) build *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)
