@@ -7,7 +7,6 @@ besides, MAX_JOBS the number of compilers that run at once.
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 import cuda_config  # noqa: E402
 import ninja_file  # noqa: E402
+import target_environment  # noqa: E402
 import toolchain  # noqa: E402
 
 CXX_FLAGS = [
@@ -70,7 +70,7 @@ class Toolkit:
     def __init__(self, torch, home: Path):
         self.home = home
         self.nvcc = str(home / "bin/nvcc")
-        self.version = re.search(r"release (\d+\.\d+)", self._ask("--version"))[1]
+        self.version = cuda_config.toolkit_version(self._ask("--version"))
         cuda_config.check_toolkit(self.version, home, torch.__version__, torch.version.cuda)
         self.architectures = cuda_config.architectures(
             os.environ.get("TORCH_CUDA_ARCH_LIST"), self._ask("--list-gpu-arch").split()
@@ -98,8 +98,7 @@ def import_torch():
         import torch
     except ImportError as error:
         sys.exit(f"fused-acts is compiled against the torch it will run with: {error}")
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
-        sys.exit(f"fused-acts needs torch 2.10 or later, and this is torch {torch.__version__}")
+    target_environment.check_torch(torch.__version__)
     return torch
 
 
