@@ -109,6 +109,8 @@ def check_toolkit(toolkit: str, home: Path, torch_version: str, torch_cuda: str)
 
 def nvcc_architectures(names: str) -> list[str]:
     """The flags of nvcc for a TORCH_CUDA_ARCH_LIST such as "8.0;9.0a;10.0+PTX" or "Hopper"."""
+    if names == "native":
+        return ["-arch=native"]
     flags = []
     for name in filter(None, ";".join(FAMILIES.get(n, n) for n in names.split(";")).split(";")):
         parts = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", name)

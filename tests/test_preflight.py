@@ -90,6 +90,7 @@ def test_architectures_become_flags_of_nvcc():
         "-gencode=arch=compute_100,code=compute_100",
     ]
     assert nvcc_architectures("9.0a") == ["-gencode=arch=compute_90a,code=sm_90a"]
+    assert nvcc_architectures("native") == ["-arch=native"]
     assert nvcc_architectures("Hopper") == nvcc_architectures("9.0+PTX")
     with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST must be numbers .* not 'sm_90'"):
         nvcc_architectures("9.0;sm_90")
