@@ -3,9 +3,12 @@
 
 #ifdef FUSED_ACTS_HAS_AVX512
 
+// clang-format off: before the headers that it is for
+#include "cpu/target_avx512.h"
+// clang-format on
+
 #include "cpu/simd_avx512.h"
 #include "cpu/staging.h"
-#include "cpu/target_avx512.h"  // first
 #include "math/unit.h"
 
 namespace fused_acts::cpu {
