@@ -102,9 +102,7 @@ def import_torch():
     return torch
 
 
-def python_includes(folder: Path) -> list[str]:
-    """Those of pybind11 by a link in folder: its own place is another one in each isolated build,
-    and a compiler command that changes is run again."""
+def python_includes() -> list[str]:
     try:
         import pybind11
     except ImportError:
@@ -114,11 +112,20 @@ def python_includes(folder: Path) -> list[str]:
         sys.exit(
             f"fused-acts needs Python.h, which {include} lacks: install python3-dev or its like"
         )
-    link = folder / "pybind11"
-    folder.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(pybind11.get_include())
-    return [str(link), include]
+    return [pybind11.get_include(), include]
+
+
+def include_flags(folder: Path, name: str, paths: list[str]) -> list[str]:
+    """By links in folder: isolated builds have pybind11, and environments torch, each in another
+    place, and a command that differs is run again. Nor do the libraries learn of those places."""
+    flags = []
+    for number, path in enumerate(paths):
+        link = folder / "include" / f"{name}{number or ''}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        flags.append(f"-isystem{link}")
+    return flags
 
 
 def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
@@ -128,13 +135,12 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
     from torch.utils import cpp_extension
 
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
-    roots = {str(ROOT): ".", str(Path(torch.__file__).parent): "torch"}
-    anonymous = [f"-ffile-prefix-map={path}={name}" for path, name in roots.items()]
-    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, *anonymous]), "-Icsrc"]
+    anonymous = f"-ffile-prefix-map={ROOT}=."
+    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     link = shlex.split(os.environ.get("LDFLAGS", ""))
 
-    operators = [STABLE_ABI, *(f"-isystem{path}" for path in torch_includes)]
+    operators = [STABLE_ABI, *include_flags(folder, "torch", torch_includes)]
     sources = list(SOURCES[OPERATORS])
     libraries = ["-ltorch_cpu"]
     nvcc = []
@@ -144,13 +150,13 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
         places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
         libraries += ["-ltorch_cuda", *places, "-lcudart"]
         nvcc = [*NVCC_FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
-        nvcc += [f"-Xcompiler={flag}" for flag in anonymous]
+        nvcc += [f"-Xcompiler={anonymous}"]
         nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
             nvcc += ["-ccbin", compiler[-1]]
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
-    module = [*facts, *(f"-isystem{path}" for path in python_includes(folder))]
+    module = [*facts, *include_flags(folder, "python", python_includes())]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return [
         ninja_file.SharedLibrary(
