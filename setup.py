@@ -156,7 +156,9 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
             nvcc += ["-ccbin", compiler[-1]]
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
-    module = [*facts, *include_flags(folder, "python", python_includes())]
+    pybind11, python = python_includes()
+    # By its own path: another Python must compile the module again.
+    module = [*facts, *include_flags(folder, "pybind11", [pybind11]), f"-isystem{python}"]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return [
         ninja_file.SharedLibrary(
