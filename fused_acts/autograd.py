@@ -194,7 +194,9 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
         )
     operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
     gate, up, gate_bias, up_bias, parameter = operands
-    sums = _ops.glu_backward_inplace(grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs), False)
+    sums = _ops.glu_backward_inplace(
+        grad_out, *operands, *_ops.numbers(ctx.call), _ops.bits(needs), False
+    )
     ctx.written = True
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
         if tensor is not None and need:
