@@ -18,7 +18,7 @@ from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from fused_acts import _maxout, _ops, _softmax_glu
-from fused_acts.options import ALONE, LAYOUTS, NAMES
+from fused_acts.options import LAYOUTS, NAMES
 
 Arguments = Mapping[str, Any]
 Placements = list[Placement | None]
@@ -113,6 +113,8 @@ def _shardings(
     tensors = {name: args[name] for name in args if name in _KINDS and args[name] is not None}
     choices = _choices(args)
     if written := {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}:
+        if not args.get("product", True):
+            written -= {"grad_out"}
         choices = _keeping(written, choices, tensors)
     return [
         (
