@@ -7,7 +7,6 @@ besides, MAX_JOBS the number of compilers that run at once.
 
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
 import cuda_config  # noqa: E402
 import ninja_file  # noqa: E402
+import target_environment  # noqa: E402
 import toolchain  # noqa: E402
 
 CXX_FLAGS = [
@@ -41,6 +41,7 @@ CXX_FLAGS = [
 OPTIONAL_CXX_FLAGS = [
     "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
     "-Wno-psabi",
+    "-Wno-pass-failed",  # clang tells of each loop that it leaves scalar
     "-Wno-maybe-uninitialized",  # GCC 12 finds it in its own AVX-512 headers
 ]
 NVCC_FLAGS = [
@@ -69,7 +70,7 @@ class Toolkit:
     def __init__(self, torch, home: Path):
         self.home = home
         self.nvcc = str(home / "bin/nvcc")
-        self.version = re.search(r"release (\d+\.\d+)", self._ask("--version"))[1]
+        self.version = cuda_config.toolkit_version(self._ask("--version"))
         cuda_config.check_toolkit(self.version, home, torch.__version__, torch.version.cuda)
         self.architectures = cuda_config.architectures(
             os.environ.get("TORCH_CUDA_ARCH_LIST"), self._ask("--list-gpu-arch").split()
@@ -97,14 +98,11 @@ def import_torch():
         import torch
     except ImportError as error:
         sys.exit(f"fused-acts is compiled against the torch it will run with: {error}")
-    if torch.torch_version.TorchVersion(torch.__version__) < (2, 10):
-        sys.exit(f"fused-acts needs torch 2.10 or later, and this is torch {torch.__version__}")
+    target_environment.check_torch(torch.__version__)
     return torch
 
 
-def python_includes(folder: Path) -> list[str]:
-    """Those of pybind11 by a link in folder: its own place is another one in each isolated build,
-    and a compiler command that changes is run again."""
+def python_includes() -> list[str]:
     try:
         import pybind11
     except ImportError:
@@ -114,40 +112,53 @@ def python_includes(folder: Path) -> list[str]:
         sys.exit(
             f"fused-acts needs Python.h, which {include} lacks: install python3-dev or its like"
         )
-    link = folder / "pybind11"
-    folder.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    link.symlink_to(pybind11.get_include())
-    return [str(link), include]
+    return [pybind11.get_include(), include]
+
+
+def include_flags(folder: Path, name: str, paths: list[str]) -> list[str]:
+    """By links in folder: isolated builds have pybind11, and environments torch, each in another
+    place, and a command that differs is run again. Nor do the libraries learn of those places."""
+    flags = []
+    for number, path in enumerate(paths):
+        link = folder / "include" / f"{name}{number or ''}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)
+        flags.append(f"-isystem{link}")
+    return flags
 
 
 def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
     """Both libraries; nothing in them tells where they were built."""
+    if toolkit:
+        os.environ["CUDA_HOME"] = str(toolkit.home)  # or the import below guesses, aloud
     from torch.utils import cpp_extension
 
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
-    roots = {str(ROOT): ".", str(Path(torch.__file__).parent): "torch"}
-    anonymous = [f"-ffile-prefix-map={path}={name}" for path, name in roots.items()]
-    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, *anonymous]), "-Icsrc"]
+    anonymous = f"-ffile-prefix-map={ROOT}=."
+    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     link = shlex.split(os.environ.get("LDFLAGS", ""))
 
-    operators = [STABLE_ABI, *(f"-isystem{path}" for path in torch_includes)]
+    operators = [STABLE_ABI, *include_flags(folder, "torch", torch_includes)]
     sources = list(SOURCES[OPERATORS])
     libraries = ["-ltorch_cpu"]
     nvcc = []
     if toolkit:
         operators += ["-DUSE_CUDA", "-DFUSED_ACTS_WITH_CUDA", f"-isystem{toolkit.home}/include"]
         sources = CUDA_SOURCES + sources
-        libraries += ["-ltorch_cuda", f"-L{toolkit.home}/lib64", "-lcudart"]
-        nvcc = [*NVCC_FLAGS, "-Icsrc", *operators, "-Xcompiler=-fPIC"]
-        nvcc += [f"-Xcompiler={flag}" for flag in anonymous]
+        places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
+        libraries += ["-ltorch_cuda", *places, "-lcudart"]
+        nvcc = [*NVCC_FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
+        nvcc += [f"-Xcompiler={anonymous}"]
         nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
             nvcc += ["-ccbin", compiler[-1]]
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
-    module = [*facts, *(f"-isystem{path}" for path in python_includes(folder))]
+    pybind11, python = python_includes()
+    # By its own path: another Python must compile the module again.
+    module = [*facts, *include_flags(folder, "pybind11", [pybind11]), f"-isystem{python}"]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return [
         ninja_file.SharedLibrary(

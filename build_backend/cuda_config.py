@@ -87,6 +87,14 @@ def architectures(requested: str | None, supported: Collection[str]) -> str:
     return ";".join(chosen) + "+PTX"
 
 
+def toolkit_version(said: str) -> str:
+    """Of what `nvcc --version` says, such as "13.0"."""
+    found = re.search(r"release (\d+\.\d+)", said)
+    if not found:
+        raise SystemExit(f"nvcc --version says no release, but {said.strip()!r}: set CUDA_HOME")
+    return found[1]
+
+
 def check_toolkit(toolkit: str, home: Path, torch_version: str, torch_cuda: str) -> None:
     """Refuses a toolkit of another major version than the CUDA libraries that torch loads."""
     major = torch_cuda.partition(".")[0]
@@ -101,6 +109,8 @@ def check_toolkit(toolkit: str, home: Path, torch_version: str, torch_cuda: str)
 
 def nvcc_architectures(names: str) -> list[str]:
     """The flags of nvcc for a TORCH_CUDA_ARCH_LIST such as "8.0;9.0a;10.0+PTX" or "Hopper"."""
+    if names == "native":
+        return ["-arch=native"]
     flags = []
     for name in filter(None, ";".join(FAMILIES.get(n, n) for n in names.split(";")).split(";")):
         parts = re.fullmatch(r"(\d+)\.(\d)([af]?)(\+PTX)?", name)

@@ -119,3 +119,10 @@ def search_path(
         looked_at = [own]
     where = f" in {' or '.join(map(str, looked_at))}" if looked_at else ""
     raise SystemExit(MESSAGE.format(where=where))
+
+
+def check_torch(version: str) -> None:
+    """Refuses a torch without the stable ABI that the operators are compiled against."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if not numbers or tuple(map(int, numbers.groups())) < (2, 10):
+        raise SystemExit(f"fused-acts needs torch 2.10 or later, and this is torch {version}")

@@ -43,5 +43,5 @@ def load(library: Path = _FOLDER / "libfused_acts.so", build: dict[str, str] = B
             built_for += ", with CUDA kernels" if build["cuda_version"] else ", for the CPU alone"
         raise ImportError(
             f"{library}, the compiled operators, was built with {built_for}, and does not load "
-            f"with {here}: {error}. {again}"
+            f"with {here}: {error.__cause__ or error}. {again}"
         ) from error

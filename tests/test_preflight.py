@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import target_environment
 import toolchain
-from cuda_config import check_toolkit, nvcc_architectures
-from target_environment import Process, prefixes, search_path
+from cuda_config import check_toolkit, nvcc_architectures, toolkit_version
+from target_environment import Process, check_torch, prefixes, search_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -63,6 +63,19 @@ def test_ninja_is_taken_from_path_or_asked_for(tmp_path, monkeypatch):
     assert toolchain.find_ninja({"PATH": str(tmp_path)}) == str(ninja)
 
 
+def test_a_torch_without_the_stable_abi_is_refused():
+    check_torch("2.10.0+cpu")
+    check_torch("3.0.0a0+git1234567")
+    with pytest.raises(SystemExit, match=r"needs torch 2\.10 or later, and this is torch 2\.9\.1"):
+        check_torch("2.9.1+cu128")
+
+
+def test_the_version_of_a_toolkit():
+    assert toolkit_version("Cuda compilation tools, release 13.0, V13.0.88\n") == "13.0"
+    with pytest.raises(SystemExit, match="says no release"):
+        toolkit_version("nvcc: wrapper is not set up")
+
+
 def test_a_toolkit_of_another_major_version_is_refused():
     home = Path("/usr/local/cuda")
     check_toolkit("13.1", home, "2.14.1+cu130", "13.0")
@@ -77,6 +90,7 @@ def test_architectures_become_flags_of_nvcc():
         "-gencode=arch=compute_100,code=compute_100",
     ]
     assert nvcc_architectures("9.0a") == ["-gencode=arch=compute_90a,code=sm_90a"]
+    assert nvcc_architectures("native") == ["-arch=native"]
     assert nvcc_architectures("Hopper") == nvcc_architectures("9.0+PTX")
     with pytest.raises(SystemExit, match="TORCH_CUDA_ARCH_LIST must be numbers .* not 'sm_90'"):
         nvcc_architectures("9.0;sm_90")

@@ -6,6 +6,7 @@
 #include "math/unit.h"
 
 namespace fused_acts::cpu {
+namespace {
 
 // RowRun with the types of its operands.
 template <class Real>
@@ -72,6 +73,8 @@ template <Direction direction, class T, class Unit>
 void run_portable(const RowRun& run) {
   run_in_buffers<T>(direction, run, run_columns<direction, Unit, typename MathFor<T>::type>);
 }
+
+}  // namespace
 
 template <class T>
 RowLoop portable_row_loop(Direction direction, Variant variant) {
