@@ -48,6 +48,10 @@ def own_layout(name: str, layout: str = "separate") -> str:
     return ALONE if name in ACTIVATIONS else layout
 
 
+# What the operators take between their tensors and the variant, for a call without options.
+NOTHING = (None, None, None, 1.0, math.inf)
+
+
 class Result(NamedTuple):
     out: Tensor  # [..., cols]
     grad_gate: Tensor  # [..., cols]

@@ -69,11 +69,11 @@ def check_product(mesh: DeviceMesh) -> None:
         whole = [tensor.clone() for tensor in (grad_out, gate, up)]
         parts = [split(tensor, mesh, place) for tensor in whole]
         bias_part = split(bias, mesh, row_place)
-        rest = (None, None, 1.0, float("inf"), swiglu, 0, 7)
+        rest = (None, None, 1.0, float("inf"), swiglu, 0, 7, True)
         with CommDebugMode() as communication:
-            sums = torch.ops.fused_acts.glu_backward_product(*parts, bias_part, *rest)
+            sums = torch.ops.fused_acts.glu_backward_inplace(*parts, bias_part, *rest)
         assert communication.get_total_counts() == 0
-        expected = torch.ops.fused_acts.glu_backward_product(*whole, bias, *rest)
+        expected = torch.ops.fused_acts.glu_backward_inplace(*whole, bias, *rest)
         torch.testing.assert_close(sums.full_tensor(), expected)
         for part, single in zip(parts, whole, strict=True):
             assert same_bits(part.full_tensor(), single)

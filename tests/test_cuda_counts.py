@@ -3,11 +3,23 @@
 import json
 import os
 import subprocess
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
-from cases import DTYPES, LAYOUTS, PACKED, VARIANTS, as_inputs, gated, operands, pack, to_device
+from cases import (
+    DTYPES,
+    LAYOUTS,
+    NOTHING,
+    PACKED,
+    VARIANTS,
+    as_inputs,
+    gated,
+    operands,
+    pack,
+    to_device,
+)
 from subprocess_runner import run_alone
 from test_launch_plan import named
 from test_views import offset_by, row_stride
@@ -59,15 +71,15 @@ def calls(dtype):
     packed = [pack(gate, up, layout).cuda() for layout in PACKED]
     gate, up, grad_out = gate.cuda(), up.cuda(), grad_out.cuda()
     out = torch.empty_like(gate)
-    packed_backward = OPS.glu_backward_packed
+    backward = OPS.glu_backward
     yield "forward", lambda: OPS.glu_forward(gate, up, 0, 0), [1]
-    yield "forward into out", lambda: OPS.glu_forward_out(gate, up, 0, 0, out), []
-    yield "backward", lambda: OPS.glu_backward(grad_out, gate, up, 0, True, True), [1, 1]
-    yield "backward to gate", lambda: OPS.glu_backward(grad_out, gate, up, 0, True, False), [1]
-    yield "backward to up", lambda: OPS.glu_backward(grad_out, gate, up, 0, False, True), [1]
+    yield "forward into out", lambda: OPS.glu_forward_out(gate, up, *NOTHING, 0, 0, out), []
+    yield "backward", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 3), [1, 1]
+    yield "backward to gate", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 1), [1]
+    yield "backward to up", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 2), [1]
     for i, x in enumerate(packed):
         yield f"forward, {PACKED[i]}", lambda i=i, x=x: OPS.glu_forward(x, None, 0, i), [1]
-        yield f"backward, {PACKED[i]}", lambda i=i, x=x: packed_backward(grad_out, x, 0, i), [2]
+        yield f"backward, {PACKED[i]}", partial(backward, grad_out, x, None, *NOTHING, 0, i, 1), [2]
     leaves = [gate.requires_grad_(), up.requires_grad_()]
     recorded = gated("swiglu", leaves)
     grad = torch.autograd.grad
@@ -136,11 +148,11 @@ def launch(cases, dtypes, variants):
         for variant in variants:
             if layout == "separate":
                 OPS.glu_forward(*inputs, variant, 0)
-                OPS.glu_backward(grad_out, *inputs, variant, True, True)
+                OPS.glu_backward(grad_out, *inputs, *NOTHING, variant, 0, 3)
             else:
                 index = PACKED.index(layout)
                 OPS.glu_forward(*inputs, None, variant, index)
-                OPS.glu_backward_packed(grad_out, *inputs, variant, index)
+                OPS.glu_backward(grad_out, *inputs, None, *NOTHING, variant, index, 1)
 
 
 def launches(tmp_path, *arguments):

@@ -37,8 +37,7 @@ def test_compiled(level, dynamic):
         for retain in (True, False):
             grads = torch.autograd.grad(y, leaves, grad_y, retain_graph=retain)
             assert near((y, *grads), expected)
-    backward = "glu_backward_inplace" if level == "none" else "glu_backward_product"
-    assert f"fused_acts.{backward}.default" in graphs.ours()
+    assert "fused_acts.glu_backward_inplace.default" in graphs.ours()
     with torch.no_grad():
         assert near([compiled(x)], [ffn(x)])
 

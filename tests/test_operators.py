@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
+    NOTHING,
     PACKED,
     ROWS,
     VARIANTS,
@@ -16,7 +17,6 @@ from cases import (
 
 OPS = torch.ops.fused_acts
 INF = float("inf")
-ALONE = 3  # the operators' layout of an activation
 INDEX = {name: index for index, name in enumerate((*VARIANTS, *ACTIVATIONS))}
 
 
@@ -26,15 +26,15 @@ def sample_calls(dtype, variant):
     yield OPS.glu_forward, (gate, up, variant, 0)
     yield OPS.glu_forward, (gate[:, 1:], up[:, :-1], variant, 0)
     yield OPS.glu_forward, (gate[:0], up[:0], variant, 0)
-    yield OPS.glu_forward_out, (gate, up, variant, 0, torch.zeros_like(gate))
-    for needs in ((True, True), (True, False), (False, True), (False, False)):
-        yield OPS.glu_backward, (grad_out, gate, up, variant, *needs)
-    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), gate, up, variant, True, True)
+    yield OPS.glu_forward_out, (gate, up, *NOTHING, variant, 0, torch.zeros_like(gate))
+    for needs in range(4):
+        yield OPS.glu_backward, (grad_out, gate, up, *NOTHING, variant, 0, needs)
+    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), gate, up, *NOTHING, variant, 0, 3)
     for layout, name in enumerate(PACKED):
         (x,) = as_inputs(gate, up, name)
         yield OPS.glu_forward, (x, None, variant, layout)
-        yield OPS.glu_forward_out, (x, None, variant, layout, torch.zeros_like(gate))
-        yield OPS.glu_backward_packed, (grad_out, x, variant, layout)
+        yield OPS.glu_forward_out, (x, None, *NOTHING, variant, layout, torch.zeros_like(gate))
+        yield OPS.glu_backward, (grad_out, x, None, *NOTHING, variant, layout, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -64,13 +64,18 @@ def sample_calls_with_options(dtype):
                 moves = (*(tensor.cos() for tensor in inputs), None)[:2]
                 numbers = (1.5, 2.0, variant, layout)
                 yield OPS.glu_forward_options, (*both, *rows, *numbers)
-                yield OPS.glu_forward_options_out, (*both, *rows, *numbers, torch.zeros_like(gate))
+                yield OPS.glu_forward_out, (*both, *rows, *numbers, torch.zeros_like(gate))
                 for needs in (wanted, wanted & ~3):
-                    yield OPS.glu_backward_options, (grad_out, *both, *rows, *numbers, needs)
-                yield OPS.glu_backward_inplace, (grad_out, *both, *rows, *numbers, wanted)
+                    yield OPS.glu_backward, (grad_out, *both, *rows, *numbers, needs)
+                for product in (True, False):
+                    inplace = (grad_out, *both, *rows, *numbers, wanted, product)
+                    yield OPS.glu_backward_inplace, inplace
                 for seed, along in ((grad_out, moves), (None, moves), (grad_out, (None, None))):
                     for needs in ((True, True), (False, True)):
-                        yield OPS.glu_second, (seed, *both, *along, *rows, *numbers, *needs)
+                        yield (
+                            OPS.glu_double_backward,
+                            (seed, *both, *along, *rows, *numbers, *needs),
+                        )
 
 
 def check_operators(calls, count):
@@ -95,33 +100,31 @@ def sample_calls_of_activations(dtype, variant):
     """(operator, arguments) for the operators that activations alone have."""
     x, _, grad_out = operands(3, 8, dtype=dtype)
     bias, value = (random(8, dtype=torch.float32, seed=seed) for seed in (4, 5))
-    yield OPS.glu_forward, (x, None, variant, ALONE)
-    yield OPS.glu_forward, (x[:, 1:], None, variant, ALONE)
-    yield OPS.glu_forward, (x[:0], None, variant, ALONE)
-    yield OPS.glu_forward_out, (x, None, variant, ALONE, torch.zeros_like(x))
-    yield OPS.glu_backward_packed, (grad_out, x, variant, ALONE)
-    yield OPS.glu_backward_packed, (grad_out[:1].expand(3, -1), x, variant, ALONE)
+    yield OPS.glu_forward, (x, None, variant, 0)
+    yield OPS.glu_forward, (x[:, 1:], None, variant, 0)
+    yield OPS.glu_forward, (x[:0], None, variant, 0)
+    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), x, None, *NOTHING, variant, 0, 1)
     for rows in (
         (None, None, None),
         (bias, None, None),
         (bias, None, value),
         (None, None, value[0]),
     ):
-        numbers = (1.5, float("inf"), variant, ALONE)
+        numbers = (1.5, INF, variant, 0)
         wanted = 1 + 4 * (rows[0] is not None) + 16 * (rows[2] is not None)
         yield OPS.glu_forward_options, (x, None, *rows, *numbers)
-        yield OPS.glu_forward_options_out, (x, None, *rows, *numbers, torch.zeros_like(x))
+        yield OPS.glu_forward_out, (x, None, *rows, *numbers, torch.zeros_like(x))
         for needs in (wanted, wanted & ~1):
-            yield OPS.glu_backward_options, (grad_out, x, None, *rows, *numbers, needs)
-        yield OPS.glu_backward_inplace, (grad_out, x, None, *rows, *numbers, wanted)
+            yield OPS.glu_backward, (grad_out, x, None, *rows, *numbers, needs)
+        yield OPS.glu_backward_inplace, (grad_out, x, None, *rows, *numbers, wanted, False)
         for seed, along in ((grad_out, x.cos()), (None, x.cos()), (grad_out, None)):
             for needs in ((True, True), (False, True)):
-                yield OPS.glu_second, (seed, x, None, along, None, *rows, *numbers, *needs)
+                yield OPS.glu_double_backward, (seed, x, None, along, None, *rows, *numbers, *needs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck_of_activations(dtype):
-    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 8)
+    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 6)
 
 
 def ops_called_wrongly():
@@ -132,27 +135,27 @@ def ops_called_wrongly():
         "layout": (lambda: OPS.glu_forward(gate, None, 0, 3), ValueError, "layout"),
         "negative layout": (lambda: OPS.glu_forward(gate, None, 0, -1), ValueError, "layout"),
         "variant, packed": (
-            lambda: OPS.glu_backward_packed(grad_out[:, :3], gate, 99, 0),
+            lambda: OPS.glu_backward(grad_out[:, :3], gate, None, *NOTHING, 99, 0, 1),
             ValueError,
             "variant",
         ),
         "grad_out shape": (
-            lambda: OPS.glu_backward(grad_out[:, 1:], gate, up, 0, True, True),
+            lambda: OPS.glu_backward(grad_out[:, 1:], gate, up, *NOTHING, 0, 0, 3),
             ValueError,
             "grad_out",
         ),
         "grad_out dtype": (
-            lambda: OPS.glu_backward(grad_out.double(), gate, up, 0, True, True),
-            TypeError,
+            lambda: OPS.glu_backward(grad_out.double(), gate, up, *NOTHING, 0, 0, 3),
+            ValueError,
             "grad_out",
         ),
         "grad_out shape, packed": (
-            lambda: OPS.glu_backward_packed(grad_out, gate, 0, 0),
+            lambda: OPS.glu_backward(grad_out, gate, None, *NOTHING, 0, 0, 1),
             ValueError,
             "grad_out",
         ),
         "up shape": (
-            lambda: OPS.glu_backward(grad_out, gate, up[1:], 0, True, True),
+            lambda: OPS.glu_backward(grad_out, gate, up[1:], *NOTHING, 0, 0, 3),
             ValueError,
             "up",
         ),
@@ -162,15 +165,14 @@ def ops_called_wrongly():
 def activations_called_wrongly():
     x, up, grad_out = operands(4, 6, dtype=torch.float32)
     gelu = INDEX["gelu"]
-    nothing = (None, None, None, 1.0, float("inf"))
+    rest = (*NOTHING, gelu, 0)
     return {
-        "up": (lambda: OPS.glu_forward(x, up, gelu, ALONE), "up"),
-        "layout": (lambda: OPS.glu_forward(x, None, gelu, 0), "layout"),
-        "layout of a variant": (lambda: OPS.glu_forward(x, None, 0, ALONE), "layout"),
-        "variant": (lambda: OPS.glu_forward(x, None, 99, ALONE), "variant"),
-        "two tensors": (lambda: OPS.glu_backward(grad_out, x, up, gelu, True, True), "layout"),
-        "grad_out": (lambda: OPS.glu_backward_packed(grad_out[:, 1:], x, gelu, ALONE), "grad_out"),
-        "options": (lambda: OPS.glu_forward_options(x, up, *nothing, gelu, ALONE), "up"),
+        "up": (lambda: OPS.glu_forward(x, up, gelu, 0), "up"),
+        "layout": (lambda: OPS.glu_forward(x, None, gelu, 2), "layout"),
+        "variant": (lambda: OPS.glu_forward(x, None, 99, 0), "variant"),
+        "two tensors": (lambda: OPS.glu_backward(grad_out, x, up, *rest, 3), "up"),
+        "grad_out": (lambda: OPS.glu_backward(grad_out[:, 1:], x, None, *rest, 1), "grad_out"),
+        "options": (lambda: OPS.glu_forward_options(x, up, *rest), "up"),
     }
 
 
@@ -193,7 +195,7 @@ def test_layouts_and_rows_are_in_the_order_of_the_operators():
     for name, row in ROWS.items():
         limit = getattr(row, "limit", None)
         numbers = (row.default, INF if limit is None else limit, INDEX[name])
-        for index, layout in enumerate(PACKED) if name in VARIANTS else [(ALONE, "alone")]:
+        for index, layout in enumerate(PACKED) if name in VARIANTS else [(0, "alone")]:
             (x,) = as_inputs(gate, up, layout)
             expected = forward(name, gate, up)
             nothing = (None,) * 4
@@ -202,9 +204,10 @@ def test_layouts_and_rows_are_in_the_order_of_the_operators():
                 assert same_bits(OPS.glu_forward(x, None, INDEX[name], index), expected)
 
 
-@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+@pytest.mark.parametrize("needs", [1, 2])
 @pytest.mark.parametrize("variant", range(len(VARIANTS)))
 def test_a_gradient_not_needed_is_not_computed(variant, needs):
     gate, up, grad_out = operands(4, 6, dtype=torch.float32)
-    grads = OPS.glu_backward(grad_out, gate, up, variant, *needs)
-    assert [grad.shape for grad in grads] == [gate.shape if need else (0,) for need in needs]
+    *grads, sums = OPS.glu_backward(grad_out, gate, up, *NOTHING, variant, 0, needs)
+    assert [g.shape for g in grads] == [gate.shape if needs & bit else (0,) for bit in (1, 2)]
+    assert sums.numel() == 0

@@ -1,4 +1,4 @@
-"""glu_backward_product: gradients over gate and up, and the product over grad_out, in one pass."""
+"""glu_backward_inplace: gradients over gate and up, and the product over grad_out, in one pass."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ from cases import (
     DEVICES,
     DTYPES,
     LAYOUTS,
+    NOTHING,
     PACKED,
     VARIANTS,
     as_inputs,
@@ -31,7 +32,7 @@ def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, d
     rows = [None if r is None else to_device(r, device) for r in rows]
     index = PACKED.index(layout) if layout != "separate" else 0
     numbers = (row.default, limit, VARIANTS.index(variant), index)
-    sums = OPS.glu_backward_product(grad_out, gate, up, *rows, *numbers, needs)
+    sums = OPS.glu_backward_inplace(grad_out, gate, up, *rows, *numbers, needs, True)
     return grad_out.cpu(), [tensor.cpu() for tensor in inputs], sums.cpu()
 
 
@@ -115,10 +116,10 @@ def test_bad_operands():
     ):
         before = [tensor.clone() for tensor in tensors]
         with pytest.raises((TypeError, ValueError), match=message):
-            OPS.glu_backward_product(*tensors, None, None, None, 1.0, INF, 0, 0, 3)
+            OPS.glu_backward_inplace(*tensors, *NOTHING, 0, 0, 3, True)
         assert all(map(torch.equal, tensors, before))
     with pytest.raises(ValueError, match="common memory"):
-        OPS.glu_backward_product(gate, gate, up, None, None, None, 1.0, INF, 0, 0, 3)
+        OPS.glu_backward_inplace(gate, gate, up, *NOTHING, 0, 0, 3, True)
 
 
 def test_opcheck():
@@ -127,5 +128,5 @@ def test_opcheck():
     for inputs in ((gate, up), (torch.cat((gate, up), -1), None)):
         for rows, needs in (((None, None, None), 3), ((bias, bias + 1, None), 15)):
             arguments = (grad_out, *inputs, *rows, 1.0, INF, VARIANTS.index("swiglu"), 0, needs)
-            results = torch.library.opcheck(OPS.glu_backward_product, arguments)
+            results = torch.library.opcheck(OPS.glu_backward_inplace, (*arguments, True))
             assert set(results.values()) == {"SUCCESS"}

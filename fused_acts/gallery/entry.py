@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fused_acts
+from fused_acts import functional
 from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
 
@@ -38,12 +38,12 @@ class Entry:
 
     def out(self, gate: Tensor, up: Tensor) -> Tensor:
         """f(gate) * g(up), of a gated unit."""
-        return fused_acts.gated(gate, up, variant=self.name, **self.given)
+        return functional.gated(gate, up, variant=self.name, **self.given)
 
     def value(self, x: Tensor) -> Tensor:
         """f(x); of a gated unit, the unit over an up that is held, divided by g of it."""
         if not isinstance(self.row, Variant):
-            return fused_acts.activation(x, self.name, **self.given)
+            return functional.activation(x, self.name, **self.given)
         up = torch.full_like(x, min(1.0, self.limit))
         return self.out(x, up) / self.row.g(up)
 

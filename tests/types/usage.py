@@ -6,7 +6,7 @@ tools/check_types.py wants an error in each line marked so, and none elsewhere.
 import torch
 
 import fused_acts
-from fused_acts import nn, qwerty  # error
+from fused_acts import nn, qwerty  # noqa: F401  # error
 from fused_acts import swiglu as fused_swiglu
 
 x = torch.ones(4, 8)
