@@ -171,7 +171,7 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
         ninja_file.SharedLibrary(
             name=f"_C{suffix}",
             sources=SOURCES[MODULE],
-            cxx_flags=[*cxx, *module],
+            cxx_flags=[*cxx, "-O1", *module],  # nothing here runs often, and pybind11 is large
             link_flags=link,
             exports=["PyInit__C"],
         ),
