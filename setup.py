@@ -153,7 +153,7 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
         nvcc += [f"-Xcompiler={anonymous}"]
         nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
-            nvcc += ["-ccbin", compiler[-1]]
+            nvcc += ["-ccbin", toolchain.program(compiler)]
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
     pybind11, python = python_includes()
@@ -171,7 +171,7 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
         ninja_file.SharedLibrary(
             name=f"_C{suffix}",
             sources=SOURCES[MODULE],
-            cxx_flags=[*cxx, *module],
+            cxx_flags=[*cxx, "-O1", *module],  # nothing here runs often, and pybind11 is large
             link_flags=link,
             exports=["PyInit__C"],
         ),
@@ -206,7 +206,7 @@ class Build(build_ext):
 
         # A folder of its own for each torch and compiler, which outlives editable builds, so that
         # only what changed is compiled again.
-        folder = Path(f"build/torch-{torch.__version__}-{Path(compiler[-1]).name}")
+        folder = Path(f"build/torch-{torch.__version__}-{Path(toolchain.program(compiler)).name}")
         libraries = shared_libraries(torch, toolkit, compiler, record, folder)
         nvcc = toolkit and toolkit.nvcc
         path = ninja_file.write(folder, compiler, nvcc, libraries, LONGEST_SOURCES)

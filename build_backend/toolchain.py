@@ -57,6 +57,11 @@ def accepted(compiler: Sequence[str], flags: Sequence[str]) -> list[str]:
     return [flag for flag in flags if _compile(compiler, ["-Werror", flag], os.environ) is None]
 
 
+def program(compiler: Sequence[str]) -> str:
+    """The compiler itself, of words such as "ccache g++ -m64"."""
+    return [word for word in compiler if not word.startswith("-")][-1]
+
+
 def describe(compiler: Sequence[str]) -> str:
     version = subprocess.run([*compiler, "--version"], stdout=subprocess.PIPE, text=True).stdout
     return version.partition("\n")[0]

@@ -27,6 +27,7 @@ def test_the_first_compiler_that_works_is_taken(tmp_path):
     assert toolchain.find_compiler({"PATH": str(tmp_path)}) == ["clang++"]
     found = toolchain.find_compiler({"CXX": f"{tmp_path}/clang++ -m64", "PATH": ""})
     assert found == [f"{tmp_path}/clang++", "-m64"]
+    assert toolchain.program(["ccache", *found]) == f"{tmp_path}/clang++"
 
 
 def test_no_compiler_on_path(tmp_path):
