@@ -42,6 +42,7 @@ def gated(
             float16 or bfloat16, on the CPU or a CUDA device. Any row stride is read in place.
         up: [..., cols], of the shape, dtype and device of gate: nothing is broadcast, and promoted
             only under autocast.
+        variant: one of `fused_acts.variants()`.
         layout: where a packed x holds gate and up. "gate_up": gate is the first half of the
             columns; "up_gate": the second half, as in torch.nn.functional.glu; "interleaved": gate
             is at the even columns, up at the odd ones.

@@ -213,7 +213,7 @@ ROWS = torch.zeros(2, 4)
         (TypeError, "^up: ", (ROWS, None)),
         (TypeError, "^gate: .*int64", (ROWS.long(), ROWS.long())),
         (TypeError, "^up: .*float64", (ROWS, ROWS.double())),
-        (ValueError, r"^up: .*\(2, 4\).*\(4,\)", (ROWS, ROWS[0])),
+        (ValueError, r"^up: .*\[2, 4\].*\[4\]", (ROWS, ROWS[0])),
         (ValueError, "^gate: .*0-d", (ROWS[0, 0], ROWS[0, 0])),
     ],
 )
@@ -227,7 +227,7 @@ def test_errors_of_the_operators():
     for error, match, arguments in (
         (ValueError, "^grad_out: ", (ROWS[:1], ROWS, ROWS, stats)),
         (ValueError, "^stats: ", (ROWS, ROWS, ROWS, stats[:1])),
-        (TypeError, "^stats: ", (ROWS, ROWS, ROWS, stats.double())),
+        ((TypeError, ValueError), "^stats: ", (ROWS, ROWS, ROWS, stats.double())),
         (ValueError, "^up: ", (ROWS, ROWS, ROWS[:1], stats)),
     ):
         with pytest.raises(error, match=match):

@@ -36,11 +36,10 @@ class _SoftmaxGluTransformable(_SoftmaxGlu):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        # The backward pass is linear in grad_out, so its transpose is the forward derivative.
         with dispatch.lift_primals(ctx.saved_tensors) as (gate, up, *_):
-            (tangent,) = decompositions.jvp(
-                lambda *inputs: _decomposed(*inputs)[:1], (gate, up), tangents, (True,)
-            )
-            return tangent, None
+            inputs = torch.zeros_like(gate), gate, up
+            return decompositions.vjp(_decomposed_gradients, inputs, tangents)[0], None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -77,8 +76,21 @@ class _SoftmaxGluGradTransformable(_SoftmaxGluGrad):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        # The gradients are derivatives of sum(grad_out * out), whose second derivatives are
+        # symmetric: by gate and up, the forward derivative is the backward one. One rounding.
         with dispatch.lift_primals(ctx.saved_tensors) as inputs:
-            return decompositions.jvp(_decomposed_gradients, inputs, tangents[:3], ctx.needs)
+            real = torch.promote_types(inputs[1].dtype, torch.float32)
+            grad_out, gate, up = (t.to(real) for t in inputs)
+            seed, *along = (None if t is None else t.to(real) for t in tangents[:3])
+            wide = decompositions.vjp(_decomposed_gradients, (grad_out, gate, up), along)[1:]
+            if seed is not None:
+                linear = _decomposed_gradients(seed, gate, up)
+                wide = [b if a is None else a + b for a, b in zip(wide, linear, strict=True)]
+            dtype = inputs[1].dtype
+        return tuple(
+            t.to(dtype) if t is not None and need else None
+            for t, need in zip(wide, ctx.needs, strict=True)
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:

@@ -78,8 +78,12 @@ class Activation(nn.Module):
 class Swish(Activation):
     """x * sigmoid(beta * x). From Ramachandran et al. 2017, https://arxiv.org/abs/1710.05941.
 
-    beta: a number, "learned", one value for all channels, or "per_channel", one for each of
-    num_channels. Otherwise as `Activation`.
+    Args:
+        beta: a number, "learned", one value for all channels, or "per_channel".
+        num_channels: cols, for a beta per channel.
+        device, dtype: of a beta that is learned.
+
+    Shapes: [..., cols] to [..., cols].
     """
 
     def __init__(
