@@ -11,7 +11,6 @@ from cases import ACTIVATIONS, DEVICES, operands, random, same_bits, to_device
 from derivative_cases import Operators
 from option_cases import fused
 
-import fused_acts
 from fused_acts import nn
 
 # Modules of the same name and arguments in torch.nn and here, and what they compute.
