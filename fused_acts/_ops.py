@@ -4,7 +4,8 @@ A fake becomes the operator of its name. Gradients and results that a call did n
 empty tensors.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -25,18 +26,21 @@ load()
 check_tables()
 
 OPERATORS: list[torch._ops.OpOverload] = []
+# The same by name, without the layer of Python around them, which only tracing needs.
+direct: Any = SimpleNamespace()
 
 
 def _operator(fake: Callable[..., Any]) -> Any:
     overload = getattr(torch.ops.fused_acts, fake.__name__).default
     torch.library.register_fake(overload, fake)
     OPERATORS.append(overload)
+    setattr(direct, fake.__name__, overload._op)
     return overload
 
 
-def needs_mask(needs: Sequence[bool]) -> int:
-    """Which gradients are needed, as the operators take it: gate, up, their biases, parameter."""
-    return sum(1 << index for index, need in enumerate(needs) if need)
+def needs_mask(gate: bool, up: bool, gate_bias: bool, up_bias: bool, parameter: bool) -> int:
+    """Which gradients are needed, as the operators take it."""
+    return gate + 2 * up + 4 * gate_bias + 8 * up_bias + 16 * parameter
 
 
 def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:

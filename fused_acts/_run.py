@@ -20,7 +20,8 @@ from fused_acts.tables import ROWS
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
-_NO_VECTORS = None, None, None
+Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]
+_NO_VECTORS: Vectors = None, None, None
 _is_grad_enabled = torch.is_grad_enabled
 
 
@@ -39,14 +40,15 @@ def run(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
+        if not options and out is None:
+            return gated(gate, up, None, None, None, DEFAULTS[variant][index])
+        call, vectors = DEFAULTS[variant][index], _NO_VECTORS
         if options:
             if torch.compiler.is_compiling() and not autocasts(gate):
                 _check_arguments(gate, up, variant, out, options)  # an operator has other names
             call, vectors = resolve(variant, layout, options), tensors_of(variant, layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
-        else:
-            call, vectors = DEFAULTS[variant][index], _NO_VECTORS
         if out is not None:
             return gated_out(gate, up, *vectors, call, out)
         return gated(gate, up, *vectors, call)
@@ -58,9 +60,7 @@ def run(
         )
 
 
-def tensors_of(
-    variant: int, layout: str, options: Mapping[str, Any]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+def tensors_of(variant: int, layout: str, options: Mapping[str, Any]) -> Vectors:
     """(gate_bias, up_bias, parameter)"""
     name = ROWS[variant].parameter
     parameter = None if name is None else options.get(name)

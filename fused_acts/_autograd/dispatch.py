@@ -42,35 +42,47 @@ def raw_apply(function: Any) -> Callable[..., Any]:
     return apply
 
 
-def dispatcher(
+def transformed(
     function: Any,
     transformable: Any,
     decomposition: Callable[..., Any],
-    kernel: Callable[..., Any] | None = None,
     prepare: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """A call that functorch, Dynamo or a tangent of forward mode looks at.
+
+    prepare changes the arguments of one that is compiled, where no failure can be mended.
+    """
+
+    def call(*args: Any) -> Any:
+        compiling = torch.compiler.is_compiling()
+        if compiling and prepare:
+            args = prepare(*args)
+        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
+            return decomposition(*args) if compiling else transformable.apply(*args)
+        return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
+
+    return call
+
+
+def dispatcher(
+    function: Any, transformable: Any, decomposition: Callable[..., Any]
 ) -> Callable[..., Any]:
     """One differentiable call that takes the cheapest path that is right where it is called.
 
     function has a backward formula; transformable has jvp and vmap formulas too; decomposition
-    consists of torch operations. kernel is the forward of function for a call that records nothing.
-    prepare changes the arguments of a call that is compiled, where no failure can be mended.
+    consists of torch operations. A call that records nothing needs only the forward of function.
     """
-    apply = raw_apply(function)
-    bare = kernel or function.forward
+    apply, bare = raw_apply(function), function.forward
+    looked_at = transformed(function, transformable, decomposition)
     # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
     is_compiling = torch.compiler.is_compiling
     transforms_active = torch._C._are_functorch_transforms_active
     is_grad_enabled = torch.is_grad_enabled
 
     def call(*args: Any) -> Any:
-        if transforms_active() or forward_ad._current_level >= 0:
-            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
-            if is_compiling():
-                return decomposition(*(prepare(*args) if prepare else args))
-            return transformable.apply(*args)
-        if is_compiling():
-            args = prepare(*args) if prepare else args
-            return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
+        if transforms_active() or forward_ad._current_level >= 0 or is_compiling():
+            return looked_at(*args)
         if is_grad_enabled() and require_grad(*args):
             return apply(*args)
         return bare(*args)

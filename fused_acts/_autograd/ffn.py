@@ -97,7 +97,7 @@ class _FFN(torch.autograd.Function):
             sums = _ops.glu_backward_inplace(
                 *(grad_product, *_pair(hidden), inputs.gate_bias, inputs.up_bias, None),
                 *ctx.call[:4],
-                _ops.needs_mask(wanted),
+                _ops.needs_mask(*wanted),
                 needs_product,
             )
             product = grad_product if needs_product else product

@@ -22,10 +22,10 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
 
-# Without the Python layer around them, which only tracing needs.
-_forward = _ops.glu_forward._op
-_forward_options = _ops.glu_forward_options._op
-_forward_out = _ops.glu_forward_out._op
+# Found once: a call on tiny tensors takes as long as a few dozen look-ups.
+_is_compiling = torch.compiler.is_compiling
+_is_grad_enabled = torch.is_grad_enabled
+_transforms_active = torch._C._are_functorch_transforms_active
 
 
 def _kernel(
@@ -35,27 +35,13 @@ def _kernel(
     up_bias: Tensor | None,
     parameter: Tensor | None,
     call: Call,
+    ops: Any = _ops.direct,
 ) -> Any:
     if not call.has_options:
-        return _forward(gate, up, call.variant, call.layout)
+        return ops.glu_forward(gate, up, call.variant, call.layout)
     if call.eager:
         return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
-    return _forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
-
-
-def _traced(
-    gate: Tensor,
-    up: Tensor | None,
-    gate_bias: Tensor | None,
-    up_bias: Tensor | None,
-    parameter: Tensor | None,
-    call: Call,
-) -> Any:
-    if not call.has_options:
-        return _ops.glu_forward(gate, up, call.variant, call.layout)
-    if call.eager:
-        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
-    return _ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
+    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
 
 
 class _Glu(torch.autograd.Function):
@@ -68,8 +54,8 @@ class _Glu(torch.autograd.Function):
         parameter: Tensor | None,
         call: Call,
     ) -> Any:
-        forward = _traced if torch.compiler.is_compiling() else _kernel
-        return forward(gate, up, gate_bias, up_bias, parameter, call)
+        ops = _ops if _is_compiling() else _ops.direct
+        return _kernel(gate, up, gate_bias, up_bias, parameter, call, ops)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -82,7 +68,7 @@ class _Glu(torch.autograd.Function):
         if grad_out is None:
             return (None,) * (OPERANDS + 1)
         needs = ctx.needs_input_grad[:OPERANDS]
-        if ctx.call.inplace and not torch.compiler.is_compiling():
+        if ctx.call.inplace and not _is_compiling():
             return *_backward_inplace(ctx, grad_out, needs), None
         operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
         return *glu_backward(grad_out, *operands, ctx.call, needs), None
@@ -109,7 +95,7 @@ class _GluTransformable(_Glu):
             )
             return outputs[0], dims[0]
         gate, up = dispatch.batch_first(info, in_dims[:2], args[:2])
-        return gated(gate, up, *args[2:]), 0
+        return gated(gate, up, *args[2:]), 0  # type: ignore[arg-type]
 
 
 class _GluBackward(torch.autograd.Function):
@@ -124,10 +110,11 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        grad_gate, grad_up, sums = _ops.glu_backward(
+        ops = _ops if _is_compiling() else _ops.direct
+        grad_gate, grad_up, sums = ops.glu_backward(
             *(grad_out, gate, up, gate_bias, up_bias, parameter),
             *call[:4],
-            _ops.needs_mask(needs),
+            _ops.needs_mask(*needs),
         )
         return (
             grad_gate if needs[0] else None,
@@ -185,9 +172,33 @@ def _promoted(*arguments: Any) -> Any:
     return *operands, call
 
 
-gated: Callable[..., Tensor] = dispatch.dispatcher(
-    _Glu, _GluTransformable, decompositions.forward, _kernel, _promoted
+_apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
+_transformed: Callable[..., Tensor] = dispatch.transformed(
+    _Glu, _GluTransformable, decompositions.forward, _promoted
 )
+
+
+def gated(
+    gate: Tensor,
+    up: Tensor | None,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    parameter: Tensor | None,
+    call: Call,
+) -> Tensor:
+    """What `dispatch.dispatcher` makes of _Glu, written out: it decides what a tiny call costs."""
+    if _transforms_active() or forward_ad._current_level >= 0 or _is_compiling():
+        return _transformed(gate, up, gate_bias, up_bias, parameter, call)
+    if _is_grad_enabled() and (
+        gate.requires_grad
+        or (up is not None and up.requires_grad)
+        or (call.has_options and require_grad(gate_bias, up_bias, parameter))
+    ):
+        return _apply(gate, up, gate_bias, up_bias, parameter, call)
+    out: Tensor = _kernel(gate, up, gate_bias, up_bias, parameter, call)
+    return out
+
+
 glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
     _GluBackward, _GluBackwardTransformable, decompositions.backward
 )
@@ -201,20 +212,23 @@ def vector_gradients(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """Gradients of the biases and the parameter from the sums over rows, [1, sums, cols]."""
+    if not any(needs[2:]):
+        return None, None, None
     results: list[Tensor | None] = []
-    kind = 0
+    totals = iter(sums[0].unbind())
     for vector, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
         if not need or vector is None:
             results.append(None)
             continue
-        total = sums[0, kind]
+        total = next(totals)
         if total.numel() == 0:
             results.append(torch.zeros_like(vector))
-        else:
-            # A copy, because the sums of one call lie in one tensor.
-            whole = total if vector.numel() == total.numel() and vector.dim() == 1 else total[:1]
-            results.append(whole.reshape(vector.shape).to(vector.dtype, copy=True))
-        kind += 1
+            continue
+        if vector.dim() == 0 or vector.shape != total.shape:
+            total = total[:1].reshape(vector.shape)
+        # A copy, because the sums of one call lie in one tensor.
+        same = total.dtype == vector.dtype
+        results.append(total.clone() if same else total.to(vector.dtype))
     return tuple(results)
 
 
@@ -231,7 +245,7 @@ def _backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gr
         )
     operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
     gate, up, gate_bias, up_bias, parameter = operands
-    mask = _ops.needs_mask(needs)
+    mask = _ops.needs_mask(*needs)
     sums = _ops.glu_backward_inplace(grad_out, *operands, *ctx.call[:4], mask, False)
     ctx.written = True
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
@@ -254,22 +268,25 @@ def gated_out(
     out: Tensor,
 ) -> Tensor:
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
-    operands = (gate, up, gate_bias, up_bias, parameter)
-    if (torch.is_grad_enabled() and require_grad(*operands, out)) or (
-        forward_ad._current_level >= 0 and any(map(dispatch.has_tangent, (*operands, out)))
-    ):
+    if _is_grad_enabled() or forward_ad._current_level >= 0:
+        _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
+    if call.eager:
+        result = decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+        _checks.check_matches("out", out, result.shape, result)
+        out.copy_(result)
+        return out
+    compiling = _is_compiling()
+    ops = _ops if compiling else _ops.direct
+    ops.glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
+    if not compiling:
+        torch.autograd.graph.increment_version(out)
+    return out
+
+
+def _refuse_derivatives(*tensors: Tensor | None) -> None:
+    wants = torch.is_grad_enabled() and require_grad(*tensors)
+    if wants or (forward_ad._current_level >= 0 and any(map(dispatch.has_tangent, tensors))):
         raise RuntimeError(
             "out: expected no argument that requires grad or has a tangent, because out= is not "
             "differentiable; call it under torch.no_grad() or without out="
         )
-    if call.eager:
-        result = decompositions.forward(*operands, call)
-        _checks.check_matches("out", out, result.shape, result)
-        out.copy_(result)
-        torch.autograd.graph.increment_version(out)
-    elif torch.compiler.is_compiling():
-        _ops.glu_forward_out(*operands, *call[:4], out)
-    else:
-        _forward_out(*operands, *call[:4], out)
-        torch.autograd.graph.increment_version(out)
-    return out
