@@ -215,20 +215,21 @@ def vector_gradients(
     if not any(needs[2:]):
         return None, None, None
     results: list[Tensor | None] = []
-    totals = iter(sums[0].unbind())
+    totals, count = sums[0], 0
+    # By operations that do not ask for the whole sums of a DTensor, as clone and unbind do.
     for vector, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
         if not need or vector is None:
             results.append(None)
             continue
-        total = next(totals)
+        total = totals[count]
+        count += 1
         if total.numel() == 0:
             results.append(torch.zeros_like(vector))
             continue
         if vector.dim() == 0 or vector.shape != total.shape:
             total = total[:1].reshape(vector.shape)
         # A copy, because the sums of one call lie in one tensor.
-        same = total.dtype == vector.dtype
-        results.append(total.clone() if same else total.to(vector.dtype))
+        results.append(total.to(vector.dtype, copy=True))
     return tuple(results)
 
 
