@@ -21,7 +21,7 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES_16 = (torch.bfloat16, torch.float16)
 PACKED = ("gate_up", "up_gate", "interleaved")
 LAYOUTS = ("separate", *PACKED)  # separate: two tensors
-ALONE = "alone"  # of an activation: one tensor
+UNARY = "unary"  # of an activation: one tensor
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 DEVICES = ("cpu", CUDA)
 # Kernels know no row by name. So what is about indexing is tested with a unit and an activation
@@ -45,7 +45,7 @@ def rows_and_layouts(names: Iterable[str] = ROWS) -> list[Any]:
 
 def own_layout(name: str, layout: str = "separate") -> str:
     """The layout, which an activation has none of."""
-    return ALONE if name in ACTIVATIONS else layout
+    return UNARY if name in ACTIVATIONS else layout
 
 
 # What the operators take between their tensors and the variant, for a call without options.
@@ -132,14 +132,14 @@ def to_device(tensor: Tensor, device: str) -> Tensor:
 
 def gated(name: str, inputs: Sequence[Tensor], layout: str = "separate") -> Tensor:
     """inputs: (gate, up) for the layout "separate", (x,) for the others."""
-    if own_layout(name, layout) == ALONE:
+    if own_layout(name, layout) == UNARY:
         return fused_acts.activation(*inputs, name)
     chosen = {} if layout == "separate" else {"layout": layout}
     return fused_acts.gated(*inputs, variant=name, **chosen)
 
 
 def as_inputs(gate: Tensor, up: Tensor, layout: str) -> tuple[Tensor, ...]:
-    if layout == ALONE:
+    if layout == UNARY:
         return (gate,)
     return (gate, up) if layout == "separate" else (pack(gate, up, layout),)
 
@@ -178,7 +178,7 @@ def forward_backward(
     """Of an activation, gate is its x, and up is ignored."""
     layout = own_layout(name, layout)
     out, *grads = run(name, as_inputs(gate, up, layout), grad_out, layout, device)
-    if layout == ALONE:
+    if layout == UNARY:
         return Result(out, *grads, None)
     return Result(out, *(grads if layout == "separate" else unpack(grads[0], layout)))
 

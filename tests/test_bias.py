@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
@@ -121,7 +121,7 @@ def test_sums_over_rows_that_do_not_part_evenly(dtype, rows, device):
 def test_widths(cols, device):
     """Tiles of columns begin and end anywhere."""
     gate, up, grad_out = operands(41, cols, dtype=torch.bfloat16)
-    for name, layout in (*(("geglu_tanh", layout) for layout in LAYOUTS), ("swish", ALONE)):
+    for name, layout in (*(("geglu_tanh", layout) for layout in LAYOUTS), ("swish", UNARY)):
         options = biases(name, cols, torch.float32)
         check_everything(name, gate, up, options, grad_out, layout, device)
 
@@ -145,7 +145,7 @@ def test_every_width(name, dtype, device):
 @pytest.mark.parametrize("shape", [(34,), (0,), (3, 0), (0, 34), (2, 3, 34), (2, 1, 3, 34)])
 def test_any_rank(shape, device):
     gate, up, grad_out = operands(*shape, dtype=torch.float64)
-    for name, layout in (*(("gtu", layout) for layout in LAYOUTS), ("softplus", ALONE)):
+    for name, layout in (*(("gtu", layout) for layout in LAYOUTS), ("softplus", UNARY)):
         options = biases(name, shape[-1], torch.float64)
         check_everything(name, gate, up, options, grad_out, layout, device)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     as_inputs,
     operands,
     random,
@@ -41,11 +41,11 @@ OF_ACTIVATIONS = [
 
 @pytest.mark.parametrize(
     "layout, dynamic",
-    [("separate", True), ("interleaved", True), ("up_gate", False), (ALONE, True), (ALONE, False)],
+    [("separate", True), ("interleaved", True), ("up_gate", False), (UNARY, True), (UNARY, False)],
 )
 def test_options(layout, dynamic):
     """Both passes in one graph each, equal to the last bit to those without compilation."""
-    chosen = OF_ACTIVATIONS if layout == ALONE else OPTIONS
+    chosen = OF_ACTIVATIONS if layout == UNARY else OPTIONS
     chosen = chosen[::3] if dynamic else chosen  # symbolic shapes take their time
 
     def every(inputs, rows):

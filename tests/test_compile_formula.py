@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     PACKED,
     as_inputs,
     forward_backward,
@@ -58,8 +58,8 @@ def kernel_in_float64(name, inputs, options, grad_out, **others):
         ("swiglu", "gate_up", {"beta": torch.tensor(0.8), "limit": 1.25}),
         ("elu_glu", "up_gate", {}),
         ("swiglu_oai", "interleaved", {}),
-        ("swish", ALONE, {"beta": torch.tensor(0.8)}),
-        ("softplus", ALONE, {}),
+        ("swish", UNARY, {"beta": torch.tensor(0.8)}),
+        ("softplus", UNARY, {}),
     ],
 )
 def test_the_formula(name, layout, options):

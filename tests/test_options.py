@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     DTYPES_16,
@@ -48,7 +48,7 @@ def test_against_the_oracle(name, layout, dtype, device):
     gate, up, grad_out = operands(3, 5, 67, dtype=dtype)
     for options in numbers_for(name):
         check_everything(name, gate, up, options, grad_out, layout, device)
-        if layout == ALONE:
+        if layout == UNARY:
             with_bias = options | biases(name, 67, dtype)
             check_everything(name, gate, up, with_bias, grad_out, layout, device)
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
@@ -111,8 +111,8 @@ def overlapping():
         "packed, interleaved": ("swiglu", "interleaved", (x,), x[:, :COLS]),
         "itself": ("swiglu", "separate", (other, other), itself),
         "windows": ("swiglu", "separate", (other, other), buffer.as_strided((ROWS, COLS), (1, 1))),
-        "x, shifted": ("swish", ALONE, (view,), shifted),
-        "itself, alone": ("swish", ALONE, (other,), itself),
+        "x, shifted": ("swish", UNARY, (view,), shifted),
+        "itself, alone": ("swish", UNARY, (other,), itself),
     }
 
 
@@ -156,7 +156,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(
-    "name, layout", [("swiglu", layout) for layout in LAYOUTS] + [("swish", ALONE)]
+    "name, layout", [("swiglu", layout) for layout in LAYOUTS] + [("swish", UNARY)]
 )
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_out(what, name, layout):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     FUNCTIONS,
@@ -169,7 +169,7 @@ def test_it_is_one_kernel(options):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", (*LAYOUTS, ALONE))
+@pytest.mark.parametrize("layout", (*LAYOUTS, UNARY))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_strides_and_threads(dtype, layout, device, threads):
     """Equal to the last bit for operands, grad_out and directions of any strides."""
@@ -188,7 +188,7 @@ def test_strides_and_threads(dtype, layout, device, threads):
         leaves = [place(tensor).requires_grad_() for tensor in inputs]
         seed = place(grad_out).requires_grad_()
         for options in ({}, {"beta": 2.0}):
-            out = of("swish" if layout == ALONE else "swiglu", layout=layout, **options)[0](*leaves)
+            out = of("swish" if layout == UNARY else "swiglu", layout=layout, **options)[0](*leaves)
             grads = torch.autograd.grad(out, leaves, seed, create_graph=True)
             results.append(torch.autograd.grad(grads, [seed, *leaves], [place(m) for m in moves]))
     for one, other in ((results[0], results[2]), (results[1], results[3])):

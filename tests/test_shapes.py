@@ -3,7 +3,7 @@
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
@@ -29,7 +29,7 @@ WIDTHS = (*range(1, 68), *HIDDEN)
 
 
 def layouts_of(name):
-    return LAYOUTS if name in VARIANTS else (ALONE,)
+    return LAYOUTS if name in VARIANTS else (UNARY,)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    ALONE,
+    UNARY,
     DTYPES,
     KINDS,
     LAYOUTS,
@@ -19,7 +19,7 @@ from cases import (
 )
 
 EVERY_PAIR = [(name, layout) for name in VARIANTS for layout in LAYOUTS]
-EVERY_PAIR += [(name, ALONE) for name in ACTIVATIONS]
+EVERY_PAIR += [(name, UNARY) for name in ACTIVATIONS]
 # Around the sizes where one grain becomes two or more; rows that end inside a grain.
 SHAPES = ((1, 16383), (1, 16385), (1, 32769), (7, 9973), (333, 211), (3, 2**16 + 3), (70001, 1))
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    ALONE,
+    UNARY,
     LAYOUTS,
     PACKED,
     VARIANTS,
@@ -39,10 +39,10 @@ def every_row(names, layout):
     "names, layout, dtype, dynamic",
     [
         (VARIANTS, "separate", torch.bfloat16, False),
-        (ACTIVATIONS, ALONE, torch.bfloat16, False),
+        (ACTIVATIONS, UNARY, torch.bfloat16, False),
         *product([("swiglu", "gtu")], LAYOUTS, [torch.float32, torch.bfloat16], [True]),
         *product([("swiglu", "gtu")], PACKED, [torch.float32], [False]),
-        (("swish", "softplus"), ALONE, torch.float32, True),
+        (("swish", "softplus"), UNARY, torch.float32, True),
     ],
 )
 def test_compiled(names, layout, dtype, dynamic):
@@ -105,11 +105,11 @@ def test_compiled_out(function):
     assert same_bits(out, expected) and same_bits(doubled, expected * 2.0)
 
 
-@pytest.mark.parametrize("layout", (*LAYOUTS, ALONE))
+@pytest.mark.parametrize("layout", (*LAYOUTS, UNARY))
 def test_export(layout):
     chosen = {"layout": layout} if layout in PACKED else {}
     module = fused_acts.nn.GatedActivation("geglu", **chosen)
-    if layout == ALONE:
+    if layout == UNARY:
         module = fused_acts.nn.Activation("gelu")
     inputs = as_inputs(*operands(4, 8, dtype=torch.float32)[:2], layout)
     rows = torch.export.Dim("rows")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    ALONE,
+    UNARY,
     KINDS,
     PACKED,
     VARIANTS,
@@ -161,7 +161,7 @@ def test_vmap_over_any_dimension(variant, in_dims):
 def test_vmap_of_one_tensor_over_any_dimension(dim):
     x, _, _ = operands(4, 6, 8, dtype=F64)
     packed = [(name, layout) for name in KINDS if name in VARIANTS for layout in PACKED]
-    for name, layout in (*packed, *((name, ALONE) for name in ACTIVATIONS)):
+    for name, layout in (*packed, *((name, UNARY) for name in ACTIVATIONS)):
         close(*(vmap(f(name, layout), (dim,))(x) for f in (fused, oracle)))
 
 

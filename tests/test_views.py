@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from cases import (
-    ALONE,
+    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
@@ -122,7 +122,7 @@ def test_read_in_place(name, layout, dtype, view, device):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", EVERY_ROW)
 def test_read_in_place_by_every_row(name, dtype, view):
-    for layout in LAYOUTS if name in VARIANTS else (ALONE,):
+    for layout in LAYOUTS if name in VARIANTS else (UNARY,):
         check_views(name, layout, dtype, READ_IN_PLACE[view])
 
 
@@ -149,7 +149,7 @@ def test_made_contiguous(name, layout, dtype, view):
 @pytest.mark.parametrize("name, layout", rows_and_layouts(KINDS))
 def test_rows_that_share_memory(name, layout, dtype, stride, device):
     """One row for all (stride 0), and windows sliding over one buffer."""
-    widths = {"separate": (COLS, COLS), ALONE: (COLS,)}.get(layout, (2 * COLS,))
+    widths = {"separate": (COLS, COLS), UNARY: (COLS,)}.get(layout, (2 * COLS,))
     *inputs, grad_out = (
         random(cols + stride * ROWS, dtype=dtype, seed=cols + i).as_strided(
             (ROWS, cols), (stride, 1)
