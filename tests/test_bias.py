@@ -3,12 +3,12 @@
 import pytest
 import torch
 from cases import (
-    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
     LAYOUTS,
     ROWS,
+    UNARY,
     VARIANTS,
     operands,
     pack,

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from cases import (
-    UNARY,
     PACKED,
+    UNARY,
     as_inputs,
     forward_backward,
     gated,

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cases import (
-    UNARY,
     DEVICES,
     DTYPES,
     DTYPES_16,
     ROWS,
+    UNARY,
     VARIANTS,
     as_inputs,
     every_finite,

@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 from cases import (
-    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
     LAYOUTS,
+    UNARY,
     as_inputs,
     forward,
     operands,

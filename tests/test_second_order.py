@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 from cases import (
-    UNARY,
     DEVICES,
     DTYPES,
     FUNCTIONS,
     LAYOUTS,
     PACKED,
     ROWS,
+    UNARY,
     VARIANTS,
     as_inputs,
     operands,

@@ -4,11 +4,11 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    UNARY,
     DTYPES,
     KINDS,
     LAYOUTS,
     ROWS,
+    UNARY,
     VARIANTS,
     as_inputs,
     operands,

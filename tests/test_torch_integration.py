@@ -7,9 +7,9 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    UNARY,
     LAYOUTS,
     PACKED,
+    UNARY,
     VARIANTS,
     as_inputs,
     gated,

@@ -4,9 +4,9 @@ import pytest
 import torch
 from cases import (
     ACTIVATIONS,
-    UNARY,
     KINDS,
     PACKED,
+    UNARY,
     VARIANTS,
     as_inputs,
     exact_forward,

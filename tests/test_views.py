@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 from cases import (
-    UNARY,
     DEVICES,
     DTYPES,
     KINDS,
     LAYOUTS,
+    UNARY,
     VARIANTS,
     as_inputs,
     gated,
