@@ -3,6 +3,8 @@
 import inspect
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,28 @@ def test_names_are_exported():
     assert set(fused_acts.__all__) >= {*VARIANTS, "gated", "nn", "reference", "show_build"}
     for name in fused_acts.__all__:
         assert hasattr(fused_acts, name)
+
+
+def test_dir_shows_the_public_names():
+    shown = dir(fused_acts)
+    assert shown == sorted(fused_acts.__all__) and not any(n.startswith("_f") for n in shown)
+    for name in ("swigul", "qwerty"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(fused_acts, name)
+
+
+WITHOUT_MODULE = """
+import sys, torch
+sys.modules["fused_acts._C"] = None  # an import of it is an ImportError
+import fused_acts
+gate, up = (torch.ones(3, 8, requires_grad=True) for _ in range(2))
+fused_acts.swiglu(gate, up, beta=2.0).sum().backward()
+assert gate.grad is not None and "unknown" in fused_acts.show_build()
+"""
+
+
+def test_the_package_works_without_its_python_module():
+    subprocess.run([sys.executable, "-c", WITHOUT_MODULE], check=True, timeout=120)
 
 
 def test_defaults_are_swiglu_and_gate_up():

@@ -10,6 +10,7 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, dispatch, gated
+from fused_acts._autograd.gated_backward import vector_gradients
 from fused_acts._call import Call
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
@@ -117,7 +118,7 @@ class _FFN(torch.autograd.Function):
             None,
             None,
             grad_x,
-            *gated.vector_gradients(sums, *biases, wanted)[:2],
+            *vector_gradients(sums, *biases, wanted)[:2],
             grad_down,
             grad_y.sum(0) if needs.down_bias else None,
             *(hidden[i].t() @ inputs.x if need else None for i, need in wanted_weights),
