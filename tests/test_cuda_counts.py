@@ -119,7 +119,7 @@ def test_a_call_allocates_its_outputs_and_launches_once(tmp_path):
         called = [c for c in called if not c.startswith("cudaGetDevice ") and c != "cudaMalloc 0"]
         sizes = [size * ROWS * COLS * dtype.itemsize for size in made]
         assert called[:-1] == [f"cudaMalloc {size}" for size in sizes], title
-        assert called[-1].startswith("cudaLaunchKernel "), title
+        assert called[-1].startswith("cudaLaunchKernelExC "), title
 
 
 # (rows, cols, elements that the inputs are offset by, that their rows lie further apart)

@@ -32,7 +32,7 @@ from option_cases import (
     numbers_for,
     parameter,
 )
-from tolerances import FORWARD_ULPS, check
+from tolerances import FORWARD_ULPS, MAY_FLUSH, check
 
 import fused_acts
 
@@ -62,7 +62,12 @@ def test_every_finite_gate(name, dtype, device):
     for options in numbers_for(name)[::2]:
         out = fused(name, gate, up, options, device=device).out
         inputs = as_inputs(gate.double(), up.double(), own_layout(name))
-        check(out, of(name, **options)[1](*inputs), FORWARD_ULPS[dtype])
+        exact = of(name, **options)[1](*inputs)
+        if name == "softplus" and device == "cuda" and dtype in MAY_FLUSH:
+            # exp(beta * x) may be flushed to zero before it is divided by a beta below 1.
+            kept = (exact * options["beta"]).abs() >= torch.finfo(dtype).smallest_normal
+            out, exact = out[kept], exact[kept]
+        check(out, exact, FORWARD_ULPS[dtype])
 
 
 def gpt_oss(gate, up, alpha, limit):
