@@ -123,6 +123,8 @@ def _explain(
 
 def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
     """Raises an operator's error with the name of an argument as it is here."""
+    if isinstance(options.get("bias"), Tensor) and "storage of size 0" in str(error):
+        raise RuntimeError("bias: expected a tensor with memory, its data is not allocated")
     argument, colon, rest = str(error).partition(":")
     names = {"parameter": ROWS[variant].parameter}
     if options.get("bias") is not None:

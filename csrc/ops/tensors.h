@@ -24,9 +24,9 @@ template <class Error = std::invalid_argument, class... Parts>
   throw Error(message.str());
 }
 
-// The metadata of a tensor that outlives it, read once: each reading is a call into libtorch. Throws,
-// with the name that the tensor has in messages, where its elements are at no address that kernels
-// could read: with its storage freed, or between elements on a GPU.
+// The metadata of a tensor that outlives it, read once: each reading is a call into libtorch.
+// Throws, with the name that the tensor has in messages, where its elements are at no address that
+// kernels could read: with its storage freed, or between elements on a GPU.
 struct View {
   const Tensor* tensor;
   int32_t dtype, device_type, device_index;
@@ -79,8 +79,8 @@ struct ReadMatrix {
   explicit ReadMatrix(const View& t);
 };
 
-// `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that. Where
-// it is not aligned the row vector is that of a copy.
+// `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that.
+// Where it is not aligned the row vector is that of a copy.
 RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
                         bool may_be_one, OptionalTensor* copy);
 

@@ -153,7 +153,9 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
         operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
         gate, up, gate_bias, up_bias, parameter = operands
         mask = _ops.needs_mask(*needs)
-        sums = _ops.glu_backward_inplace(grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False)
+        sums = _ops.glu_backward_inplace(
+            grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False
+        )
     except ValueError:
         ctx.written = False  # refused, before anything was written
         raise
