@@ -1,5 +1,6 @@
 """What a call is asked for beside tensors: from names and numbers to what the operators take."""
 
+import difflib
 import functools
 import math
 import numbers
@@ -39,7 +40,10 @@ class Call(NamedTuple):
 
 
 def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:
-    return ValueError(f"{argument}: expected one of {', '.join(names)}, got {name!r}")
+    names = tuple(names)
+    close = difflib.get_close_matches(name, names, 1) if isinstance(name, str) else ()
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return ValueError(f"{argument}: expected one of {', '.join(names)}, got {name!r}{meant}")
 
 
 def index_of(argument: str, name: Any, indices: dict[str, int]) -> int:

@@ -3,18 +3,29 @@
 The operators check for themselves; nothing here runs on the way to a kernel.
 """
 
+import math
+import operator
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts._call import is_unary
+from fused_acts._call import NAMES, is_unary
+from fused_acts._layouts import LAYOUTS
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_PIECES = 256  # a winner is a byte
 
 
+def check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else str(tensor.layout)
+        raise TypeError(f"{name}: expected a dense tensor, torch.strided, got a {kind} one")
+
+
 def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) -> None:
+    check_dense(name, tensor)
     if tensor.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype}, got {tensor.dtype}")
     if tensor.device != like.device:
@@ -24,6 +35,7 @@ def check_matches(name: str, tensor: Tensor, shape: torch.Size, like: Tensor) ->
 
 
 def check_operand(name: str, tensor: Tensor) -> None:
+    check_dense(name, tensor)
     if tensor.dtype not in DTYPES:
         raise TypeError(
             f"{name}: expected float64, float32, float16 or bfloat16, got {tensor.dtype}"
@@ -54,6 +66,7 @@ def check_row_vectors(
     for name, vector in vectors.items():
         if vector is None:
             continue
+        check_dense(name, vector)
         if vector.dtype not in (gate.dtype, real):
             expected = " or ".join(dict.fromkeys(map(str, (gate.dtype, real))))
             raise TypeError(f"{name}: expected dtype {expected}, got {vector.dtype}")
@@ -80,14 +93,45 @@ def check_call(
 ) -> torch.Size:
     """Checks the tensors of a call of an operator and returns the shape of its output."""
     shape = out_shape(gate, up, variant)
-    vectors = {"gate_bias": gate_bias, "up_bias": up_bias, "parameter": parameter}
+    bias = "bias" if is_unary(variant) else "gate_bias"
+    vectors = {bias: gate_bias, "up_bias": up_bias, "parameter": parameter}
     check_row_vectors(gate, shape[-1], vectors)
     return shape
 
 
-def check_integer(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = math.inf) -> None:
+    """Checks what an operator takes beside tensors."""
+    if not 0 <= variant < len(NAMES):
+        raise ValueError(f"variant: expected an index below {len(NAMES)}, got {variant}")
+    if not 0 <= layout < len(LAYOUTS):
+        raise ValueError(f"layout: expected an index below {len(LAYOUTS)}, got {layout}")
+    if is_unary(variant) and layout:
+        raise ValueError(f"layout: expected 0 for an activation, which has no up, got {layout}")
+    if is_unary(variant) and up is not None:
+        raise ValueError("up: expected none for an activation")
+    if isinstance(limit, float) and not limit >= 0:
+        raise ValueError(f"limit: expected a number that is not negative, got {limit}")
+
+
+def check_memory(error: RuntimeError, like: Tensor, *shapes: torch.Size) -> None:
+    """Raises torch's own error where an operator ran out of memory for tensors of these shapes."""
+    if not str(error).startswith("out of memory"):
+        return
+    held = [like.new_empty(shape) for shape in shapes]
+    del held
+    if like.is_cuda:
+        raise torch.OutOfMemoryError(f"CUDA {error}") from error
+
+
+def integer(name: str, value: Any) -> int:
+    """A Python integer, of one or of NumPy's."""
+    try:
+        if isinstance(value, bool | Tensor):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        got = type(value).__name__
+        raise TypeError(f"{name}: expected an integer, got {got}") from None
 
 
 def check_pieces(pieces: int) -> None:

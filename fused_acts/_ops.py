@@ -16,6 +16,7 @@ from fused_acts._checks import (
     check_call,
     check_groups,
     check_matches,
+    check_numbers,
     check_operand,
     check_pieces,
     out_shape,
@@ -45,7 +46,8 @@ def needs_mask(gate: bool, up: bool, gate_bias: bool, up_bias: bool, parameter: 
 
 def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
     """The shape of out. options: from gate_bias to layout."""
-    gate_bias, up_bias, parameter, _scalar, _limit, variant, _layout = options
+    gate_bias, up_bias, parameter, _scalar, limit, variant, layout = options
+    check_numbers(up, variant, layout, limit)
     return check_call(gate, up, gate_bias, up_bias, parameter, variant)
 
 
@@ -56,6 +58,7 @@ def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
 
 @_operator
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
+    check_numbers(up, variant, layout)
     return gate.new_empty(out_shape(gate, up, variant))
 
 
@@ -101,6 +104,10 @@ def glu_double_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *options, needs_out, needs_inputs = rest
     shape = _unit(gate, up, *options)
+    tangents = {"gate_tangent": gate_tangent, "up_tangent": up_tangent}
+    for name, tensor in {"grad_out": grad_out, **tangents}.items():
+        if tensor is not None:
+            check_matches(name, tensor, shape if tensor is grad_out else gate.shape, gate)
     return (
         gate.new_empty(shape if needs_out else 0),
         gate.new_empty(gate.shape if needs_inputs else 0),
@@ -119,6 +126,7 @@ def maxout_forward(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
 
 @_operator
 def maxout_backward(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
+    check_operand("grad_out", grad_out)
     check_pieces(pieces)
     expected = grad_out.new_empty(grad_out.shape, dtype=torch.uint8)
     check_matches("winner", winner, expected.shape, expected)

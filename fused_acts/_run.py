@@ -56,7 +56,7 @@ def run(
         return recover(
             error,
             partial(run, gate, up, variant, layout, out, options),
-            partial(_explain, gate, up, variant, layout, out, options),
+            partial(_explain, error, gate, up, variant, layout, out, options),
         )
 
 
@@ -94,6 +94,7 @@ def check_tensors(**tensors: Any) -> None:
 
 
 def _explain(
+    error: Exception,
     gate: Tensor,
     up: Tensor | None,
     variant: int,
@@ -112,7 +113,24 @@ def _explain(
             function: Callable[..., Tensor] = gated_out if written else gated
             return function(*changed, call, *written)
     _check_arguments(gate, up, variant, out, options)
+    if out is not None and out.is_neg():
+        # torch's fallback for such tensors takes no operator with arguments that may be absent
+        with torch.no_grad():
+            return out.copy_(run(gate, up, variant, layout, None, options))
+    _rename(error, variant, options)
     return None
+
+
+def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
+    """Raises an operator's error with the name of an argument as it is here."""
+    if isinstance(options.get("bias"), Tensor) and "storage of size 0" in str(error):
+        raise RuntimeError("bias: expected a tensor with memory, its data is not allocated")
+    argument, colon, rest = str(error).partition(":")
+    names = {"parameter": ROWS[variant].parameter}
+    if options.get("bias") is not None:
+        names |= dict.fromkeys(("gate_bias", "up_bias"), "bias")
+    if colon and names.get(argument):
+        raise type(error)(f"{names[argument]}:{rest}") from error
 
 
 def _check_arguments(
@@ -135,6 +153,8 @@ def _check_inplace(gate: Tensor, up: Tensor | None) -> None:
     for name, tensor in (("gate", gate), ("up", up)):
         if tensor is None or not tensor.requires_grad:
             continue
+        if tensor.is_neg():
+            raise ValueError(f"inplace_backward: expected {name} without the negative bit")
         if tensor.is_leaf or (tensor._base is not None and tensor._base.is_leaf):
             raise ValueError(
                 f"inplace_backward: expected {name} to be computed from something, got a leaf or a "

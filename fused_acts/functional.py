@@ -184,8 +184,7 @@ def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
         IndexError: x has no dimension dim.
     """
     check_tensors(x=x)
-    _checks.check_integer("pieces", pieces)
-    _checks.check_integer("dim", dim)
+    pieces, dim = _checks.integer("pieces", pieces), _checks.integer("dim", dim)
     rank = x.dim()
     if rank and not -rank <= dim < rank:
         raise IndexError(f"dim: expected {-rank} to {rank - 1}, got {dim}")

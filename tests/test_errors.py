@@ -38,10 +38,16 @@ WRONG = {
         TypeError,
         ["got .+", "float32|Float"],
     ),
+    "float8 up": ((GATE, GATE.to(torch.float8_e5m2)), {}, TypeError, ["up", "float8_e5m2"]),
+    "sparse": ((GATE.to_sparse(), GATE), {}, TypeError, ["gate", "sparse_coo", "strided"]),
+    "sparse up": ((GATE, GATE.to_sparse()), {}, TypeError, ["up", "sparse_coo", "strided"]),
+    "sparse packed": ((GATE.to_sparse_csr(),), {}, TypeError, ["x", "sparse_csr", "strided"]),
+    "mkldnn": ((GATE.to_mkldnn(), GATE), {}, TypeError, ["gate", "_mkldnn", "strided"]),
     "odd width": ((torch.ones(4, 7),), {}, ValueError, ["even", r"\[4, 7\]"]),
     "0-d": ((torch.ones(()), torch.ones(())), {}, ValueError, ["gate", "0-d"]),
     "0-d packed": ((torch.ones(()),), {}, ValueError, ["0-d"]),
     "variant": ((GATE,), {"variant": "swigelu"}, ValueError, ["variant", "'swigelu'", *VARIANTS]),
+    "nearly": ((GATE,), {"variant": "swigl"}, ValueError, ["variant", "did you mean swiglu"]),
     "no variant": ((GATE,), {"variant": None}, ValueError, ["variant", "None", *VARIANTS]),
     "layout": ((GATE,), {"layout": "up-gate"}, ValueError, ["layout", "'up-gate'", *PACKED]),
     "layout of two": (
@@ -65,7 +71,7 @@ def test_message(what):
     assert not missing, f"{missing} not in {raised.value}"
 
 
-@pytest.mark.parametrize("what", [name for name in WRONG if "variant" not in name])
+@pytest.mark.parametrize("what", [n for n in WRONG if "variant" not in WRONG[n][1]])
 def test_with_grad_it_is_the_same_error(what):
     arguments, options, error, patterns = WRONG[what]
     arguments = [
@@ -79,7 +85,7 @@ def test_with_grad_it_is_the_same_error(what):
     assert all(re.search(pattern, str(raised.value)) for pattern in patterns)
 
 
-@pytest.mark.parametrize("what", [name for name in WRONG if "variant" not in name])
+@pytest.mark.parametrize("what", [n for n in WRONG if "variant" not in WRONG[n][1]])
 def test_out_is_left_alone(what):
     arguments, options, error, _ = WRONG[what]
     out = torch.full((4, 6), 7.25)
@@ -129,3 +135,37 @@ def test_an_error_leaves_the_next_call_alone():
     with pytest.raises(ValueError, match="up"):
         fused_acts.gated(gate, up[:, 1:])
     assert same_bits(fused_acts.gated(gate, up), before)
+
+
+@pytest.mark.parametrize("kind", ["to_sparse", "to_sparse_csr", "to_mkldnn"])
+def test_other_storage_goes_by_its_argument(kind):
+    tensor, row = getattr(GATE, kind)(), torch.ones(6)
+    for call, name in (
+        (lambda: fused_acts.gelu(tensor), "x"),
+        (lambda: fused_acts.gelu(GATE, tensor), "bias"),
+        (lambda: fused_acts.swiglu(GATE, GATE, gate_bias=tensor, up_bias=row), "gate_bias"),
+        (lambda: fused_acts.swiglu(GATE, GATE, beta=tensor), "beta"),
+        (lambda: fused_acts.swiglu(GATE, GATE, out=tensor), "out"),
+        (lambda: fused_acts.maxout(tensor, 2), "x"),
+        (lambda: fused_acts.softmax_glu(tensor, GATE), "gate"),
+        (lambda: fused_acts.softmax_glu(GATE, tensor), "up"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}: .*torch.strided"):
+            call()
+
+
+def test_other_dtypes_go_by_their_names():
+    quantized = torch.quantize_per_tensor(GATE, 0.1, 0, torch.qint8)
+    for tensor, dtype in ((quantized, "qint8"), (GATE.to(torch.float8_e4m3fn), "float8_e4m3fn")):
+        with pytest.raises(TypeError, match=f"^x: .*{dtype}"):
+            fused_acts.gelu(tensor)
+    with pytest.raises(ValueError, match=f"^x: .*{dtype}"):
+        torch.ops.fused_acts.glu_forward(tensor, None, 0, 0)
+
+
+def test_what_a_learned_parameter_may_be():
+    for module in (fused_acts.nn.GatedActivation, fused_acts.nn.Swish):
+        with pytest.raises(
+            TypeError, match="^beta: .*learned, per_channel, .*did you mean learned"
+        ):
+            module(beta="learn")

@@ -7,6 +7,7 @@ from cases import (
     NOTHING,
     PACKED,
     ROWS,
+    UNARY,
     VARIANTS,
     as_inputs,
     forward,
@@ -195,7 +196,7 @@ def test_layouts_and_rows_are_in_the_order_of_the_operators():
     for name, row in ROWS.items():
         limit = getattr(row, "limit", None)
         numbers = (row.default, INF if limit is None else limit, INDEX[name])
-        for index, layout in enumerate(PACKED) if name in VARIANTS else [(0, "alone")]:
+        for index, layout in enumerate(PACKED) if name in VARIANTS else [(0, UNARY)]:
             (x,) = as_inputs(gate, up, layout)
             expected = forward(name, gate, up)
             nothing = (None,) * 4

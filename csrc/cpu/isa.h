@@ -1,12 +1,13 @@
 // The instruction sets that loops are compiled for, and the one they run with.
 #pragma once
 
-// What a build has of them; isa.cpp chooses among these alone.
-#if defined(__x86_64__) && defined(__GNUC__)
+// What a build has of them; isa.cpp chooses among these alone. FUSED_ACTS_PORTABLE: the loops for
+// any processor, once, which is what sanitizers need to see.
+#if !defined(FUSED_ACTS_PORTABLE) && defined(__x86_64__) && defined(__GNUC__)
 #define FUSED_ACTS_HAS_AVX512
 #endif
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if defined(FUSED_ACTS_HAS_AVX512) && !defined(__clang__)
 // A loop left to the compiler: one copy per instruction set, chosen by the loader.
 #define FUSED_ACTS_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))
 // The same for loops that have no other form for AVX-512.

@@ -119,10 +119,10 @@ FUSED_ACTS_INLINE Real polynomial(Real x, float first, Rest... rest) {
 }
 
 #ifndef __CUDA_ARCH__
-// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126, +inf for n =
-// 128.
+// 2^n for integral n <= 128, as a float holds it in its exponent: 0 below n = -126 and for NaN,
+// +inf for n = 128.
 FUSED_ACTS_INLINE float power_of_two(float n) {
-  const int32_t bits = static_cast<int32_t>((n < -127.0f ? -127.0f : n) + 127.0f) << 23;
+  const int32_t bits = static_cast<int32_t>((n > -127.0f ? n : -127.0f) + 127.0f) << 23;
   float power;
   std::memcpy(&power, &bits, sizeof power);
   return power;

@@ -49,9 +49,10 @@ Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_A
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
                      const Tensor& out_tensor) {
   GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN);
-  const View out(out_tensor);
+  const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
   if (out.numel == 0) return;
+  check_not_expanded(out, "out");
   if (!is_matrix(out)) {
     NewMatrix dense(call.gate, call.args.cols);
     call.args.out = dense.matrix;
@@ -62,10 +63,10 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
   }
   GluArgs& args = call.args;
   args.out = matrix_of(out);
-  check_rows_apart(args, args.out, "out");
+  check_rows_apart(args, args.out, args.cols, "out");
   check_no_partial_overlap(args, args.out, args.gate, call.name());
   if (args.up.data) check_no_partial_overlap(args, args.out, args.up, call.up ? "up" : "x");
-  check_row_vectors_unwritten(args, args.out);
+  check_row_vectors_unwritten(args, args.out, args.cols);
   run(Direction::kForward, call);
 }
 
@@ -115,7 +116,7 @@ Tensor backward_with_sums(GluCall& call, const OptionalTensor& parameter, int64_
   args.sums.parameter = take(needs & kParameter);
   run(Direction::kBackward, call);
   // Not by its stride: one value for each column may lie at a single address, expanded.
-  const bool total = (needs & kParameter) && parameter && View(*parameter).numel == 1;
+  const bool total = (needs & kParameter) && parameter && View(*parameter, "parameter").numel == 1;
   const ReduceArgs reduce{data_of(partials),
                           data_of(sums),
                           count,
@@ -136,7 +137,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
   GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
-  const View grad_out(grad_tensor);
+  const View grad_out(grad_tensor, "grad_out");
   check_matches(grad_out, "grad_out", gate, call.name(), args.cols);
   const ReadMatrix grad(grad_out);
   args.grad_out = grad.matrix;
@@ -148,6 +149,41 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
   return {result(grad_gate, gate), result(grad_up, gate), std::move(sums)};
 }
 
+// Whether the place of a copy can be written instead: it holds the same, between two elements.
+bool is_misaligned(const OptionalTensor& copy, const View& from) {
+  return copy && !from.aligned && is_contiguous(from);
+}
+
+// Points a matrix in a copy to the same elements of what was copied.
+void restore(const OptionalTensor& copy, const View& from, Matrix* matrix) {
+  if (!copy) return;
+  const auto offset = static_cast<char*>(matrix->data) - static_cast<char*>(data_of(*copy));
+  matrix->data = static_cast<char*>(from.data) + offset;
+}
+
+// Throws unless what a call in place writes lies apart from all else.
+void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& grad_out,
+                    bool product) {
+  GluArgs args = call.args;
+  restore(call.gate_copy, call.gate, &args.gate);
+  if (args.up.data)
+    restore(call.up ? call.up_copy : call.gate_copy, call.up ? *call.up : call.gate, &args.up);
+  if (product) restore(grad.copy, grad_out, &args.grad_out);
+  const auto check_written = [&](const Matrix& matrix, int64_t width, const char* name) {
+    check_rows_apart(args, matrix, width, name);
+    check_row_vectors_unwritten(args, matrix, width);
+  };
+  // A packed x is written as one matrix: the rows of its gate may lie between those of its up.
+  const Matrix whole{call.gate.data, args.gate.row_stride};
+  check_written(whole, call.gate.last_size(), call.name());
+  if (call.up) check_written(args.up, args.cols, "up");
+  if (product) check_written(args.grad_out, args.cols, "grad_out");
+  if ((call.up && overlap(args, args.gate, 1, args.up, 1)) ||
+      overlap(args, args.gate, args.step, args.grad_out, 1) ||
+      (args.up.data && overlap(args, args.up, args.step, args.grad_out, 1)))
+    fail("inplace_backward: expected gate, up and grad_out without common memory");
+}
+
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
 // written is dense or evenly spaced and shares no memory.
 Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
@@ -156,29 +192,29 @@ Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor
   GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
-  const View grad_out(grad_tensor);
+  const View grad_out(grad_tensor, "grad_out");
   check_matches(grad_out, "grad_out", gate, call.name(), args.cols);
-  if (call.gate_copy || call.up_copy)
+  // Copies of what begins between two elements are written, and then go where they came from.
+  if ((call.gate_copy && !is_misaligned(call.gate_copy, gate)) ||
+      (call.up_copy && !is_misaligned(call.up_copy, *call.up)))
     fail("inplace_backward: expected gate and up with dense, evenly spaced rows");
   const ReadMatrix grad(grad_out);
-  if (product && grad.copy)
+  if (product && grad.copy && !is_misaligned(grad.copy, grad_out))
     fail("grad_out: expected dense, evenly spaced rows, for the product to go there");
   args.grad_out = grad.matrix;
   args.product = product;
-  const auto check_written = [&](const Matrix& matrix, const char* name) {
-    check_rows_apart(args, matrix, name);
-    check_row_vectors_unwritten(args, matrix);
-  };
-  check_written(args.gate, "gate");
-  if (args.up.data) check_written(args.up, "up");
-  if (product) check_written(args.grad_out, "grad_out");
-  if (gate.numel > 0 && ((up && overlap(args, args.gate, 1, args.up, 1)) ||
-                         overlap(args, args.gate, args.step, args.grad_out, 1) ||
-                         overlap(args, args.up, args.step, args.grad_out, 1)))
-    fail("inplace_backward: expected gate, up and grad_out without common memory");
+  if (gate.numel > 0) check_in_place(call, grad, grad_out, product);
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
-  return backward_with_sums(call, parameter, needs);
+  Tensor sums = backward_with_sums(call, parameter, needs);
+  const auto put_back = [](const OptionalTensor& copy, const Tensor& target_tensor) {
+    Tensor target = target_tensor;
+    if (copy) torch::stable::copy_(target, *copy);
+  };
+  if (needs & kGate) put_back(call.gate_copy, gate_tensor);
+  if (up && needs & kUp) put_back(call.up_copy, *up);
+  if (product) put_back(grad.copy, grad_tensor);
+  return sums;
 }
 
 // ---- Double backward ----
@@ -195,7 +231,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
   const auto read = [&](const OptionalTensor& t, const char* name, int64_t cols) {
     std::optional<ReadMatrix> matrix;
     if (!t) return matrix;
-    const View view(*t);
+    const View view(*t, name);
     check_matches(view, name, gate, call.name(), cols);
     matrix.emplace(view);
     return matrix;

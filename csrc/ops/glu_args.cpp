@@ -64,8 +64,14 @@ void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
 GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
                      const Options& options) {
   check_indices(up_tensor, options.variant, options.layout);
-  GluCall call{View(gate_tensor), std::nullopt, static_cast<Layout>(options.layout), {}, {}, {}};
-  if (up_tensor) call.up.emplace(*up_tensor);
+  GluCall call{View(gate_tensor, up_tensor ? "gate" : "x"),
+               std::nullopt,
+               static_cast<Layout>(options.layout),
+               {},
+               {},
+               {},
+               {}};
+  if (up_tensor) call.up.emplace(*up_tensor, "up");
   const View& gate = call.gate;
   const char* name = call.name();
   GluArgs& args = call.args;
@@ -91,10 +97,13 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
     call.place(&first.matrix, nullptr, &args.gate, &args.up);
   }
 
+  OptionalTensor* copy = call.vector_copies;
   const auto row_vector = [&](const Tensor* t, const char* what, bool may_be_one) {
-    return t ? row_vector_of(View(*t), what, gate, args.cols, may_be_one) : RowVector{};
+    return t ? row_vector_of(View(*t, what), what, gate, args.cols, may_be_one, copy++)
+             : RowVector{};
   };
-  args.gate_bias = row_vector(options.gate_bias, "gate_bias", false);
+  args.gate_bias =
+      row_vector(options.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias", false);
   args.up_bias = row_vector(options.up_bias, "up_bias", false);
   args.parameter = row_vector(options.parameter, "parameter", true);
   args.scalar = options.scalar;

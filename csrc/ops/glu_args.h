@@ -24,7 +24,7 @@ struct GluCall {
   std::optional<View> up;
   Layout layout;
   GluArgs args;
-  OptionalTensor gate_copy, up_copy;
+  OptionalTensor gate_copy, up_copy, vector_copies[3];
 
   // The name of `gate` in messages.
   const char* name() const { return up ? "gate" : "x"; }

@@ -47,7 +47,7 @@ void run(Direction direction, MaxoutArgs args, const View& input) {
 }
 
 std::tuple<Tensor, Tensor> maxout_forward(const Tensor& x_tensor, int64_t pieces) {
-  const View x(x_tensor);
+  const View x(x_tensor, "x");
   const DType dtype = checked_dtype(x, "x");
   check_has_dimension(x, "x");
   check_pieces(pieces);
@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor> maxout_forward(const Tensor& x_tensor, int64_t pieces
   check_device(x, "x");
   const ReadMatrix wide(x);
   NewMatrix out(x, x.last_size() / pieces);
-  const View narrow(out.tensor);
+  const View narrow(out.tensor, "out");
   Tensor winner = new_tensor(x, uint8_dtype(), narrow.rank, narrow.sizes);
   MaxoutArgs args = args_for(dtype, narrow.numel, narrow.last_size(), pieces);
   args.wide = wide.matrix;
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> maxout_forward(const Tensor& x_tensor, int64_t pieces
 }
 
 Tensor maxout_backward(const Tensor& grad_tensor, const Tensor& winner_tensor, int64_t pieces) {
-  const View grad_out(grad_tensor), winner(winner_tensor);
+  const View grad_out(grad_tensor, "grad_out"), winner(winner_tensor, "winner");
   const DType dtype = checked_dtype(grad_out, "grad_out");
   check_has_dimension(grad_out, "grad_out");
   check_pieces(pieces);
@@ -78,7 +78,7 @@ Tensor maxout_backward(const Tensor& grad_tensor, const Tensor& winner_tensor, i
   if (!same_sizes(winner, grad_out.rank, grad_out.sizes))
     fail("winner: expected shape ", shape_of(grad_out), ", got ", shape_of(winner));
   const ReadMatrix grad(grad_out);
-  const Tensor dense = torch::stable::contiguous(winner_tensor);
+  const Tensor dense = is_contiguous(winner) ? winner_tensor : copy_of(winner);
   NewMatrix grad_x(grad_out, grad_out.last_size() * pieces);
   MaxoutArgs args = args_for(dtype, grad_out.numel, grad_out.last_size(), pieces);
   args.wide = grad_x.matrix;

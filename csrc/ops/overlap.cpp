@@ -6,13 +6,13 @@
 namespace fused_acts {
 namespace {
 
-void check_no_overlap(const GluArgs& args, const Matrix& out, const RowVector& row,
+void check_no_overlap(const GluArgs& args, const Matrix& out, int64_t width, const RowVector& row,
                       const char* name) {
   if (!row.data) return;
   const int64_t size = dtype_size(args.dtype);
   const int64_t length =
       ((args.cols - 1) * row.col_stride + 1) * (row.in_real ? real_size(args.dtype) : size);
-  const int64_t stride = out.row_stride * size, out_row = args.cols * size;
+  const int64_t stride = out.row_stride * size, out_row = width * size;
   const int64_t begin = static_cast<const char*>(row.data) - static_cast<const char*>(out.data);
   if (begin >= (args.rows - 1) * stride + out_row || begin + length <= 0) return;
   if (args.rows > 1) {
@@ -24,9 +24,9 @@ void check_no_overlap(const GluArgs& args, const Matrix& out, const RowVector& r
 
 }  // namespace
 
-void check_rows_apart(const GluArgs& args, const Matrix& out, const char* name) {
-  if (args.rows > 1 && out.row_stride < args.cols)
-    fail(name, ": expected rows of ", args.cols,
+void check_rows_apart(const GluArgs& args, const Matrix& out, int64_t width, const char* name) {
+  if (args.rows > 1 && out.row_stride < width)
+    fail(name, ": expected rows of ", width,
          " elements apart from each other, got a row stride of ", out.row_stride);
 }
 
@@ -55,10 +55,10 @@ void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matr
     fail("out: expected the memory of ", name, " exactly, or none of it, got a partial overlap");
 }
 
-void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out) {
-  check_no_overlap(args, out, args.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
-  check_no_overlap(args, out, args.up_bias, "up_bias");
-  check_no_overlap(args, out, args.parameter, "parameter");
+void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width) {
+  check_no_overlap(args, out, width, args.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
+  check_no_overlap(args, out, width, args.up_bias, "up_bias");
+  check_no_overlap(args, out, width, args.parameter, "parameter");
 }
 
 }  // namespace fused_acts

@@ -5,8 +5,8 @@
 
 namespace fused_acts {
 
-// Throws if rows of a matrix that is written share elements.
-void check_rows_apart(const GluArgs& args, const Matrix& out, const char* name);
+// Throws if rows of a matrix that is written, `width` elements each, share some.
+void check_rows_apart(const GluArgs& args, const Matrix& out, int64_t width, const char* name);
 
 // Whether two matrices with columns a_step and b_step elements apart may have an element in common.
 bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, int b_step);
@@ -15,7 +15,8 @@ bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, 
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
                               const char* name);
 
-// Throws if `out`, whose rows are apart, has an element in common with a bias or a parameter.
-void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out);
+// Throws if `out`, whose rows of `width` elements are apart, has one in common with a bias or a
+// parameter.
+void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width);
 
 }  // namespace fused_acts

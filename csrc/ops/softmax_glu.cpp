@@ -23,7 +23,7 @@ struct SoftmaxGluCall {
 };
 
 SoftmaxGluCall checked_call(const Tensor& gate_tensor, const Tensor& up_tensor) {
-  SoftmaxGluCall call{View(gate_tensor), View(up_tensor), {}, {}, {}};
+  SoftmaxGluCall call{View(gate_tensor, "gate"), View(up_tensor, "up"), {}, {}, {}};
   const View& gate = call.gate;
   SoftmaxGluArgs& args = call.args;
   args.dtype = checked_dtype(gate, "gate");
@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor> softmax_glu_backward(const Tensor& grad_tensor,
   SoftmaxGluCall call = checked_call(gate_tensor, up);
   SoftmaxGluArgs& args = call.args;
   const View& gate = call.gate;
-  const View grad_out(grad_tensor), stats(stats_tensor);
+  const View grad_out(grad_tensor, "grad_out"), stats(stats_tensor, "stats");
   check_matches(grad_out, "grad_out", gate, "gate", args.cols);
   if (!same_sizes(stats, gate.rank, stats_sizes(gate).data()))
     fail("stats: expected two values for each row of gate of shape ", shape_of(gate),
@@ -91,7 +91,8 @@ std::tuple<Tensor, Tensor> softmax_glu_backward(const Tensor& grad_tensor,
   if (stats.dtype != real_dtype(gate)) fail("stats: expected the type that gate is computed in");
   if (!same_device(stats, gate)) fail("stats: expected the device of gate");
   const ReadMatrix grad(grad_out);
-  const Tensor dense = torch::stable::contiguous(stats_tensor);
+  const bool dense_already = stats.aligned && is_contiguous(stats);
+  const Tensor dense = dense_already ? stats_tensor : copy_of(stats);
   std::optional<NewMatrix> grad_gate, grad_up;
   if (needs_gate) grad_gate.emplace(gate, args.cols);
   if (needs_up) grad_up.emplace(gate, args.cols);

@@ -25,8 +25,14 @@ std::string dtype_name(const View& t) {
   constexpr std::array<const char*, 16> kNames = {
       "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
       "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
+  constexpr std::array<const char*, 7> kLaterNames = {
+      "float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz",
+      "uint16",      "uint32",        "uint64"};
+  constexpr size_t kLater = 23;
   const auto number = static_cast<size_t>(t.dtype);
-  return number < kNames.size() ? kNames[number] : "dtype number " + std::to_string(number);
+  if (number < kNames.size()) return kNames[number];
+  if (number >= kLater && number < kLater + kLaterNames.size()) return kLaterNames[number - kLater];
+  return "dtype number " + std::to_string(number);
 }
 
 std::string device_name(const View& t) {
@@ -49,9 +55,17 @@ void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] uintptr_t 
 #endif
 }
 
-// Finds the distance between the rows of `t`, in elements; false if they are not dense and evenly
-// spaced.
+// The size of an element in memory, of the dtypes that kernels take; 1 of others.
+uintptr_t element_size(int32_t dtype) {
+  if (dtype == kFloat64) return sizeof(double);
+  if (dtype == kFloat32) return sizeof(float);
+  return dtype == kFloat16 || dtype == kBFloat16 ? sizeof(uint16_t) : 1;
+}
+
+// Finds the distance between the rows of `t`, in elements; false if they are not dense, evenly
+// spaced and aligned.
 bool find_row_stride(const View& t, int64_t* row_stride) {
+  if (!t.aligned) return false;
   const int64_t last = t.rank - 1;
   if (t.sizes[last] > 1 && t.strides[last] != 1) return false;
   *row_stride = t.sizes[last];
@@ -86,7 +100,7 @@ class SizesLike {
 
 }  // namespace
 
-View::View(const Tensor& t) : tensor(&t), device_index(-1), numel(1) {
+View::View(const Tensor& t, const char* name) : tensor(&t), device_index(-1), numel(1) {
   const AtenTensorHandle handle = t.get();
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(handle, &device_type));
@@ -99,6 +113,16 @@ View::View(const Tensor& t) : tensor(&t), device_index(-1), numel(1) {
   sizes = its_sizes;
   strides = its_strides;
   for (int64_t i = 0; i < rank; ++i) numel *= sizes[i];
+  // As torch has it where its own kernels ask for the address.
+  if (!data && numel > 0)
+    fail<std::runtime_error>(
+        name, ": expected a tensor with memory, got one of shape ", shape_of(*this),
+        " whose data is not allocated: its storage was freed, as by resize_(0), or never filled");
+  const uintptr_t size = element_size(dtype);
+  aligned = (reinterpret_cast<uintptr_t>(data) & (size - 1)) == 0;
+  if (!aligned && !is_cpu())
+    fail(name, ": expected an address that is a multiple of the ", size, " bytes of an element of ",
+         dtype_name(*this), ", as GPUs need it, got ", data);
 }
 
 bool View::is_cpu() const { return device_type == kCpu; }
@@ -133,6 +157,13 @@ void check_device(const View& t, const char* name) {
       "(nvcc) installed, reinstall from source: FUSED_ACTS_CUDA=1 pip install --force-reinstall "
       "--no-deps .");
 #endif
+}
+
+void check_not_expanded(const View& t, const char* name) {
+  for (int64_t i = 0; i < t.rank; ++i)
+    if (t.sizes[i] > 1 && t.strides[i] == 0)
+      fail(name, ": expected elements apart from each other, got a stride of 0 along dimension ", i,
+           " of shape ", shape_of(t), "; clone() it to have them apart");
 }
 
 bool same_device(const View& a, const View& b) {
@@ -173,12 +204,12 @@ Matrix matrix_of(const View& t) {
 
 ReadMatrix::ReadMatrix(const View& t) : matrix{t.data} {
   if (t.numel == 0 || find_row_stride(t, &matrix.row_stride)) return;
-  copy = torch::stable::contiguous(*t.tensor);
+  copy = copy_of(t);
   matrix = {data_of(*copy), t.last_size()};
 }
 
 RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
-                        bool may_be_one) {
+                        bool may_be_one, OptionalTensor* copy) {
   if (t.dtype != gate.dtype && t.dtype != real_dtype(gate))
     fail(name, ": expected the dtype of gate, ", dtype_name(gate), ", or float32, got ",
          dtype_name(t));
@@ -188,13 +219,30 @@ RowVector row_vector_of(const View& t, const char* name, const View& gate, int64
   if (!is_one && (t.rank != 1 || t.sizes[0] != cols))
     fail(name, ": expected shape [", cols, "]", may_be_one ? " or a single value" : "", ", got ",
          shape_of(t));
-  return {t.data, is_one ? 0 : t.strides[0], t.dtype != gate.dtype};
+  const bool in_real = t.dtype != gate.dtype;
+  if (t.aligned || t.numel == 0) return {t.data, is_one ? 0 : t.strides[0], in_real};
+  *copy = copy_of(t);
+  return {data_of(**copy), is_one ? 0 : 1, in_real};
 }
 
 void* data_of(const Tensor& t) {
   void* data;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(t.get(), &data));
   return data;
+}
+
+bool is_contiguous(const View& t) {
+  int64_t stride = 1;
+  for (int64_t i = t.rank - 1; i >= 0; --i) {
+    if (t.sizes[i] != 1 && t.strides[i] != stride) return false;
+    stride *= t.sizes[i];
+  }
+  return true;
+}
+
+Tensor copy_of(const View& t) {
+  Tensor copy = new_tensor(t, t.dtype, t.rank, t.sizes);
+  return torch::stable::copy_(copy, *t.tensor);
 }
 
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes) {
@@ -208,8 +256,14 @@ Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* 
     if (sizes[i] > 1) stride *= sizes[i];
   }
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type,
-                                                  like.device_index, &handle));
+  if (aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type, like.device_index,
+                               &handle) != TORCH_SUCCESS) {
+    // What libtorch has to say does not get through its C interface; Python asks it again.
+    double bytes = static_cast<double>(element_size(dtype));
+    for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
+    fail<std::runtime_error>("out of memory: tried to allocate a tensor of ", bytes * 0x1p-30,
+                             " GiB on ", device_name(like));
+  }
   return Tensor(handle);
 }
 

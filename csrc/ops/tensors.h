@@ -25,6 +25,8 @@ template <class Error = std::invalid_argument, class... Parts>
 }
 
 // The metadata of a tensor that outlives it, read once: each reading is a call into libtorch.
+// Throws, with the name that the tensor has in messages, where its elements are at no address that
+// kernels could read: with its storage freed, or between elements on a GPU.
 struct View {
   const Tensor* tensor;
   int32_t dtype, device_type, device_index;
@@ -32,8 +34,10 @@ struct View {
   int64_t rank, numel;
   const int64_t *sizes, *strides;
 
-  explicit View(const Tensor& t);
-  explicit View(Tensor&&) = delete;
+  bool aligned;  // whether it begins at a multiple of the size of its elements
+
+  View(const Tensor& t, const char* name);
+  View(Tensor&&, const char*) = delete;
 
   bool is_cpu() const;
   bool is_cuda() const;
@@ -57,14 +61,17 @@ void check_device(const View& t, const char* name);
 void check_matches(const View& t, const char* name, const View& like, const char* like_name,
                    int64_t cols);
 
+// Throws if elements of `t`, which is written, are one and the same along a dimension.
+void check_not_expanded(const View& t, const char* name);
+
 bool same_device(const View& a, const View& b);
 bool same_sizes(const View& t, int64_t rank, const int64_t* sizes);
 
-// Whether a Matrix can describe `t`: dense rows, evenly spaced.
+// Whether a Matrix can describe `t`: dense rows, evenly spaced, and aligned.
 bool is_matrix(const View& t);
 Matrix matrix_of(const View& t);
 
-// `t` as a matrix: in place, or of a contiguous copy where its rows are not dense, evenly spaced.
+// `t` as a matrix: in place, or of a contiguous copy where it is none.
 struct ReadMatrix {
   Matrix matrix;
   OptionalTensor copy;
@@ -73,10 +80,16 @@ struct ReadMatrix {
 };
 
 // `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that.
+// Where it is not aligned the row vector is that of a copy.
 RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
-                        bool may_be_one);
+                        bool may_be_one, OptionalTensor* copy);
 
 void* data_of(const Tensor& t);
+
+bool is_contiguous(const View& t);
+
+// A contiguous copy.
+Tensor copy_of(const View& t);
 
 // A new contiguous tensor on the device of `like`.
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);

@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, dispatch, gated
-from fused_acts._autograd.gated_backward import vector_gradients
+from fused_acts._autograd.gated_backward import claim, vector_gradients
 from fused_acts._call import Call
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
@@ -87,13 +87,14 @@ class _FFN(torch.autograd.Function):
         wanted = (needs_hidden[0], needs_hidden[-1], needs.gate_bias, needs.up_bias, False)
         *hidden, product = kept if ctx.recompute == "none" else (*kept, None)
         needs_product = needs.down and product is None
-        if (any(wanted) or needs_product) and (not hidden or ctx.written):
+        # By one thread at a time, also where it only reads.
+        claimed = bool(hidden) and (any(wanted) or needs_product) and claim(ctx)
+        if (any(wanted) or needs_product) and not claimed:
             hidden = inputs.hidden()
         sums = inputs.x.new_empty(0)
         if any(wanted):
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
-            ctx.written = True
             grad_product = grad_y @ inputs.down
             sums = _ops.glu_backward_inplace(
                 *(grad_product, *_pair(hidden), inputs.gate_bias, inputs.up_bias, None),
@@ -105,6 +106,8 @@ class _FFN(torch.autograd.Function):
             del grad_product
         elif needs_product:
             product = _unit(hidden, inputs, ctx.call)
+            if claimed:
+                ctx.written = False  # others may read what is still there
 
         grad_down = grad_y.t() @ product if needs.down else None
         del product  # whose memory the others take

@@ -33,11 +33,15 @@ def _kernel(
     call: Call,
     ops: Any = _ops.direct,
 ) -> Any:
-    if not call.has_options:
-        return ops.glu_forward(gate, up, call.variant, call.layout)
-    if call.eager:
-        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
-    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
+    try:
+        if not call.has_options:
+            return ops.glu_forward(gate, up, call.variant, call.layout)
+        if call.eager:
+            return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+        return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
+    except RuntimeError as error:
+        _checks.check_memory(error, gate, decompositions.unit_like(gate, up, call).shape)
+        raise
 
 
 class _Glu(torch.autograd.Function):
@@ -140,12 +144,17 @@ def gated_out(
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
     if _is_grad_enabled() or forward_ad._current_level >= 0:
         _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
+    compiling = _is_compiling()
+    if not compiling and out.is_inference() and not torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "out: expected no inference tensor outside of inference mode, where its changes cannot "
+            "be tracked; clone it to get one that can be written"
+        )
     if call.eager:
         result = decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
         return out
-    compiling = _is_compiling()
     ops = _ops if compiling else _ops.direct
     ops.glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
     if not compiling:

@@ -4,13 +4,14 @@ differentiate, and its form in place.
 Names are those of gated.py.
 """
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts import _ops
+from fused_acts import _checks, _ops
 from fused_acts._autograd import decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
@@ -34,11 +35,13 @@ class _GluBackward(torch.autograd.Function):
         needs: tuple[bool, ...],
     ) -> Gradients:
         ops = _ops if torch.compiler.is_compiling() else _ops.direct
-        grad_gate, grad_up, sums = ops.glu_backward(
-            *(grad_out, gate, up, gate_bias, up_bias, parameter),
-            *call[:4],
-            _ops.needs_mask(*needs),
-        )
+        operands = gate, up, gate_bias, up_bias, parameter
+        try:
+            grads = ops.glu_backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
+        except RuntimeError as error:
+            _checks.check_memory(error, gate, *(t.shape for t in operands[:2] if t is not None))
+            raise
+        grad_gate, grad_up, sums = grads
         return (
             grad_gate if needs[0] else None,
             grad_up if needs[1] and up is not None else None,
@@ -122,22 +125,40 @@ def vector_gradients(
     return tuple(results)
 
 
+_claiming = threading.Lock()
+
+
+def claim(ctx: Any) -> bool:
+    """Whether nobody has claimed what this context saved, to write over it; then it is claimed.
+
+    To be asked before the kernel runs, which lets other threads go on meanwhile.
+    """
+    with _claiming:
+        written, ctx.written = getattr(ctx, "written", False), True
+    return not written
+
+
 def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gradients:
-    if getattr(ctx, "written", False):
-        raise RuntimeError(
-            "inplace_backward: the gradients were already written over gate and up, so this graph "
-            "cannot be run backward again; leave inplace_backward off to do that"
-        )
     if torch.is_grad_enabled():
         raise RuntimeError(
             "inplace_backward: expected a backward pass without create_graph, since the gradients "
             "take the place of what they would be differentiated by"
         )
-    operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
-    gate, up, gate_bias, up_bias, parameter = operands
-    mask = _ops.needs_mask(*needs)
-    sums = _ops.glu_backward_inplace(grad_out, *operands, *ctx.call[:4], mask, False)
-    ctx.written = True
+    if not claim(ctx):
+        raise RuntimeError(
+            "inplace_backward: the gradients were already written over gate and up, so this graph "
+            "cannot be run backward again; leave inplace_backward off to do that"
+        )
+    try:
+        operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
+        gate, up, gate_bias, up_bias, parameter = operands
+        mask = _ops.needs_mask(*needs)
+        sums = _ops.glu_backward_inplace(
+            grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False
+        )
+    except ValueError:
+        ctx.written = False  # refused, before anything was written
+        raise
     for tensor, need in ((gate, needs[0]), (up, needs[1])):
         if tensor is not None and need:
             torch.autograd.graph.increment_version(tensor)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from fused_acts import functional
-from fused_acts._call import VARIANT_INDEX, index_of, resolve
+from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
 from fused_acts.tables import VARIANTS, Activation, Variant
+
+LEARNED = ("learned", "per_channel")
 
 
 def check_options(variant: int, layout: str, options: dict[str, Any]) -> None:
@@ -33,8 +35,10 @@ def register_learned(
     """
     name = row.parameter
     kind = options.get(name) if name else None
-    if name is None or kind not in ("learned", "per_channel"):
+    if name is None or not isinstance(kind, str):
         return None
+    if kind not in LEARNED:
+        raise TypeError(unknown(name, kind, ("a number", *LEARNED)))
     shape: tuple[int, ...] = ()
     if kind == "per_channel":
         if num_channels is None:

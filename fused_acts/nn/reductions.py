@@ -22,10 +22,8 @@ class Maxout(nn.Module):
 
     def __init__(self, pieces: int, dim: int = -1) -> None:
         super().__init__()
-        _checks.check_integer("pieces", pieces)
-        _checks.check_integer("dim", dim)
-        _checks.check_pieces(pieces)
-        self.pieces, self.dim = pieces, dim
+        self.pieces, self.dim = _checks.integer("pieces", pieces), _checks.integer("dim", dim)
+        _checks.check_pieces(self.pieces)
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.maxout(x, self.pieces, self.dim)
