@@ -38,9 +38,9 @@ bool exceeds_caches(const GluArgs& args, int64_t matrices) {
 int64_t longest_run(const GluArgs& args, bool tiles) { return tiles ? kTile : args.cols; }
 
 constexpr int64_t kRows = 32;  // of a tile, where no sums ask for more
-// Rows added up by themselves before they are added to a tile's sum: each addition rounds to the
-// size of what it adds to.
-constexpr int64_t kGroup = 32;
+// Rows added up in the type of the arithmetic before they go on to a tile's sum, in double: each
+// addition rounds to the size of what it adds to.
+constexpr int64_t kGroup = 16;
 
 int64_t column_tiles(const GluArgs& args) { return (args.cols + kTile - 1) / kTile; }
 int64_t rows_per_tile(const GluArgs& args) {
@@ -88,14 +88,11 @@ class RowCall {
     const int64_t end = std::min(args_.rows, begin + rows_per_tile(args_));
     if (args_.has_row_operands()) read_row_vectors(first, n);
 
-    Real* const sums[] = {columns_of(args_.sums.gate, part, first),
-                          columns_of(args_.sums.up, part, first),
-                          columns_of(args_.sums.parameter, part, first)};
-    const bool has_sums = sums[0] || sums[1] || sums[2];
+    void* const sums[] = {args_.sums.gate, args_.sums.up, args_.sums.parameter};
     for (int i = 0; i < 3; ++i) {
       if (!sums[i]) continue;
-      std::fill_n(sums[i], n, Real(0));
       std::fill_n(group_[i], n, Real(0));
+      std::fill_n(total_[i], n, 0.0);
     }
     const auto group = [&](int i) { return sums[i] ? group_[i] : nullptr; };
     const auto wanted = [](const Matrix& matrix, void* run) { return matrix.data ? run : nullptr; };
@@ -108,23 +105,21 @@ class RowCall {
              wanted(args_.grad_up, grad_up_.begin(row, first)), group(0), group(1), group(2)});
       grad_gate_.end(n);
       grad_up_.end(n);
-      if (has_sums && ((row + 1 - begin) % kGroup == 0 || row + 1 == end))
-        for (int i = 0; i < 3; ++i) add_group(sums[i], group_[i], n);
+      if ((row + 1 - begin) % kGroup == 0 || row + 1 == end)
+        for (int i = 0; i < 3; ++i)
+          if (sums[i]) add_group(total_[i], group_[i], n);
     }
+    for (int i = 0; i < 3; ++i)
+      if (sums[i])
+        std::copy_n(total_[i], n, static_cast<Real*>(sums[i]) + part * args_.cols + first);
   }
 
  private:
   using Real = typename MathFor<T>::type::Real;
 
-  Real* columns_of(void* sums, int64_t part, int64_t first) const {
-    return sums ? static_cast<Real*>(sums) + part * args_.cols + first : nullptr;
-  }
-
-  // Moves a group's sums over to those of the tile.
-  static void add_group(Real* sums, Real* group, int64_t n) {
-    if (!sums) return;
+  static void add_group(double* total, Real* group, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
-      sums[i] += group[i];
+      total[i] += group[i];
       group[i] = Real(0);
     }
   }
@@ -142,7 +137,9 @@ class RowCall {
   StridedReader<T> gate_, up_, grad_out_, gate_tangent_, up_tangent_;
   StridedWriter<T> grad_gate_, grad_up_;
   alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];
-  alignas(64) Real group_[3][kTile];  // sums by gate, up and parameter
+  // sums by gate, up and parameter
+  alignas(64) Real group_[3][kTile];
+  alignas(64) double total_[3][kTile];
 };
 
 // In double: a float would lose digits over many row blocks and over long rows.
