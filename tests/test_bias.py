@@ -117,6 +117,22 @@ def test_sums_over_rows_that_do_not_part_evenly(dtype, rows, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    "rows", [3000, 100_000, pytest.param(2_000_000, marks=(pytest.mark.cpu, pytest.mark.slow))]
+)
+def test_sums_over_many_rows_are_as_exact_as_those_of_torch(rows, device):
+    """Numbers of one sign, whose sum takes on the rounding of every addition, in float32."""
+    torch.manual_seed(0)
+    x = torch.rand(rows, 3) + 0.5
+    # Equal numbers round the same way each time.
+    for grad_out, most in ((torch.rand(rows, 3), 1.5), (torch.full((rows, 3), 0.1), 6.0)):
+        grad = fused("relu", x, x, {"bias": torch.zeros(3)}, grad_out, device=device)
+        exact = grad_out.double().sum(0)
+        error = (grad.options["bias"].double() - exact).abs() / exact
+        assert error.max() <= torch.finfo(torch.float32).eps * most
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cols", [1, 2, 511, 512, 513, 1531])
 def test_widths(cols, device):
     """Tiles of columns begin and end anywhere."""

@@ -7,6 +7,7 @@ import torch
 from cases import (
     DEVICES,
     DTYPES,
+    DTYPES_16,
     FUNCTIONS,
     LAYOUTS,
     PACKED,
@@ -153,6 +154,49 @@ def test_numbers_and_biases_in_every_dtype(variant, dtype, device):
             allowed = terms.abs().sum(0) * torch.finfo(dtype).eps + 1e-4
             assert grad.dtype == torch.float32
             assert ((grad.double() - expected).abs() <= allowed).all()
+
+
+def within_one_rounding(actual, exact):
+    dtype = actual.dtype
+    check(actual, exact, SECOND_ULPS[dtype], torch.full_like(exact, 2.0**-14))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES_16)
+@pytest.mark.parametrize("name, layout", rows_and_layouts(("reglu", "swiglu", "relu")))
+def test_tangents_that_cancel_are_rounded_once(name, layout, dtype, device):
+    """Those of an operand and of a bias of float32, and those of both parts of a gradient."""
+    names = ("bias",) if name == "relu" else ("gate_bias", "up_bias")
+    functions = of(name, names=names, layout=layout), of(name, names=names)
+    ones = torch.ones(4, 8, dtype=dtype)
+    biases = [torch.zeros(8) for _ in names]
+    moves = [torch.full((8,), value) for value in (-0.998, -1.002)[: len(names)]]
+    place = lambda tensors: [to_device(tensor, device) for tensor in tensors]  # noqa: E731
+    inputs = *as_inputs(ones, ones, layout), *biases
+    along = *as_inputs(ones, ones, layout), *moves
+    out = tangent(functions[0][0], place(inputs), place(along)).cpu()
+    inputs, along = ((*as_inputs(ones, ones, own_layout(name)), *t) for t in (biases, moves))
+    within_one_rounding(out, tangent(functions[1][1], wide(inputs), wide(along)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES_16)
+def test_both_parts_of_a_gradients_tangent_are_rounded_once(dtype):
+    """What moves with the gradient of out, and what with the operands."""
+    gate, up = torch.tensor([[1.0, 2.0]], dtype=dtype), torch.tensor([[3.0, -1.0]], dtype=dtype)
+    seed, seed_move = torch.ones_like(gate), torch.full_like(gate, 0.3)
+    function, oracle = of("reglu")
+    moves = torch.ones_like(gate), (-(seed_move * up).double() * 1.002).to(dtype)
+
+    def gradients_of(function):
+        return lambda seed, *inputs: torch.func.vjp(function, *inputs)[1](seed)
+
+    inputs = seed, gate, up
+    along = seed_move, *moves
+    results = torch.func.jvp(gradients_of(function), inputs, along)[1]
+    exact = torch.func.jvp(gradients_of(oracle), tuple(wide(inputs)), tuple(wide(along)))[1]
+    for actual, expected in zip(results, exact, strict=True):
+        assert actual.dtype == dtype
+        within_one_rounding(actual, expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"limit": 1.3}, {"gate_bias": torch.ones(6).double()}])

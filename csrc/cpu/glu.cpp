@@ -38,6 +38,9 @@ bool exceeds_caches(const GluArgs& args, int64_t matrices) {
 int64_t longest_run(const GluArgs& args, bool tiles) { return tiles ? kTile : args.cols; }
 
 constexpr int64_t kRows = 32;  // of a tile, where no sums ask for more
+// Rows added up in the type of the arithmetic before they go on to a tile's sum, in double: each
+// addition rounds to the size of what it adds to.
+constexpr int64_t kGroup = 16;
 
 int64_t column_tiles(const GluArgs& args) { return (args.cols + kTile - 1) / kTile; }
 int64_t rows_per_tile(const GluArgs& args) {
@@ -85,14 +88,13 @@ class RowCall {
     const int64_t end = std::min(args_.rows, begin + rows_per_tile(args_));
     if (args_.has_row_operands()) read_row_vectors(first, n);
 
-    const auto sum = [&](void* sums) -> void* {
-      if (!sums) return nullptr;
-      Real* columns = static_cast<Real*>(sums) + part * args_.cols + first;
-      std::fill_n(columns, n, Real(0));
-      return columns;
-    };
-    void *gate_sum = sum(args_.sums.gate), *up_sum = sum(args_.sums.up);
-    void* parameter_sum = sum(args_.sums.parameter);
+    void* const sums[] = {args_.sums.gate, args_.sums.up, args_.sums.parameter};
+    for (int i = 0; i < 3; ++i) {
+      if (!sums[i]) continue;
+      std::fill_n(group_[i], n, Real(0));
+      std::fill_n(total_[i], n, 0.0);
+    }
+    const auto group = [&](int i) { return sums[i] ? group_[i] : nullptr; };
     const auto wanted = [](const Matrix& matrix, void* run) { return matrix.data ? run : nullptr; };
     for (int64_t row = begin; row < end; ++row) {
       void* out = static_cast<T*>(out_.data) + row * out_.row_stride + first;
@@ -100,14 +102,27 @@ class RowCall {
              up_(row, first, n), grad_out_(row, first, n), gate_tangent_(row, first, n),
              up_tangent_(row, first, n), wanted(out_, out),
              wanted(args_.grad_gate, grad_gate_.begin(row, first)),
-             wanted(args_.grad_up, grad_up_.begin(row, first)), gate_sum, up_sum, parameter_sum});
+             wanted(args_.grad_up, grad_up_.begin(row, first)), group(0), group(1), group(2)});
       grad_gate_.end(n);
       grad_up_.end(n);
+      if ((row + 1 - begin) % kGroup == 0 || row + 1 == end)
+        for (int i = 0; i < 3; ++i)
+          if (sums[i]) add_group(total_[i], group_[i], n);
     }
+    for (int i = 0; i < 3; ++i)
+      if (sums[i])
+        std::copy_n(total_[i], n, static_cast<Real*>(sums[i]) + part * args_.cols + first);
   }
 
  private:
   using Real = typename MathFor<T>::type::Real;
+
+  static void add_group(double* total, Real* group, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      total[i] += group[i];
+      group[i] = Real(0);
+    }
+  }
 
   void read_row_vectors(int64_t first, int64_t n) {
     // adding -0 changes nothing, not even the sign of 0
@@ -122,21 +137,33 @@ class RowCall {
   StridedReader<T> gate_, up_, grad_out_, gate_tangent_, up_tangent_;
   StridedWriter<T> grad_gate_, grad_up_;
   alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];
+  // sums by gate, up and parameter
+  alignas(64) Real group_[3][kTile];
+  alignas(64) double total_[3][kTile];
 };
 
+// In double: a float would lose digits over many row blocks and over long rows.
 template <class Real>
 void reduce(const ReduceArgs& args) {
-  const Real* partials = static_cast<const Real*>(args.partials);
-  Real* sums = static_cast<Real*>(args.sums);
-  std::fill_n(sums, args.count * args.cols, Real(0));
-  for (int64_t n = 0; n < args.count; ++n, sums += args.cols)
-    for (int64_t block = 0; block < args.row_blocks; ++block, partials += args.cols)
-      for (int64_t i = 0; i < args.cols; ++i) sums[i] += partials[i];
-  if (!args.total || args.cols == 0) return;
-  sums -= args.cols;
-  double total = 0;  // a float would lose digits over long rows
-  for (int64_t i = 0; i < args.cols; ++i) total += sums[i];
-  sums[0] = static_cast<Real>(total);
+  if (args.cols == 0) return;
+  double tile[kTile], total = 0;
+  for (int64_t index = 0; index < args.count; ++index) {
+    const Real* partials =
+        static_cast<const Real*>(args.partials) + index * args.row_blocks * args.cols;
+    Real* sums = static_cast<Real*>(args.sums) + index * args.cols;
+    const bool is_total = args.total && index == args.count - 1;
+    for (int64_t first = 0; first < args.cols; first += kTile) {
+      const int64_t n = std::min(kTile, args.cols - first);
+      std::fill_n(tile, n, 0.0);
+      for (int64_t block = 0; block < args.row_blocks; ++block)
+        for (int64_t i = 0; i < n; ++i) tile[i] += partials[block * args.cols + first + i];
+      for (int64_t i = 0; i < n; ++i) {
+        total += is_total ? tile[i] : 0.0;
+        sums[first + i] = static_cast<Real>(tile[i]);
+      }
+    }
+    if (is_total) sums[0] = static_cast<Real>(total);
+  }
 }
 
 }  // namespace

@@ -6,7 +6,8 @@
 //   triple(x)    {f(x), f'(x), f''(x)}
 // each sharing what its parts have in common; derivatives are of the kinds in dual.h. An
 // activation with a parameter is made from it and also has
-//   by_parameter(x)   the derivative of f by the parameter
+//   by_parameter(x, seed)   the derivative of f by the parameter, times seed; 0 where it vanishes,
+//                           also next to an infinite or NaN seed, as torch masks it
 // All are written without branches, so that one source serves a CUDA thread and a CPU vector lane.
 #pragma once
 
@@ -88,8 +89,8 @@ struct LeakyRelu {
     const auto [value, derivative] = dual(x);
     return {value, derivative, Zero{}};
   }
-  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
-    return select(x > Real(0.0f), Real(0.0f), x);
+  FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
+    return select(x > Real(0.0f), Real(0.0f), x * seed);
   }
 };
 
@@ -100,36 +101,41 @@ struct Elu {
   static constexpr const char* kName = "elu";
   Real alpha;
   FUSED_ACTS_INLINE explicit Elu(Real alpha) : alpha(alpha) {}
-  FUSED_ACTS_INLINE Real value(Real x) const {
-    return select(x > Real(0.0f), x, alpha * by_parameter(x));
-  }
+  FUSED_ACTS_INLINE Real value(Real x) const { return select(x > Real(0.0f), x, alpha * below(x)); }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [value, derivative, second] = triple(x);
-    return {value, derivative};
+    const auto all = triple(x);
+    return {all.value, all.derivative};
   }
-  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    using Second = Where<decltype(positive_or_nan(x)), Real>;
     const auto above = x > Real(0.0f);
     const auto [exp, expm1] = M::exponential(positive_part(-x));
     const Real slope = alpha * exp;
-    return {select(above, x, alpha * copy_sign(expm1, x)), select(above, Real(1.0f), slope),
-            select(positive_or_nan(-x), slope, Real(0.0f))};  // 0 at 0, as torch has it
+    return Triple<Real, Real, Second>{select(above, x, alpha * copy_sign(expm1, x)),
+                                      select(above, Real(1.0f), slope),
+                                      {positive_or_nan(-x), slope}};  // 0 at 0, as torch has it
   }
-  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+  FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
+    return select(x > Real(0.0f), Real(0.0f), below(x) * seed);
+  }
+
+ private:
+  // exp(x) - 1 for x <= 0
+  static FUSED_ACTS_INLINE Real below(Real x) {
     return copy_sign(M::exponential(positive_part(-x)).expm1, x);
   }
 };
 
-// tanh(x) = (1 - e) / (1 + e) for x >= 0, e = exp(-2x); odd. Derivative 4*e / (1 + e)^2, which 1 -
-// tanh(x)^2 cancels away in the tails
+// tanh(x), derivative 4*e / (1 + e)^2 with e = exp(-2|x|), which 1 - tanh(x)^2 cancels away in the
+// tails
 template <class M>
 struct Tanh {
   using Real = typename M::Real;
   static constexpr const char* kName = "tanh";
-  FUSED_ACTS_INLINE Real value(Real x) const { return dual(x).value; }
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::tanh(x).tanh; }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [exp, expm1] = M::exponential(abs(x + x));
-    const Real sum = expm1 + Real(2.0f), weight = reciprocal(sum);
-    return {copy_sign(M::quotient(expm1, sum), x), Real(4.0f) * exp * weight * weight};
+    const auto [tanh, exp, weight] = M::tanh(x);
+    return {tanh, Real(4.0f) * exp * weight * weight};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     const auto [tanh, derivative] = dual(x);
@@ -173,9 +179,10 @@ struct SwishBeta {
     const Real bracket = fma(z, fma(s, Real(-2.0f), Real(1.0f)), Real(2.0f));
     return {swish, fma(swish, beta * rest, s), (beta * s) * (rest * bracket)};
   }
-  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+  FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
     const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
-    return x * (swish * (Real(1.0f) - s));
+    const Real rest = Real(1.0f) - s;
+    return select(positive_or_nan(rest), x * (swish * rest) * seed, Real(0.0f));
   }
 };
 
@@ -267,9 +274,10 @@ struct Softplus {
     return {softplus, s, beta * fma(-s, s, s)};
   }
   // with e = exp(-|beta*x|), in which nothing cancels
-  FUSED_ACTS_INLINE Real by_parameter(Real x) const {
+  FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
     const Real z = abs(beta * x), e = M::exponential(z).exp, r = reciprocal(beta);
-    return -fma(clamp_finite(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e)) * (r * r);
+    const Real sum = fma(clamp_finite(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e));
+    return select(positive_or_nan(e), -sum * (r * r) * seed, Real(0.0f));
   }
 };
 

@@ -49,4 +49,24 @@ template <class Condition, class Real>
 FUSED_ACTS_INLINE Real times(Where<Condition, Real> where, Real y) {
   return select(where.condition, where.derivative * y, Real(0.0f));
 }
+
+// A tangent as far as it moves what the derivative is of: 0 where the derivative is 0 by its kind.
+template <class Derivative, class Real>
+FUSED_ACTS_INLINE Real moving(Derivative, Real tangent) {
+  return tangent;
+}
+template <class Real>
+FUSED_ACTS_INLINE Real moving(Zero, Real) {
+  return Real(0.0f);
+}
+template <class Condition, class Real>
+FUSED_ACTS_INLINE Real moving(Where<Condition, Real> where, Real tangent) {
+  return select(where.condition, tangent, Real(0.0f));
+}
+
+// y where the tangent is not 0, else 0: what stands still adds nothing, be it next to an infinity.
+template <class Real>
+FUSED_ACTS_INLINE Real if_moving(Real tangent, Real y) {
+  return select(positive_or_nan(abs(tangent)), y, Real(0.0f));
+}
 }  // namespace fused_acts

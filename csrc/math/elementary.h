@@ -13,7 +13,7 @@
 //   Real     sigmoid(exponent)
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(z)          for z >= 0
-//   Real           quotient(a, b)          for b from 1 to 2
+//   TanhParts      tanh(x)
 //   Real           log1p(x)                for 0 <= x <= 1
 //   Real           mish_factor(u)          (1 + u) / (1 + u^2) for 0 <= u <= 1
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
@@ -53,7 +53,12 @@ struct Math16 {
     const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120);
     return {exp, select(z > Real(0.25f), exp - Real(1.0f), near)};
   }
-  static FUSED_ACTS_INLINE Real quotient(Real a, Real b) { return a * reciprocal(b); }
+  // (1 - e) / (1 + e) for x >= 0, odd
+  static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
+    const auto [exp, expm1] = exponential(abs(x + x));
+    const Real weight = reciprocal(expm1 + Real(2.0f));
+    return {copy_sign(expm1 * weight, x), exp, weight};
+  }
   static FUSED_ACTS_INLINE Real log1p(Real x) {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
@@ -109,7 +114,11 @@ struct Math64 {
   static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
     return {::exp(-z), ::expm1(-z)};
   }
-  static FUSED_ACTS_INLINE double quotient(double a, double b) { return a / b; }
+  static FUSED_ACTS_INLINE TanhParts<double> tanh(double x) {
+    const auto [exp, expm1] = exponential(abs(x + x));
+    const double sum = expm1 + 2.0;
+    return {copy_sign(expm1 / sum, x), exp, 1.0 / sum};
+  }
   static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
   static FUSED_ACTS_INLINE double mish_factor(double u) { return (1.0 + u) / (1.0 + u * u); }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }

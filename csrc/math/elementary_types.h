@@ -20,6 +20,11 @@ struct Exponential {
 };
 
 template <class Real>
+struct TanhParts {
+  Real tanh, exp, weight;  // tanh(x), e = e^-2|x|, and 1 / (1 + e)
+};
+
+template <class Real>
 struct NormalTail {         // of a standard normal Z
   Real factor_a, factor_b;  // whose product is |x|*P(Z > |x|)
   Real tail, density;       // P(Z > |x|), and the density of Z at x

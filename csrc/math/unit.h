@@ -58,14 +58,23 @@ struct GatedUnit {
     const auto f_triple = f.triple(limited_gate(z));
     const auto g_triple = g.triple(limited_up(w));
     const Real along_gate = by_gate(z, gate_tangent), along_up = by_up(w, up_tangent);
-    const Real f_tangent = times(f_triple.derivative, along_gate);
+    // What is 0 by its kind, a derivative or the tangent of what stands still, is selected and not
+    // multiplied: 0 * inf is no derivative.
+    const Real f_moves = moving(f_triple.derivative, along_gate);
+    const Real g_moves = moving(g_triple.derivative, along_up);
+    const Real f_tangent = if_moving(f_moves, times(f_triple.derivative, along_gate));
     const Real g_tangent = times(g_triple.derivative, along_up);
-    const Real gate_sum =
-        times(f_triple.second, along_gate * g_triple.value) + times(f_triple.derivative, g_tangent);
-    const Real up_sum =
-        times(g_triple.second, along_up * f_triple.value) + times(g_triple.derivative, f_tangent);
-    return {fma(f_tangent, g_triple.value, g_tangent * f_triple.value),
-            by_gate(z, grad_out * gate_sum), by_up(w, grad_out * up_sum)};
+    const Real f_factor = if_moving(g_moves, f_triple.value);
+    const Real g_factor = if_moving(f_moves, g_triple.value);
+    const Real by_gates = times(f_triple.second, along_gate * (grad_out * g_triple.value));
+    const Real by_ups = times(g_triple.second, along_up * (grad_out * f_triple.value));
+    const Real crossed_up =
+        times(f_triple.derivative, times(g_triple.derivative, along_up * grad_out));
+    const Real crossed_gate =
+        times(g_triple.derivative, times(f_triple.derivative, along_gate * grad_out));
+    return {fma(f_tangent, g_factor, g_tangent * f_factor),
+            by_gate(z, if_moving(along_gate, by_gates) + if_moving(along_up, crossed_up)),
+            by_up(w, if_moving(along_up, by_ups) + if_moving(along_gate, crossed_gate))};
   }
 
  private:
@@ -91,7 +100,7 @@ struct GatedUnit {
 
   FUSED_ACTS_INLINE Real by_parameter([[maybe_unused]] Real z, [[maybe_unused]] Real seed) const {
     if constexpr (kHasParameter) {
-      return f.by_parameter(z) * seed;
+      return f.by_parameter(z, seed);
     } else {
       return Real(0.0f);
     }

@@ -78,12 +78,14 @@ const Matrix* matrix(const std::optional<Holder>& holder) {
   return holder ? &holder->matrix : nullptr;
 }
 
-// As many row blocks as keep a GPU busy, in at most 1% of the memory that large gradients take.
-int64_t row_block_count(const GluArgs& args) {
-  constexpr int64_t kShortest = 32, kUsual = 12, kMost = 1024, kBytesOfRows = 640;
+// As many row blocks as keep a GPU busy, in at most 1% of the memory that large gradients take. A
+// GPU thread adds up the rows of a block one after the other, so there are more, for shorter sums.
+int64_t row_block_count(const GluArgs& args, bool on_gpu) {
+  constexpr int64_t kShortest = 32, kUsual = 12, kBytesOfRows = 640;
+  const int64_t most = on_gpu ? 8192 : 1024;
   const int64_t by_rows = std::min(kUsual, (args.rows + kShortest - 1) / kShortest);
   const int64_t by_memory = args.rows * dtype_size(args.dtype) / kBytesOfRows;
-  const int64_t blocks = std::min(std::max(by_rows, by_memory), kMost);
+  const int64_t blocks = std::min(std::max(by_rows, by_memory), most);
   if (blocks == 0) return 0;
   const int64_t rows = (args.rows + blocks - 1) / blocks;
   return (args.rows + rows - 1) / rows;  // none is empty
@@ -102,7 +104,7 @@ Tensor backward_with_sums(GluCall& call, const OptionalTensor& parameter, int64_
     if (needs || args.product) run(Direction::kBackward, call);
     return sums;
   }
-  args.row_blocks = row_block_count(args);
+  args.row_blocks = row_block_count(args, gate.is_cuda());
   const int64_t partial_sizes[] = {count, args.row_blocks, args.cols};
   const Tensor partials = new_tensor(gate, real, 3, partial_sizes);
   char* next = static_cast<char*>(data_of(partials));

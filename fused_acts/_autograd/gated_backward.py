@@ -14,7 +14,12 @@ from torch import Tensor
 from fused_acts import _checks, _ops
 from fused_acts._autograd import decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients
-from fused_acts._autograd.gated_second import OPERANDS, double_backward
+from fused_acts._autograd.gated_second import (
+    OPERANDS,
+    double_backward,
+    in_float,
+    is_narrow,
+)
 from fused_acts._call import Call
 
 
@@ -73,12 +78,21 @@ class _GluBackwardTransformable(_GluBackward):
         with dispatch.lift_primals(ctx.saved_tensors) as (grad_out, *operands):
             along = tangents[:OPERANDS]
             results: Gradients = (None,) * OPERANDS
-            if any(tangent is not None for tangent in along):
+            dtypes = [None if operand is None else operand.dtype for operand in operands]
+            moves = any(tangent is not None for tangent in along)
+            if moves and grad_out_tangent is not None and is_narrow(grad_out):
+                # The storage type would round both parts before it rounds their sum.
+                grad_out, grad_out_tangent = in_float(grad_out, grad_out_tangent)
+                operands, along = [*in_float(*operands)], tuple(in_float(*along))
+            if moves:
                 results = double_backward(along, grad_out, operands, ctx.call, False, True)[1:]
             if grad_out_tangent is not None:
                 linear = glu_backward(grad_out_tangent, *operands, ctx.call, ctx.needs)
                 results = tuple(_sum(a, b) for a, b in zip(results, linear, strict=True))
-        return tuple(r if need else None for r, need in zip(results, ctx.needs, strict=True))
+        return tuple(
+            None if result is None or not need else result.to(dtype)
+            for result, dtype, need in zip(results, dtypes, ctx.needs, strict=True)
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:

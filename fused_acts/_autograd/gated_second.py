@@ -112,15 +112,25 @@ def double_backward(
             grad_out = decompositions.unit_like(gate, up, call)
         return decompositions.double_backward(grad_grads, grad_out, operands, call)
 
-    # What moves with a bias is that of every row.
     gate_tangent, up_tangent, gate_vector, up_vector, _ = grad_grads
+    storage = gate.dtype
+    dtypes = [None if bias is None else bias.dtype for bias in (gate_bias, up_bias)]
+    beside_up = gate_tangent if up is None else up_tangent
+    if _rounds_twice(gate, gate_tangent, gate_vector) or _rounds_twice(gate, beside_up, up_vector):
+        # The storage type would round the sums of tangents before the kernel rounds their results.
+        grad_out, gate, up, gate_tangent, up_tangent, gate_bias, up_bias = in_float(
+            grad_out, gate, up, gate_tangent, up_tangent, gate_bias, up_bias
+        )
+
+    # What moves with a bias is that of every row.
     if is_unary(call.variant):
         gate_tangent = _add_vector(gate, gate_tangent, gate_vector)
     elif up is None:
         if gate_vector is not None or up_vector is not None:
             zero = torch.zeros_like(up_vector if gate_vector is None else gate_vector)
             gate_vector, up_vector = (
-                zero if vector is None else vector for vector in (gate_vector, up_vector)
+                (zero if vector is None else vector).to(gate.dtype)
+                for vector in (gate_vector, up_vector)
             )
             packed = pack(gate_vector, up_vector, LAYOUTS[call.layout])
             gate_tangent = _add_vector(gate, gate_tangent, packed)
@@ -139,8 +149,26 @@ def double_backward(
         for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), grads, strict=True)):
             if bias is not None:
                 rows = tuple(range(grad.dim()))
-                of_biases[index] = grad.unsqueeze(0).sum(rows, dtype=bias.dtype)
-    return out, grad_gate, grad_up, *of_biases, None
+                of_biases[index] = grad.unsqueeze(0).sum(rows, dtype=dtypes[index])
+    results = (out, grad_gate, grad_up)
+    stored = (None if result is None else result.to(storage) for result in results)
+    return *stored, *of_biases, None
+
+
+def in_float(*tensors: Tensor | None) -> Any:
+    return (None if tensor is None else tensor.float() for tensor in tensors)
+
+
+def is_narrow(tensor: Tensor) -> bool:
+    """Whether the arithmetic is in a wider type."""
+    return tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def _rounds_twice(like: Tensor, tangent: Tensor | None, vector: Tensor | None) -> bool:
+    """Whether a tangent and a bias's would be rounded when they are added in the storage type."""
+    if vector is None or not is_narrow(like):
+        return False
+    return tangent is not None or vector.dtype != like.dtype
 
 
 def _add_vector(like: Tensor, tangent: Tensor | None, vector: Tensor | None) -> Tensor | None:
