@@ -76,6 +76,13 @@ class _FFN(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
+        if context.autocasts(grad_y):  # what is saved has the dtypes that its products are to have
+            with torch.autocast(grad_y.device.type, enabled=False):
+                return _FFN._backward(ctx, grad_y)
+        return _FFN._backward(ctx, grad_y)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_y: Tensor) -> Any:
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         inputs, kept = Inputs.of(saved[: ctx.count]), saved[ctx.count :]
         if torch.is_grad_enabled() or _is_batched(grad_y):

@@ -41,7 +41,7 @@ def register_learned(
             raise ValueError("num_channels: expected a number for a parameter per channel")
         shape = (num_channels,)
     del options[name]
-    value = torch.full(shape, row.default, device=device, dtype=dtype)
+    value = torch.empty(shape, device=device, dtype=dtype)
     module.register_parameter(name, torch.nn.Parameter(value))
     return name
 
@@ -81,6 +81,12 @@ class GatedActivation(torch.nn.Module):
         self.learned = register_learned(self, row, options, num_channels, device, dtype)
         check_options(index, layout, options)
         self.options = options
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gives what is learned the value that it starts at."""
+        if self.learned is not None:
+            torch.nn.init.constant_(getattr(self, self.learned), VARIANTS[self.variant].default)
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
         options = self.options
@@ -137,6 +143,10 @@ class GatedLinear(torch.nn.Module):
         self.variant, self.layout, self.options = variant, layout, options
         linear = torch.nn.Linear(in_features, 2 * out_features, bias, device, dtype)
         self.weight, self.bias = linear.weight, linear.bias
+
+    def reset_parameters(self) -> None:
+        """Gives weight and bias first values anew."""
+        torch.nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.nn.functional.linear(x, self.weight)
