@@ -12,6 +12,7 @@ from fused_acts import _ops
 from fused_acts._autograd import context, dispatch, gated
 from fused_acts._autograd.gated_backward import vector_gradients
 from fused_acts._call import Call
+from fused_acts._nested import on_values
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
 Recompute = Literal["none", "product", "all"]
@@ -183,6 +184,8 @@ def _is_traced() -> bool:
 def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     x = inputs.x
+    if x.is_nested:
+        return on_values(lambda rows: gated_ffn(call, recompute, inputs._replace(x=rows)), x=x)
     if context.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat())

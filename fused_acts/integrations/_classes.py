@@ -47,9 +47,9 @@ def fused_forward(module: nn.Module) -> Any:
 
 
 def _fused_class(base: type[nn.Module]) -> type[nn.Module]:
-    for kind in base.__subclasses__():
-        if vars(kind).get("_fused_acts_base") is base:
-            return kind
+    for known in base.__subclasses__():
+        if vars(known).get("_fused_acts_base") is base:
+            return known
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         # Absent if another class was derived from this one, and the module then unpatched.
@@ -59,7 +59,8 @@ def _fused_class(base: type[nn.Module]) -> type[nn.Module]:
         return function(self, *args, **kwargs)
 
     def reduce(self: Any, protocol: Any) -> Any:
-        make, args, *rest = base.__reduce_ex__(self, protocol)
+        reduced: Any = base.__reduce_ex__(self, protocol)
+        make, args, *rest = reduced
         if type(self) is kind and args and args[0] is kind:
             return _new, (base, *args[1:]), *rest
         return make, args, *rest
@@ -67,7 +68,8 @@ def _fused_class(base: type[nn.Module]) -> type[nn.Module]:
     forward.fused_acts_base = base  # type: ignore[attr-defined]
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__}
     members = {"forward": forward, "__reduce_ex__": reduce, "_fused_acts_base": base}
-    kind: type[nn.Module] = type(base)(base.__name__, (base,), {**names, **members})
+    make: Any = type(base)
+    kind: type[nn.Module] = make(base.__name__, (base,), {**names, **members})
     return kind
 
 

@@ -63,7 +63,9 @@ class Activation(nn.Module):
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         if self.learned is not None:
-            nn.init.constant_(getattr(self, self.learned), ROWS[ACTIVATION_INDEX[self.name]].default)
+            nn.init.constant_(
+                getattr(self, self.learned), ROWS[ACTIVATION_INDEX[self.name]].default
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         options = self.options

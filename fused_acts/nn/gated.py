@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import functional
+from fused_acts import _checks, functional
 from fused_acts._call import VARIANT_INDEX, index_of, resolve
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
@@ -51,7 +51,7 @@ class GatedActivation(torch.nn.Module):
 
     Args:
         variant: one of `fused_acts.variants()`.
-        layout: where a packed input holds gate and up; for packed inputs only.
+        layout, dim: where a packed input holds gate and up; for packed inputs only.
         num_channels: cols, for a parameter of f that is learned per channel.
         **options: the options of the variant, as `fused_acts.gated` takes them, without tensors.
             beta, alpha, slope or negative_slope may also be "learned", one value for all channels,
@@ -69,14 +69,16 @@ class GatedActivation(torch.nn.Module):
         variant: VariantName = "swiglu",
         layout: Layout = "gate_up",
         *,
+        dim: int = -1,
         num_channels: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        _checks.check_integer("dim", dim)
         index = index_of("variant", variant, VARIANT_INDEX)
-        self.variant, self.layout = variant, layout
+        self.variant, self.layout, self.dim = variant, layout, dim
         row = VARIANTS[variant]
         self.learned = register_learned(self, row, options, num_channels, device, dtype)
         check_options(index, layout, options)
@@ -92,10 +94,14 @@ class GatedActivation(torch.nn.Module):
         options = self.options
         if self.learned is not None:
             options = {**options, self.learned: getattr(self, self.learned)}
+        if self.dim != -1:
+            options = {**options, "dim": self.dim}
         return functional.gated(gate, up, variant=self.variant, layout=self.layout, **options)
 
     def extra_repr(self) -> str:
-        parts = {"variant": self.variant, "layout": self.layout, **self.options}
+        parts: dict[str, Any] = {"variant": self.variant, "layout": self.layout, **self.options}
+        if self.dim != -1:
+            parts["dim"] = self.dim
         if self.learned is not None:
             channels = getattr(self, self.learned).shape
             parts[self.learned] = "per_channel" if channels else "learned"
