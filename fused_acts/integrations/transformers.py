@@ -223,8 +223,9 @@ def _other_than(variant: str, rounding: str) -> str:
 
 
 def _variant(activation: Any) -> str:
-    kind = type(activation) if isinstance(activation, nn.Module) else activation
-    name = f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
+    named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
+    kind = activation if named else type(activation)
+    name = f"{kind.__module__}.{kind.__qualname__}"
     if name not in ACTIVATIONS:
         raise _Unfusable(f"has the activation {name}, which is not known")
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
