@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fused_acts._build_info import check_tables
+from fused_acts._call import is_unary
 from fused_acts._checks import (
     check_call,
     check_groups,
@@ -56,15 +57,25 @@ def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
     return gate.new_empty((1, (needs >> 2).bit_count(), cols), dtype=real)
 
 
+def _new_result(gate: Tensor, shape: torch.Size, variant: int, *vectors: Tensor | None) -> Tensor:
+    """An activation of a dense x keeps its strides, unless there is a value for each column."""
+    by_elements = all(v is None or (v.dim() <= 1 and v.numel() == 1) for v in vectors)
+    if is_unary(variant) and by_elements and not any(v is not None for v in vectors[:2]):
+        like = torch.empty_like(gate)
+        if like.stride() == gate.stride():
+            return like
+    return gate.new_empty(shape)
+
+
 @_operator
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
     check_numbers(up, variant, layout)
-    return gate.new_empty(out_shape(gate, up, variant))
+    return _new_result(gate, out_shape(gate, up, variant), variant)
 
 
 @_operator
 def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return gate.new_empty(_unit(gate, up, *options))
+    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
 
 
 @_operator
@@ -80,7 +91,9 @@ def glu_backward(
     *options, needs = rest
     shape = _unit(gate, up, *options)
     check_matches("grad_out", grad_out, shape, gate)
-    grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
+    grad_gate = gate.new_empty(0)
+    if needs & 1:
+        grad_gate = _new_result(gate, gate.shape, options[5], *options[:3])
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
     return grad_gate, grad_up, _sums(gate, shape[-1], needs)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _checks
+from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
@@ -105,6 +105,10 @@ def _explain(
     given = {"x" if is_unary(variant) else "gate": gate, "up": up, "out": out}
     check_tensors(**{n: v for n, v in given.items() if v is not None or n in ("x", "gate")})
     call = parse_options(variant, layout, options)
+    if gate.is_nested or (up is not None and up.is_nested):
+        if out is not None:
+            raise ValueError("out: expected none for nested tensors")
+        return run_nested(gate, up, variant, layout, options)
     if autocasts(gate):
         operands = gate, up, *tensors_of(variant, layout, options)
         changed: Any = promoted_operands(*operands)
@@ -131,6 +135,18 @@ def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
         names |= dict.fromkeys(("gate_bias", "up_bias"), "bias")
     if colon and names.get(argument):
         raise type(error)(f"{names[argument]}:{rest}") from error
+
+
+def run_nested(
+    gate: Tensor, up: Tensor | None, variant: int, layout: str, options: Mapping[str, Any]
+) -> Tensor:
+    def of_values(gate: Tensor, up: Tensor | None = None) -> Tensor:
+        return run(gate, up, variant, layout, None, options)
+
+    name, by_columns = "x" if is_unary(variant) else "gate", tensors_of(variant, layout, options)
+    by_elements = up is not None or is_unary(variant)
+    by_elements &= all(vector is None or vector.numel() == 1 for vector in by_columns)
+    return _nested.on_values(of_values, by_elements, **{name: gate, "up": up})
 
 
 def _check_arguments(

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _checks, _signatures
+from fused_acts import _checks, _nested, _signatures
 from fused_acts._autograd.context import autocasts, promoted
 from fused_acts._autograd.maxout import maxout as _maxout
 from fused_acts._autograd.softmax_glu import softmax_glu as _softmax_glu
 from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of
+from fused_acts._dims import run_along
 from fused_acts._run import FAILURES, check_tensors, recover, run
 from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS
 
@@ -32,6 +33,7 @@ def gated(
     *,
     variant: str = "swiglu",
     layout: str = "gate_up",
+    dim: int = -1,
     out: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
@@ -46,6 +48,10 @@ def gated(
         layout: where a packed x holds gate and up. "gate_up": gate is the first half of the
             columns; "up_gate": the second half, as in torch.nn.functional.glu; "interleaved": gate
             is at the even columns, up at the odd ones.
+        dim: the dimension of a packed x that holds gate and up, its size in the result halved. x is
+            read in place if it is contiguous from there on, or if its stride is 1 there, as that of
+            the channels in channels_last; otherwise a copy. Biases and parameters go along it, for
+            which x is copied unless the stride is 1.
         out: a tensor [..., cols] of the dtype and device of gate to write the result into; gate or
             up itself is allowed.
         gate_bias, up_bias: [cols], added to gate and up first; in the dtype of gate, or float32.
@@ -61,17 +67,21 @@ def gated(
             Ignored under torch.compile.
 
     Returns:
-        [..., cols] in the dtype of gate, contiguous. Computed in float32, or in float64 for
-        float64, and rounded once.
+        [..., cols] in the dtype of gate, contiguous if dim is the last. Computed in float32, or in
+        float64 for float64, and rounded once. Nested tensors (torch.jagged) give a nested one.
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate,
             or the variant has no such option.
         ValueError: a shape or device does not match, a packed width is odd, a tensor is 0-d, a name
-            is unknown, a layout is given with two tensors, or inplace_backward with a leaf.
+            is unknown, a layout or dim is given with two tensors, or inplace_backward with a leaf.
+        IndexError: x has no dimension dim.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
-    return run(gate, up, index_of("variant", variant, VARIANT_INDEX), layout, out, options)
+    index = index_of("variant", variant, VARIANT_INDEX)
+    if dim != -1:
+        return run_along(dim, gate, up, index, layout, out, options)
+    return run(gate, up, index, layout, out, options)
 
 
 def activation(
@@ -89,8 +99,9 @@ def activation(
             tensor, a single value or [cols], which is differentiated too.
 
     Returns:
-        [..., cols] in the dtype of x, contiguous. Computed in float32, or in float64 for float64,
-        and rounded once.
+        [..., cols] in the dtype of x, contiguous; without a bias and a parameter per column of the
+        strides of a dense x, such as channels_last. Computed in float32, or in float64 for float64,
+        and rounded once. A nested tensor (torch.jagged) gives a nested one.
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or
@@ -109,9 +120,12 @@ def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
         up: Tensor | None = None,
         *,
         layout: str = "gate_up",
+        dim: int = -1,
         out: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
+        if dim != -1:
+            return run_along(dim, gate, up, variant, layout, out, options)
         return run(gate, up, variant, layout, out, options)
 
     def function_of_packed(
@@ -119,11 +133,14 @@ def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
         up: Tensor | None = None,
         *,
         layout: str | None = None,
+        dim: int = -1,
         out: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         if layout is None:
             layout = "gate_up" if up is not None else packed_layout
+        if dim != -1:
+            return run_along(dim, gate, up, variant, layout, out, options)
         return run(gate, up, variant, layout, out, options)
 
     return function if packed_layout == "gate_up" else function_of_packed
@@ -172,7 +189,8 @@ def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
         x: [..., cols * pieces], float64, float32, float16 or bfloat16, on the CPU or a CUDA device.
             Any row stride is read in place.
         pieces: how many neighbours make a group, 1 to 256.
-        dim: the dimension to reduce. One that is not the last is moved there first, in a copy.
+        dim: the dimension to reduce. One that is not the last is moved there first, in a copy
+            unless its stride is 1, as that of the channels in channels_last.
 
     Returns:
         [..., cols] in the dtype of x: the values of torch.max, bit for bit. Contiguous if dim is
@@ -196,10 +214,13 @@ def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:
     return out if last else out.movedim(-1, dim)
 
 
-def _explain(x: Tensor, pieces: int, dim: int) -> None:
+def _explain(x: Tensor, pieces: int, dim: int) -> Tensor | None:
+    if x.is_nested and dim in (-1, x.dim() - 1):
+        return _nested.on_values(partial(maxout, pieces=pieces), x=x)
     _checks.check_operand("x", x)
     _checks.check_pieces(pieces)
     _checks.check_groups(x, pieces, dim)
+    return None
 
 
 def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
@@ -231,8 +252,15 @@ def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
     try:
         return _softmax_glu(gate, up)[0]
     except FAILURES as error:
-        explain = partial(_checks.check_pair, gate, up)
+        explain = partial(_explain_pair, gate, up)
         return recover(error, partial(softmax_glu, gate, up), explain)
+
+
+def _explain_pair(gate: Tensor, up: Tensor) -> Tensor | None:
+    if gate.is_nested:
+        return _nested.on_values(softmax_glu, gate=gate, up=up)
+    _checks.check_pair(gate, up)
+    return None
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:

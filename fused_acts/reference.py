@@ -93,6 +93,7 @@ def gated(
     *,
     variant: str = "swiglu",
     layout: str = "gate_up",
+    dim: int = -1,
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
@@ -105,6 +106,17 @@ def gated(
     Computed in the dtype of the inputs, or in float32 with one rounding for 16-bit dtypes. Accurate
     to a few ulp in float64, tails included.
     """
+    if dim != -1:
+        if up is not None:
+            raise ValueError(f"dim: expected -1 with two tensors, got {dim}")
+        names: Any = {
+            "gate_bias": gate_bias,
+            "up_bias": up_bias,
+            "bias": bias,
+            "rounding": rounding,
+        }
+        x = gate.movedim(dim, -1)
+        return gated(x, variant=variant, layout=layout, **names, **options).movedim(-1, dim)
     row = VARIANTS[variant]
     limit = options.pop("limit", row.limit) if row.limits else None
     parameter = parameter_of(row, options)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cases import operands, random, same_bits
+from cases import KINDS, forward_backward, operands, random, same_bits
+from ffn_cases import LEVELS, block, composed, tokens
 
 import fused_acts
 
@@ -93,3 +94,46 @@ def test_a_block_under_autocast():
     assert mixed.dtype == torch.float32 and same.dtype == torch.bfloat16
     (mixed.sum() + same.sum()).backward()
     assert linear.weight.grad.dtype == module.beta.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("recompute", LEVELS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_backward_pass_of_a_block_is_in_the_dtypes_of_its_forward(recompute, bias, create_graph):
+    """The forward pass outside autocast, or where it is disabled; the backward pass inside."""
+    ffn = block(dtype=torch.float32, recompute=recompute, bias=bias)
+    x = tokens(dtype=torch.float32)
+    leaves = [x.requires_grad_(), *ffn.parameters()]
+    expected = torch.autograd.grad(ffn(x).sum(), leaves, create_graph=create_graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", enabled=False):
+            y = ffn(x)
+        grads = torch.autograd.grad(y.sum(), leaves, create_graph=create_graph)
+    assert all(map(same_bits, grads, expected))
+    reference = torch.autograd.grad(composed(ffn, x).sum(), leaves)
+    torch.testing.assert_close(grads, reference, rtol=1e-4, atol=1e-4)
+
+
+def test_a_forward_pass_of_a_block_under_autocast_and_its_backward_outside():
+    ffn, x = block(dtype=torch.float32), tokens(dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ffn(x.requires_grad_())
+        inside = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    assert same_bits(*inside, *torch.autograd.grad(y.sum(), x))
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_derivatives_of_units_are_the_same_under_autocast(name):
+    gate, up, grad_out = operands(4, 8, dtype=torch.float32)
+
+    def second():
+        leaves = [gate.clone().requires_grad_(), up.clone().requires_grad_()]
+        function = getattr(fused_acts, name)
+        inputs = leaves if name in fused_acts.variants() else leaves[:1]
+        grads = torch.autograd.grad(function(*inputs).sum(), inputs, create_graph=True)
+        return torch.autograd.grad(grads[0].square().sum(), inputs)
+
+    expected = [*forward_backward(name, gate, up, grad_out).tensors(), *second()]
+    with torch.autocast("cpu", torch.bfloat16):
+        results = [*forward_backward(name, gate, up, grad_out).tensors(), *second()]
+    assert all(map(same_bits, results, expected))

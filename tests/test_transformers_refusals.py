@@ -183,6 +183,45 @@ def test_experts_left_alone():
     check_kept(experts(__class__=OtherLoop), "has an eager implementation of no known form")
 
 
+def hy_v4_experts(kind=None):
+    config = transformers.HYV4Config(
+        hidden_size=32, moe_intermediate_size=48, num_local_experts=4, swiglu_limit=0.5
+    )
+    config._experts_implementation = "eager"
+    module = (kind or transformers.models.hy_v4.modeling_hy_v4.HYV4Experts)(config)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter)
+    return module
+
+
+def test_experts_with_an_activation_in_their_code():
+    module = hy_v4_experts()
+    args = torch.randn(5, 32), torch.tensor([[0, 1]] * 5), torch.rand(5, 2)
+    before = module(*args)
+    assert patch(module) == {"": "swiglu(gate_up_proj, gate_up, limit=0.5)"}
+    check_model(module(*args), before)
+
+    class Other(type(hy_v4_experts())):
+        def _apply_gate(self, gate_up):
+            gate, up = gate_up.chunk(2, dim=-1)
+            return nn.functional.mish(gate) * up
+
+    check_kept(hy_v4_experts(Other), "does not compute swiglu")
+
+
+def test_what_cannot_be_read_is_a_row_of_the_report():
+    module = experts()
+    del module.config
+    check_kept(module, "cannot be read: AttributeError")
+    check_kept(mlp_with_no_activation(), "has the activation builtins.NoneType, which is not known")
+
+
+def mlp_with_no_activation():
+    mlp = mlp_with()
+    mlp.act_fn = None
+    return mlp
+
+
 def test_limits_of_experts():
     model = make("gpt_oss")
     for layer in model.model.layers:

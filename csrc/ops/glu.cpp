@@ -28,8 +28,8 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // ---- Forward ----
 
 Tensor forward(const Tensor& gate, const OptionalTensor& up, const Options& options) {
-  GluCall call = checked_call(gate, up, options);
-  NewMatrix out(call.gate, call.args.cols);
+  GluCall call = checked_call(gate, up, options, true);
+  NewMatrix out = call.new_matrix(call.args.cols);
   call.args.out = out.matrix;
   run(Direction::kForward, call);
   return std::move(out.tensor);
@@ -48,13 +48,13 @@ Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_A
 
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
                      const Tensor& out_tensor) {
-  GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN);
+  GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN, true);
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
   if (out.numel == 0) return;
   check_not_expanded(out, "out");
-  if (!is_matrix(out)) {
-    NewMatrix dense(call.gate, call.args.cols);
+  if (call.permuted ? !same_strides(out, call.gate) : !is_matrix(out)) {
+    NewMatrix dense = call.new_matrix(call.args.cols);
     call.args.out = dense.matrix;
     run(Direction::kForward, call);
     Tensor target = out_tensor;
@@ -62,7 +62,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
     return;
   }
   GluArgs& args = call.args;
-  args.out = matrix_of(out);
+  args.out = call.permuted ? ReadMatrix(out, call.gate).matrix : matrix_of(out);
   check_rows_apart(args, args.out, args.cols, "out");
   check_no_partial_overlap(args, args.out, args.gate, call.name());
   if (args.up.data) check_no_partial_overlap(args, args.out, args.up, call.up ? "up" : "x");
@@ -136,15 +136,15 @@ Tensor backward_with_sums(GluCall& call, const OptionalTensor& parameter, int64_
 std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
                                                 const Tensor& gate_tensor, const OptionalTensor& up,
                                                 FUSED_ACTS_OPTIONS, int64_t needs) {
-  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
+  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN, true);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const View grad_out(grad_tensor, "grad_out");
   check_matches(grad_out, "grad_out", gate, call.name(), args.cols);
-  const ReadMatrix grad(grad_out);
+  const ReadMatrix grad = call.permuted ? ReadMatrix(grad_out, gate) : ReadMatrix(grad_out);
   args.grad_out = grad.matrix;
   std::optional<NewMatrix> grad_gate, grad_up;
-  if (needs & kGate) grad_gate.emplace(gate, gate.last_size());
+  if (needs & kGate) grad_gate = call.new_matrix(gate.last_size());
   if (up && needs & kUp) grad_up.emplace(gate, gate.last_size());
   call.place(matrix(grad_gate), matrix(grad_up), &args.grad_gate, &args.grad_up);
   Tensor sums = backward_with_sums(call, parameter, needs);

@@ -46,6 +46,14 @@ void check_indices(const OptionalTensor& up, int64_t variant, int64_t layout) {
   if (up) fail("up: expected none for an activation");
 }
 
+// Whether there is an operand of one value a column.
+bool has_columns(const Options& options) {
+  if (options.gate_bias || options.up_bias) return true;
+  if (!options.parameter) return false;
+  const View parameter(*options.parameter, "parameter");
+  return parameter.numel != 1 || parameter.rank > 1;
+}
+
 }  // namespace
 
 void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
@@ -62,7 +70,7 @@ void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
 }
 
 GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
-                     const Options& options) {
+                     const Options& options, bool by_elements) {
   check_indices(up_tensor, options.variant, options.layout);
   GluCall call{View(gate_tensor, up_tensor ? "gate" : "x"),
                std::nullopt,
@@ -87,7 +95,9 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   args.cols = call.is_packed() ? width / 2 : width;
   args.step = call.is_packed() && call.layout == Layout::kInterleaved ? 2 : 1;
 
-  ReadMatrix first(gate);
+  call.permuted = by_elements && is_unary(args.variant) && !has_columns(options) &&
+                  !is_matrix(gate) && is_dense(gate);
+  ReadMatrix first = call.permuted ? ReadMatrix(gate, gate) : ReadMatrix(gate);
   call.gate_copy = std::move(first.copy);
   if (call.up) {
     ReadMatrix second(*call.up);

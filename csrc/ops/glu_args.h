@@ -25,17 +25,27 @@ struct GluCall {
   Layout layout;
   GluArgs args;
   OptionalTensor gate_copy, up_copy, vector_copies[3];
+  // The x of an activation, dense in another order than that of its dimensions: the matrices have
+  // the elements as they lie in memory.
+  bool permuted = false;
 
   // The name of `gate` in messages.
   const char* name() const { return up ? "gate" : "x"; }
   bool is_packed() const { return !up && !is_unary(args.variant); }
+
+  // As gate, or with other columns.
+  NewMatrix new_matrix(int64_t cols) const {
+    return permuted ? NewMatrix(gate) : NewMatrix(gate, cols);
+  }
 
   // Points gate and up, their gradients or tangents, at a matrix each, or into the packed one that
   // stands for both. What is not there stays null.
   void place(const Matrix* first, const Matrix* second, Matrix* to_gate, Matrix* to_up) const;
 };
 
-GluCall checked_call(const Tensor& gate, const OptionalTensor& up, const Options& options);
+// by_elements: whether the caller can do with the matrices of a permuted gate.
+GluCall checked_call(const Tensor& gate, const OptionalTensor& up, const Options& options,
+                     bool by_elements = false);
 
 // Runs a call on the device of its gate.
 void run(Direction direction, const GluCall& call);

@@ -79,6 +79,20 @@ bool find_row_stride(const View& t, int64_t* row_stride) {
   return true;
 }
 
+Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes,
+                   const int64_t* strides) {
+  AtenTensorHandle handle;
+  if (aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type, like.device_index,
+                               &handle) != TORCH_SUCCESS) {
+    // What libtorch has to say does not get through its C interface; Python asks it again.
+    double bytes = static_cast<double>(element_size(dtype));
+    for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
+    fail<std::runtime_error>("out of memory: tried to allocate a tensor of ", bytes * 0x1p-30,
+                             " GiB on ", device_name(like));
+  }
+  return Tensor(handle);
+}
+
 // The sizes of `like` with another last one, without an allocation where there are few.
 class SizesLike {
  public:
@@ -202,6 +216,31 @@ Matrix matrix_of(const View& t) {
   return matrix;
 }
 
+bool is_dense(const View& t) {
+  // From the innermost dimension outwards: there is one that begins where those before end.
+  int64_t extent = 1;
+  for (int64_t found = 0; found < t.rank; ++found) {
+    int64_t next = 0;
+    while (next < t.rank && (t.sizes[next] == 1 || t.strides[next] != extent)) ++next;
+    if (next == t.rank) break;
+    extent *= t.sizes[next];
+  }
+  return extent == t.numel;
+}
+
+bool same_strides(const View& a, const View& b) {
+  for (int64_t i = 0; i < a.rank; ++i)
+    if (a.sizes[i] != 1 && a.strides[i] != b.strides[i]) return false;
+  return true;
+}
+
+ReadMatrix::ReadMatrix(const View& t, const View& like) : matrix{t.data, t.last_size()} {
+  if (same_strides(t, like)) return;
+  copy = new_strided(t, t.dtype, t.rank, t.sizes, like.strides);
+  torch::stable::copy_(*copy, *t.tensor);
+  matrix.data = data_of(*copy);
+}
+
 ReadMatrix::ReadMatrix(const View& t) : matrix{t.data} {
   if (t.numel == 0 || find_row_stride(t, &matrix.row_stride)) return;
   copy = copy_of(t);
@@ -255,16 +294,7 @@ Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* 
     strides[i] = stride;
     if (sizes[i] > 1) stride *= sizes[i];
   }
-  AtenTensorHandle handle;
-  if (aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type, like.device_index,
-                               &handle) != TORCH_SUCCESS) {
-    // What libtorch has to say does not get through its C interface; Python asks it again.
-    double bytes = static_cast<double>(element_size(dtype));
-    for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
-    fail<std::runtime_error>("out of memory: tried to allocate a tensor of ", bytes * 0x1p-30,
-                             " GiB on ", device_name(like));
-  }
-  return Tensor(handle);
+  return new_strided(like, dtype, rank, sizes, strides);
 }
 
 NewMatrix::NewMatrix(const View& like, int64_t cols)
@@ -273,6 +303,13 @@ NewMatrix::NewMatrix(const View& like, int64_t cols)
   const int64_t last = like.last_size(), rows = last == 0 ? 0 : like.numel / last;
   if (like.is_cpu())
     ask_for_huge_pages(matrix.data, rows * cols * dtype_size(checked_dtype(like, "")));
+}
+
+NewMatrix::NewMatrix(const View& like)
+    : tensor(new_strided(like, like.dtype, like.rank, like.sizes, like.strides)),
+      matrix{data_of(tensor), like.last_size()} {
+  if (like.is_cpu())
+    ask_for_huge_pages(matrix.data, like.numel * dtype_size(checked_dtype(like, "")));
 }
 
 Tensor result(std::optional<NewMatrix>& matrix, const View& like) {

@@ -71,12 +71,18 @@ bool same_sizes(const View& t, int64_t rank, const int64_t* sizes);
 bool is_matrix(const View& t);
 Matrix matrix_of(const View& t);
 
+// Whether the elements of `t` fill a piece of memory, in whatever order.
+bool is_dense(const View& t);
+bool same_strides(const View& a, const View& b);
+
 // `t` as a matrix: in place, or of a contiguous copy where it is none.
 struct ReadMatrix {
   Matrix matrix;
   OptionalTensor copy;
 
   explicit ReadMatrix(const View& t);
+  // In the order that the elements of `like`, which is dense, have in memory.
+  ReadMatrix(const View& t, const View& like);
 };
 
 // `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that.
@@ -100,6 +106,8 @@ struct NewMatrix {
   Matrix matrix;
 
   NewMatrix(const View& like, int64_t cols);
+  // Of the strides of `like`, which is dense.
+  explicit NewMatrix(const View& like);
 };
 
 // The tensor of a result, or [0] in place of one that is not asked for.

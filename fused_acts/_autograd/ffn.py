@@ -12,6 +12,7 @@ from fused_acts import _ops
 from fused_acts._autograd import context, dispatch, gated
 from fused_acts._autograd.gated_backward import claim, vector_gradients
 from fused_acts._call import Call
+from fused_acts._nested import on_values
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
 Recompute = Literal["none", "product", "all"]
@@ -76,6 +77,13 @@ class _FFN(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> Any:
+        if context.autocasts(grad_y):  # what is saved has the dtypes that its products are to have
+            with torch.autocast(grad_y.device.type, enabled=False):
+                return _FFN._backward(ctx, grad_y)
+        return _FFN._backward(ctx, grad_y)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_y: Tensor) -> Any:
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         inputs, kept = Inputs.of(saved[: ctx.count]), saved[ctx.count :]
         if torch.is_grad_enabled() or _is_batched(grad_y):
@@ -179,6 +187,8 @@ def _is_traced() -> bool:
 def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     x = inputs.x
+    if x.is_nested:
+        return on_values(lambda rows: gated_ffn(call, recompute, inputs._replace(x=rows)), x=x)
     if context.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat())

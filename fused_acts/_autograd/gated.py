@@ -17,6 +17,7 @@ from fused_acts._autograd.dispatch import require_grad
 from fused_acts._autograd.gated_backward import backward_inplace, glu_backward
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
 from fused_acts._call import Call
+from fused_acts._nested import on_values
 
 # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
 _is_compiling = torch.compiler.is_compiling
@@ -106,9 +107,15 @@ def _promoted(*arguments: Any) -> Any:
 
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
-_transformed: Callable[..., Tensor] = dispatch.transformed(
+_transformed_rows: Callable[..., Tensor] = dispatch.transformed(
     _Glu, _GluTransformable, decompositions.forward, _promoted
 )
+
+
+def _transformed(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
+    if not gate.is_nested:
+        return _transformed_rows(gate, up, *rest)
+    return on_values(lambda gate, up=None: gated(gate, up, *rest), gate=gate, up=up)
 
 
 def gated(

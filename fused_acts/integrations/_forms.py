@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from fused_acts._autograd.context import promoted
+from fused_acts.integrations._classes import own_class
 
 
 class Form(NamedTuple):
@@ -69,7 +70,7 @@ def experts(
     """For classes whose eager implementation, alone of all, does not call module._apply_gate."""
     if module.config._experts_implementation in ("eager", None):
         return eager_experts(module, hidden_states, top_k_index, top_k_weights, gate=gate)
-    return type(module).forward(module, hidden_states, top_k_index, top_k_weights)
+    return own_class(module).forward(module, hidden_states, top_k_index, top_k_weights)
 
 
 def eager_experts(

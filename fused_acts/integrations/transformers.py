@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from fused_acts._call import ROUNDINGS, unknown
 from fused_acts._layouts import LAYOUTS
 from fused_acts.functional import gated
-from fused_acts.integrations import _forms
+from fused_acts.integrations import _classes, _forms
 
-Methods = dict[str, Callable[..., Any]]  # by the attribute of the module that they go into
+# By the attribute of the module that they go into; a forward is given the module.
+Methods = dict[str, Callable[..., Any]]
 
 # The gated unit of an activation, by the type of a module or the name of a function.
 ACTIVATIONS = {
@@ -101,22 +102,26 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
             changes += [(module, attribute, method) for attribute, method in methods.items()]
         except _Unfusable as reason:
             kept[name] = f"{type(module).__name__} {reason}"
+        except Exception as error:  # whatever a module is, it is no reason to stop here
+            kept[name] = f"{type(module).__name__} cannot be read: {_in_words(error)}"
     if kept or not fused:
         warnings.warn(f"fused_acts: {Report({}, kept)}", stacklevel=2)
     for module, attribute, method in changes:
-        setattr(module, attribute, method)
+        if attribute == "_apply_gate":
+            setattr(module, attribute, method)
+            continue
+        _classes.set_forward(module, method)
+        if attribute == "_old_forward":
+            setattr(module, attribute, _classes.fused_forward(module))
     return Report(fused, kept)
 
 
 def unpatch(model: nn.Module) -> None:
     """Gives every module that `patch` changed its own methods back."""
-    ours = (_forms.mlp, _forms.experts, gated)
     for module in model.modules():
-        for attribute in ("forward", "_old_forward", "_apply_gate"):
-            if getattr(vars(module).get(attribute), "func", None) in ours:
-                delattr(module, attribute)
-                if attribute == "_old_forward":  # the hooks of accelerate need one
-                    setattr(module, attribute, _own_forward(module))
+        _classes.restore_forward(module)
+        if getattr(vars(module).get("_apply_gate"), "func", None) is gated:
+            delattr(module, "_apply_gate")
 
 
 def _mlps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -137,10 +142,6 @@ def _are_experts(module: nn.Module) -> bool:
     return hasattr(type(module), "_apply_gate")
 
 
-def _own_forward(module: nn.Module) -> Any:
-    return type(module).forward.__get__(module)
-
-
 def _check_called(name: str, model: nn.Module) -> None:
     """Kernels of the Hugging Face hub compute a layer whole, without the modules in it."""
     for outer in map(model.get_submodule, _outer(name)):
@@ -151,7 +152,7 @@ def _check_called(name: str, model: nn.Module) -> None:
 def _forward_attribute(module: nn.Module) -> str:
     """Where the module's own forward is: the hooks of accelerate move it."""
     attribute = "_old_forward" if "_old_forward" in vars(module) else "forward"
-    if vars(module).get(attribute, own := _own_forward(module)) != own:
+    if vars(module).get(attribute, own := _classes.own_forward(module)) != own:
         raise _Unfusable("has another forward than its class")
     return attribute
 
@@ -167,8 +168,7 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> tuple[str, Methods]:
         gate = _gate(variant, layout, rounding)
         forward = functools.partial(_forms.mlp, form=form, gate=gate)
         if _agree(type(module).forward, forward, small, rounding):
-            method = functools.partial(_forms.mlp, module, form=form, gate=gate)
-            return f"{variant}({form.gate}, {form.up or layout})", {attribute: method}
+            return f"{variant}({form.gate}, {form.up or layout})", {attribute: forward}
     raise _Unfusable(_other_than(variant, rounding))
 
 
@@ -184,7 +184,10 @@ def _fuse_experts(module: Any, rounding: str) -> tuple[str, Methods]:
         for name in (option, f"swiglu_{option}")
         if getattr(module, name, None) is not None
     }
-    variant = "swiglu_oai" if "alpha" in options else _variant(getattr(module, "act_fn", None))
+    if hasattr(module, "act_fn") and "alpha" not in options:
+        variant = _variant(module.act_fn)
+    else:  # their gate has the activation in its code
+        variant = "swiglu_oai" if "alpha" in options else "swiglu"
     own_gate = functools.partial(kind._apply_gate, module)
     for layout in LAYOUTS:
         gate = _gate(variant, layout, rounding, **options)
@@ -199,7 +202,7 @@ def _fuse_experts(module: Any, rounding: str) -> tuple[str, Methods]:
         small = functools.partial(_forms.small_experts, module)
         if not _agree(eager, fused, small, rounding):
             raise _Unfusable("has an eager implementation of no known form")
-        methods[attribute] = functools.partial(_forms.experts, module, gate=gate)
+        methods[attribute] = functools.partial(_forms.experts, gate=gate)
     given = [f"{option}={value}" for option, value in options.items()]
     return f"{variant}({', '.join(['gate_up_proj', layout, *given])})", methods
 
@@ -208,7 +211,11 @@ def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
     try:
         return _forms.agree(own, fused, arguments, exactly=rounding == "eager")
     except Exception as error:
-        raise _Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
+        raise _Unfusable(f"cannot be tried: {_in_words(error)}") from error
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _other_than(variant: str, rounding: str) -> str:
@@ -216,8 +223,9 @@ def _other_than(variant: str, rounding: str) -> str:
 
 
 def _variant(activation: Any) -> str:
-    kind = type(activation) if isinstance(activation, nn.Module) else activation
-    name = f"{kind.__module__}.{getattr(kind, '__qualname__', type(kind).__qualname__)}"
+    named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
+    kind = activation if named else type(activation)
+    name = f"{kind.__module__}.{kind.__qualname__}"
     if name not in ACTIVATIONS:
         raise _Unfusable(f"has the activation {name}, which is not known")
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):

@@ -54,8 +54,18 @@ class Activation(nn.Module):
         self.options = options
         if bias and num_channels is None:
             raise ValueError("num_channels: expected a number for a bias per channel")
-        value = torch.zeros(num_channels or 0, device=device, dtype=dtype)
+        value = torch.empty(num_channels or 0, device=device, dtype=dtype)
         self.register_parameter("bias", nn.Parameter(value) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gives what is learned the values that it starts at."""
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+        if self.learned is not None:
+            nn.init.constant_(
+                getattr(self, self.learned), ROWS[ACTIVATION_INDEX[self.name]].default
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         options = self.options

@@ -81,6 +81,12 @@ class GatedFFN(torch.nn.Module):
             return (self.gate_up_proj,)
         return self.gate_proj, self.up_proj
 
+    def reset_parameters(self) -> None:
+        """Gives the projections first values anew."""
+        for projection in (*self.projections, self.down_proj):
+            if hasattr(projection, "reset_parameters"):  # not all that may take its place have it
+                projection.reset_parameters()
+
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-1:] != (self.d_model,):
             raise ValueError(f"x: expected [..., {self.d_model}], got {tuple(x.shape)}")

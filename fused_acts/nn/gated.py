@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import functional
+from fused_acts import _checks, functional
 from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
@@ -45,7 +45,7 @@ def register_learned(
             raise ValueError("num_channels: expected a number for a parameter per channel")
         shape = (num_channels,)
     del options[name]
-    value = torch.full(shape, row.default, device=device, dtype=dtype)
+    value = torch.empty(shape, device=device, dtype=dtype)
     module.register_parameter(name, torch.nn.Parameter(value))
     return name
 
@@ -55,7 +55,7 @@ class GatedActivation(torch.nn.Module):
 
     Args:
         variant: one of `fused_acts.variants()`.
-        layout: where a packed input holds gate and up; for packed inputs only.
+        layout, dim: where a packed input holds gate and up; for packed inputs only.
         num_channels: cols, for a parameter of f that is learned per channel.
         **options: the options of the variant, as `fused_acts.gated` takes them, without tensors.
             beta, alpha, slope or negative_slope may also be "learned", one value for all channels,
@@ -73,27 +73,39 @@ class GatedActivation(torch.nn.Module):
         variant: VariantName = "swiglu",
         layout: Layout = "gate_up",
         *,
+        dim: int = -1,
         num_channels: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
+        dim = _checks.integer("dim", dim)
         index = index_of("variant", variant, VARIANT_INDEX)
-        self.variant, self.layout = variant, layout
+        self.variant, self.layout, self.dim = variant, layout, dim
         row = VARIANTS[variant]
         self.learned = register_learned(self, row, options, num_channels, device, dtype)
         check_options(index, layout, options)
         self.options = options
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gives what is learned the value that it starts at."""
+        if self.learned is not None:
+            torch.nn.init.constant_(getattr(self, self.learned), VARIANTS[self.variant].default)
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
         options = self.options
         if self.learned is not None:
             options = {**options, self.learned: getattr(self, self.learned)}
+        if self.dim != -1:
+            options = {**options, "dim": self.dim}
         return functional.gated(gate, up, variant=self.variant, layout=self.layout, **options)
 
     def extra_repr(self) -> str:
-        parts = {"variant": self.variant, "layout": self.layout, **self.options}
+        parts: dict[str, Any] = {"variant": self.variant, "layout": self.layout, **self.options}
+        if self.dim != -1:
+            parts["dim"] = self.dim
         if self.learned is not None:
             channels = getattr(self, self.learned).shape
             parts[self.learned] = "per_channel" if channels else "learned"
@@ -141,6 +153,10 @@ class GatedLinear(torch.nn.Module):
         self.variant, self.layout, self.options = variant, layout, options
         linear = torch.nn.Linear(in_features, 2 * out_features, bias, device, dtype)
         self.weight, self.bias = linear.weight, linear.bias
+
+    def reset_parameters(self) -> None:
+        """Gives weight and bias first values anew."""
+        torch.nn.Linear.reset_parameters(self)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.nn.functional.linear(x, self.weight)

@@ -20,6 +20,7 @@ out = fused_acts.maxout(x, 2) + fused_acts.softmax_glu(x, x) + fused_swiglu(x)
 names: tuple[str, ...] = fused_acts.variants() + fused_acts.activations()
 text: str = fused_acts.show_build() + fused_acts.__version__
 oracle: torch.Tensor = fused_acts.reference.gated(x, x, variant="geglu")
+out = fused_acts.glu(x, dim=0, layout="up_gate") + nn.GatedActivation(dim=0)(x)
 out = nn.GatedFFN(8, 16, "geglu", recompute="all")(x)
 out = nn.GatedLinear(8, 16, layout="up_gate")(x)
 out = fused_acts.nn.Activation("gelu_tanh")(x)
