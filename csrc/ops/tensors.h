@@ -46,9 +46,11 @@ struct View {
 
 // dtypes as libtorch numbers them.
 int32_t uint8_dtype();
-int32_t real_dtype(const View& t);  // what `t` is computed in
+int32_t real_dtype(const View& t);      // what `t` is computed in
+uintptr_t element_size(int32_t dtype);  // 1 of what kernels do not take
 
 std::string shape_of(const View& t);
+std::string device_name(const View& t);
 
 // The dtype of `t`; throws unless kernels compute in it.
 DType checked_dtype(const View& t, const char* name);
