@@ -151,41 +151,6 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
   return {result(grad_gate, gate), result(grad_up, gate), std::move(sums)};
 }
 
-// Whether the place of a copy can be written instead: it holds the same, between two elements.
-bool is_misaligned(const OptionalTensor& copy, const View& from) {
-  return copy && !from.aligned && is_contiguous(from);
-}
-
-// Points a matrix in a copy to the same elements of what was copied.
-void restore(const OptionalTensor& copy, const View& from, Matrix* matrix) {
-  if (!copy) return;
-  const auto offset = static_cast<char*>(matrix->data) - static_cast<char*>(data_of(*copy));
-  matrix->data = static_cast<char*>(from.data) + offset;
-}
-
-// Throws unless what a call in place writes lies apart from all else.
-void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& grad_out,
-                    bool product) {
-  GluArgs args = call.args;
-  restore(call.gate_copy, call.gate, &args.gate);
-  if (args.up.data)
-    restore(call.up ? call.up_copy : call.gate_copy, call.up ? *call.up : call.gate, &args.up);
-  if (product) restore(grad.copy, grad_out, &args.grad_out);
-  const auto check_written = [&](const Matrix& matrix, int64_t width, const char* name) {
-    check_rows_apart(args, matrix, width, name);
-    check_row_vectors_unwritten(args, matrix, width);
-  };
-  // A packed x is written as one matrix: the rows of its gate may lie between those of its up.
-  const Matrix whole{call.gate.data, args.gate.row_stride};
-  check_written(whole, call.gate.last_size(), call.name());
-  if (call.up) check_written(args.up, args.cols, "up");
-  if (product) check_written(args.grad_out, args.cols, "grad_out");
-  if ((call.up && overlap(args, args.gate, 1, args.up, 1)) ||
-      overlap(args, args.gate, args.step, args.grad_out, 1) ||
-      (args.up.data && overlap(args, args.up, args.step, args.grad_out, 1)))
-    fail("inplace_backward: expected gate, up and grad_out without common memory");
-}
-
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
 // written is dense or evenly spaced and shares no memory.
 Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,

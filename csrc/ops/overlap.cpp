@@ -1,8 +1,6 @@
 // Checks that what is written is read by nobody else, from addresses and strides.
 #include "ops/overlap.h"
 
-#include "ops/tensors.h"
-
 namespace fused_acts {
 namespace {
 
@@ -20,6 +18,13 @@ void check_no_overlap(const GluArgs& args, const Matrix& out, int64_t width, con
     if (phase >= out_row && phase + length <= stride) return;  // between two rows
   }
   fail(name, ": expected none of the memory that is written to");
+}
+
+// Points a matrix in a copy to the same elements of what was copied.
+void restore(const OptionalTensor& copy, const View& from, Matrix* matrix) {
+  if (!copy) return;
+  const auto offset = static_cast<char*>(matrix->data) - static_cast<char*>(data_of(*copy));
+  matrix->data = static_cast<char*>(from.data) + offset;
 }
 
 }  // namespace
@@ -59,6 +64,32 @@ void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t
   check_no_overlap(args, out, width, args.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
   check_no_overlap(args, out, width, args.up_bias, "up_bias");
   check_no_overlap(args, out, width, args.parameter, "parameter");
+}
+
+bool is_misaligned(const OptionalTensor& copy, const View& from) {
+  return copy && !from.aligned && is_contiguous(from);
+}
+
+void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& grad_out,
+                    bool product) {
+  GluArgs args = call.args;
+  restore(call.gate_copy, call.gate, &args.gate);
+  if (args.up.data)
+    restore(call.up ? call.up_copy : call.gate_copy, call.up ? *call.up : call.gate, &args.up);
+  if (product) restore(grad.copy, grad_out, &args.grad_out);
+  const auto check_written = [&](const Matrix& matrix, int64_t width, const char* name) {
+    check_rows_apart(args, matrix, width, name);
+    check_row_vectors_unwritten(args, matrix, width);
+  };
+  // A packed x is written as one matrix: the rows of its gate may lie between those of its up.
+  const Matrix whole{call.gate.data, args.gate.row_stride};
+  check_written(whole, call.gate.last_size(), call.name());
+  if (call.up) check_written(args.up, args.cols, "up");
+  if (product) check_written(args.grad_out, args.cols, "grad_out");
+  if ((call.up && overlap(args, args.gate, 1, args.up, 1)) ||
+      overlap(args, args.gate, args.step, args.grad_out, 1) ||
+      (args.up.data && overlap(args, args.up, args.step, args.grad_out, 1)))
+    fail("inplace_backward: expected gate, up and grad_out without common memory");
 }
 
 }  // namespace fused_acts

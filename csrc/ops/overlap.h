@@ -1,7 +1,7 @@
 // Which operands of a call may share memory.
 #pragma once
 
-#include "kernels/glu.h"
+#include "ops/glu_args.h"
 
 namespace fused_acts {
 
@@ -18,5 +18,13 @@ void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matr
 // Throws if `out`, whose rows of `width` elements are apart, has one in common with a bias or a
 // parameter.
 void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width);
+
+// Whether the place of a copy can be written instead: it holds the same, between two elements.
+bool is_misaligned(const OptionalTensor& copy, const View& from);
+
+// Throws unless what a call in place writes, `grad` of grad_out included where there is a product,
+// lies apart from all else.
+void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& grad_out,
+                    bool product);
 
 }  // namespace fused_acts

@@ -46,9 +46,11 @@ struct View {
 
 // dtypes as libtorch numbers them.
 int32_t uint8_dtype();
-int32_t real_dtype(const View& t);  // what `t` is computed in
+int32_t real_dtype(const View& t);      // what `t` is computed in
+uintptr_t element_size(int32_t dtype);  // 1 of what kernels do not take
 
 std::string shape_of(const View& t);
+std::string device_name(const View& t);
 
 // The dtype of `t`; throws unless kernels compute in it.
 DType checked_dtype(const View& t, const char* name);
@@ -97,7 +99,9 @@ bool is_contiguous(const View& t);
 // A contiguous copy.
 Tensor copy_of(const View& t);
 
-// A new contiguous tensor on the device of `like`.
+// A new tensor on the device of `like`, with strides or contiguous.
+Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes,
+                   const int64_t* strides);
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);
 
 // A new tensor of the dtype and shape of `like`, but for `cols` as its last dimension.
