@@ -59,18 +59,15 @@ struct Math32 {
   static FUSED_ACTS_INLINE Real mish_factor(Real u) {
     return (Real(1.0f) + u) * reciprocal_of_finite(fma(u, u, Real(1.0f)));
   }
-  // A polynomial of x^2 up to 0.7, of which the linear term has next to no error; beyond it 1 -
-  // 2e/(1 + e), where e < 1/4 carries its error into the last bits only. What the sum 1 + e lost
-  // goes into its reciprocal.
+  // A polynomial of x^2 near 0, of which the linear term has next to no error; beyond it 1 - 2e/(1
+  // + e), where e is so small that its error is in the last bits only.
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     const Real a = abs(x), x2 = x * x;
     const Real near = fma(a * x2,
                           polynomial(x2, -0.333333313f, 0.133332506f, -0.0539481714f, 0.0216894057f,
                                      -0.00811350718f, 0.00206062151f),
                           a);
-    const Real e = exponential(a + a).exp, sum = e + Real(1.0f);
-    const Real first = reciprocal_of_finite(sum), lost = e - (sum - Real(1.0f));
-    const Real weight = fma(first, fma(-first, lost, fma(-first, sum, Real(1.0f))), first);
+    const Real e = exponential(a + a).exp, weight = reciprocal_of_finite(e + Real(1.0f));
     const Real far = fma(-(e + e), weight, Real(1.0f));
     return {copy_sign(select(a > Real(0.7f), far, near), x), e, weight};
   }
