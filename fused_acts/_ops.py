@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fused_acts._build_info import check_tables
+from fused_acts._call import is_unary
 from fused_acts._checks import (
     check_call,
     check_groups,
@@ -20,7 +21,6 @@ from fused_acts._checks import (
     check_pieces,
     out_shape,
 )
-from fused_acts._call import is_unary
 from fused_acts._library import load
 
 load()
