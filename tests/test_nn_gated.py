@@ -29,7 +29,7 @@ def test_module(variant, kind, device):
     row = ROWS[variant]
     ((name, learned),) = module.named_parameters()
     assert name == row.parameter and list(module.state_dict()) == [name]
-    assert learned.shape == ((33,) if kind == "per_channel" else ())
+    assert learned.shape == ((33,) if kind == "per_channel" else (1,))
     assert (learned == row.default).all() and learned.dtype == torch.float32
 
     gate, up, grad_out = (to_device(t, device) for t in operands(6, 33, dtype=torch.bfloat16))

@@ -40,7 +40,7 @@ def test_generic_with_a_parameter(name, kind):
     own = ROWS[name].parameter
     assert sorted(module.state_dict()) == sorted([own, "bias"])
     learned = getattr(module, own)
-    assert learned.shape == ((33,) if kind == "per_channel" else ())
+    assert learned.shape == ((33,) if kind == "per_channel" else (1,))
     assert (learned == ROWS[name].default).all() and learned.dtype == torch.float32
     rows = {"bias": module.bias.detach(), own: learned.detach()}
     expected = fused(name, x, x, rows, grad_out)

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from subprocess_runner import run_alone
+from torch import distributed
 
 from fused_acts import nn
 
@@ -46,3 +48,26 @@ def test_a_projection_of_another_kind_keeps_its_values():
     before = ffn.down_proj[0].weight.clone()
     ffn.reset_parameters()
     assert torch.equal(ffn.down_proj[0].weight, before)
+
+
+def wrap_all():
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    for make in MODULES.values():
+        with torch.device("meta"):
+            module = make()
+        FullyShardedDataParallel(module, device_id=torch.device("cpu"))
+    distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not distributed.is_available(), reason="torch was built without distributed")
+def test_fsdp_makes_each_module_from_the_meta_device():
+    run_alone(wrap_all)
+
+
+@pytest.mark.parametrize("module", [nn.Swish("learned"), nn.GatedActivation(beta="learned")])
+def test_a_single_value_of_a_checkpoint_may_have_no_dimension(module):
+    module.load_state_dict({"beta": torch.tensor(0.25)})
+    assert module.beta.tolist() == [0.25] and "num_channels" not in str(module)
+    assert "beta='learned'" in str(module)

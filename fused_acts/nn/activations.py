@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fused_acts import functional
 from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
 from fused_acts._names import ActivationName
-from fused_acts.nn.gated import check_options, register_learned
+from fused_acts.nn.gated import check_options, kind_of_learned, register_learned
 from fused_acts.tables import ROWS
 
 
@@ -79,7 +79,7 @@ class Activation(nn.Module):
             parts["bias"] = True
         parts |= self.options
         if self.learned is not None:
-            parts[self.learned] = "per_channel" if getattr(self, self.learned).dim() else "learned"
+            parts[self.learned] = kind_of_learned(self)
         if self.num_channels is not None:
             parts["num_channels"] = self.num_channels
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())

@@ -39,7 +39,7 @@ def register_learned(
         return None
     if kind not in LEARNED:
         raise TypeError(unknown(name, kind, ("a number", *LEARNED)))
-    shape: tuple[int, ...] = ()
+    shape = (1,)  # as of nn.PReLU: FSDP takes no parameter without a dimension
     if kind == "per_channel":
         if num_channels is None:
             raise ValueError("num_channels: expected a number for a parameter per channel")
@@ -47,7 +47,20 @@ def register_learned(
     del options[name]
     value = torch.empty(shape, device=device, dtype=dtype)
     module.register_parameter(name, torch.nn.Parameter(value))
+    module.register_load_state_dict_pre_hook(_reshape_learned)
     return name
+
+
+def _reshape_learned(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Takes a single value of a checkpoint that has no dimension."""
+    key = prefix + module.learned
+    if key in state and state[key].dim() == 0:
+        state[key] = state[key].reshape(1)
+
+
+def kind_of_learned(module: Any) -> str:
+    channels = (module.num_channels,)
+    return "per_channel" if getattr(module, module.learned).shape == channels else "learned"
 
 
 class GatedActivation(torch.nn.Module):
@@ -83,6 +96,7 @@ class GatedActivation(torch.nn.Module):
         dim = _checks.integer("dim", dim)
         index = index_of("variant", variant, VARIANT_INDEX)
         self.variant, self.layout, self.dim = variant, layout, dim
+        self.num_channels = num_channels
         row = VARIANTS[variant]
         self.learned = register_learned(self, row, options, num_channels, device, dtype)
         check_options(index, layout, options)
@@ -107,10 +121,9 @@ class GatedActivation(torch.nn.Module):
         if self.dim != -1:
             parts["dim"] = self.dim
         if self.learned is not None:
-            channels = getattr(self, self.learned).shape
-            parts[self.learned] = "per_channel" if channels else "learned"
-            if channels:
-                parts["num_channels"] = channels[0]
+            parts[self.learned] = kind_of_learned(self)
+        if self.num_channels is not None:
+            parts["num_channels"] = self.num_channels
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
 
 

@@ -18,26 +18,22 @@ from hypothesis import HealthCheck, given, seed, settings
 def main(examples: int, chosen: str, device: str, file: str = os.devnull) -> None:
     torch.set_num_threads(2 if device == "cpu" else 1)
     counts: dict[str, int] = {}
-    with open(file, "w") as last:
 
-        @settings(
-            max_examples=examples,
-            derandomize=chosen == "none",
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(cases(large=device == "cpu"))
-        def run(case: Case) -> None:
-            last.seek(0)
-            last.write(f"{case}\n")
-            last.truncate()
-            last.flush()
-            what = "refused" if case.mistake else f"{case.kind}, {case.mode}"
-            counts[what] = counts.get(what, 0) + 1
-            run_case(case, device)
+    @settings(
+        max_examples=examples,
+        derandomize=chosen == "none",
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases(large=device == "cpu"))
+    def run(case: Case) -> None:
+        Path(file).write_text(f"{case}\n")
+        what = "refused" if case.mistake else f"{case.kind}, {case.mode}"
+        counts[what] = counts.get(what, 0) + 1
+        run_case(case, device)
 
-        (run if chosen == "none" else seed(int(chosen))(run))()
+    (run if chosen == "none" else seed(int(chosen))(run))()
     for what, count in sorted(counts.items()):
         print(f"{count:7d} {what}")
 

@@ -35,12 +35,12 @@ def fuzz(examples: int, seed: str, device: str, path: Path) -> None:
 
 
 def test_the_same_cases_each_time(tmp_path):
-    fuzz(2500, "none", "cpu", tmp_path)
+    fuzz(3000, "none", "cpu", tmp_path)
 
 
 @pytest.mark.cuda
 def test_the_same_cases_on_a_gpu(tmp_path):
-    fuzz(150, "none", "cuda", tmp_path)
+    fuzz(400, "none", "cuda", tmp_path)
 
 
 @pytest.mark.slow
