@@ -62,7 +62,7 @@ def test_signatures_are_alike(variant):
     row = reference.VARIANTS[variant]
     keyword = inspect.Parameter.KEYWORD_ONLY
     expected = signature(fused_acts.gated)
-    assert list(expected) == ["gate", "up", "variant", "layout", "out", "options"]
+    assert list(expected) == ["gate", "up", "variant", "layout", "dim", "out", "options"]
     del expected["variant"], expected["options"]
     expected |= {row.parameter: (keyword, row.default)} if row.parameter else {}
     expected |= {"limit": (keyword, row.limit)} if row.limits else {}
