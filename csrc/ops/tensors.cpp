@@ -2,6 +2,7 @@
 #include "ops/tensors.h"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <array>
