@@ -12,6 +12,8 @@ from torch import Tensor
 from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
 from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation
 
+_is_compiling = torch.compiler.is_compiling
+
 # The operators take units and activations, which have no up, as indices into ROWS.
 VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
 ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACTIVATIONS)}
@@ -30,7 +32,7 @@ class Call(NamedTuple):
     """One way to call the operators; the first four are their last arguments, in this order."""
 
     scalar: float  # the parameter of f, where it is no tensor
-    limit: float
+    limit: float | None
     variant: int
     layout: int
     has_options: bool  # whether there is more to it than variant and layout
@@ -95,15 +97,19 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if parameter is not None and parameter is not Tensor:
         scalar = _number(str(row.parameter), parameter)
     limit = chosen.get("limit")
-    limit = math.inf if limit is None else _number("limit", limit)
-    if not limit >= 0:
-        raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+    if limit is not None:
+        limit = _number("limit", limit)
+        if not limit >= 0:
+            raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+        # Infinity does not survive in the files of AOTInductor. A number that Dynamo traces is none.
+        if not _is_compiling() and limit == math.inf:
+            limit = None
     rounding = chosen.get("rounding", "single")
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
     # 1.0 is what the operator without options has for a parameter.
-    has_options = has_tensors or eager or limit != math.inf or not scalar == row.default == 1.0
+    has_options = has_tensors or eager or limit is not None or not row.default == 1.0 == scalar
     return Call(
         scalar,
         limit,
@@ -122,7 +128,6 @@ def parse_options(variant: int, layout: str, options: Mapping[str, Any]) -> Call
 
 # typed: True is no number, though it equals 1.
 _parse_once = functools.lru_cache(maxsize=4096, typed=True)(parse)
-_is_compiling = torch.compiler.is_compiling
 
 
 def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:

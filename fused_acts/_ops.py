@@ -1,6 +1,8 @@
 """The operators torch.ops.fused_acts.*: each with its implementation for fake tensors.
 
-A fake becomes the operator of its name. Gradients and results that a call did not ask for are
+`gated`, `maxout` and `softmax_glu` are forward operators with derivatives, registered in _autograd,
+for recorded programs: of torch.export, torch.jit.trace and make_fx. Eager code calls those without,
+past which the dispatcher takes no way through Python. A fake becomes the operator of its name. Gradients and results that a call did not ask for are
 empty tensors.
 """
 
@@ -65,6 +67,11 @@ def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tenso
 
 
 @_operator
+def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    return gate.new_empty(_unit(gate, up, *options))
+
+
+@_operator
 def glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
     *options, out = rest
     check_matches("out", out, _unit(gate, up, *options), gate)
@@ -108,13 +115,22 @@ def glu_double_backward(
     )
 
 
-@_operator
-def maxout_forward(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
+def _maxout(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
     check_operand("x", x)
     check_pieces(pieces)
     check_groups(x, pieces, -1)
     shape = (*x.shape[:-1], x.shape[-1] // pieces)
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+
+
+@_operator
+def maxout_forward(x: Tensor, pieces: int) -> Any:
+    return _maxout(x, pieces)
+
+
+@_operator
+def maxout(x: Tensor, pieces: int) -> Any:
+    return _maxout(x, pieces)
 
 
 @_operator
@@ -133,6 +149,11 @@ def _stats(gate: Tensor) -> Tensor:
 
 @_operator
 def softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return gate.new_empty(out_shape(gate, up)), _stats(gate)
+
+
+@_operator
+def softmax_glu(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return gate.new_empty(out_shape(gate, up)), _stats(gate)
 
 

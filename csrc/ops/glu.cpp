@@ -19,10 +19,11 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // The options of an operator in its parameters, and as they are given on.
 #define FUSED_ACTS_OPTIONS                                                                         \
   const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      double scalar, double limit, int64_t variant, int64_t layout
-#define FUSED_ACTS_GIVEN                                                                     \
-  Options {                                                                                  \
-    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit, variant, layout \
+      double scalar, std::optional<double> limit, int64_t variant, int64_t layout
+#define FUSED_ACTS_GIVEN                                                                        \
+  Options {                                                                                     \
+    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit.value_or(kNoLimit), \
+        variant, layout                                                                         \
   }
 
 // ---- Forward ----
@@ -222,6 +223,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("glu_forward", TORCH_BOX(&glu_forward));
   m.impl("glu_forward_options", TORCH_BOX(&glu_forward_options));
+  m.impl("gated", TORCH_BOX(&glu_forward_options));
   m.impl("glu_forward_out", TORCH_BOX(&glu_forward_out));
   m.impl("glu_backward", TORCH_BOX(&glu_backward));
   m.impl("glu_backward_inplace", TORCH_BOX(&glu_backward_inplace));
@@ -230,13 +232,15 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define OPTIONS                                                                        \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float limit, " \
+#define OPTIONS                                                                         \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float? limit, " \
   "int variant, int layout"
 
 STABLE_TORCH_LIBRARY(fused_acts, m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
   m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
+  // The same with a derivative, which Python registers: what a recorded program calls.
+  m.def("gated(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
   m.def("glu_forward_out(Tensor gate, Tensor? up, " OPTIONS ", Tensor(a!) out) -> ()");
   m.def("glu_backward(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
         ", int needs) -> (Tensor, Tensor, Tensor)");

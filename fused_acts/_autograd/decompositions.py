@@ -5,7 +5,6 @@ them. `operands` stands for (gate, up, gate_bias, up_bias, parameter); up is Non
 packed or there is none, and so are the others where a call does not have them.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +25,17 @@ def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return x if bias is None else x + bias.to(dtype)
 
 
+def number(value: Any, like: Tensor, dtype: torch.dtype) -> Any:
+    """A number, as a tensor where it is a symbol of a program that is compiled.
+
+    As an argument of an operator that is not one of torch's own a symbol is compiled anew for each
+    value or, computed from another one, keeps an old value. Arithmetic is what keeps it symbolic.
+    """
+    if not isinstance(value, (torch.SymFloat, torch.SymInt)):
+        return value
+    return torch.ones((), dtype=dtype, device=like.device) * value
+
+
 def forward(
     gate: Tensor,
     up: Tensor | None,
@@ -41,20 +51,21 @@ def forward(
     check_call(gate, up, gate_bias, up_bias, parameter, call.variant)
     if up is None and not is_unary(call.variant):
         gate, up = unpack(gate, LAYOUTS[call.layout])
-    row, limit, storage = ROWS[call.variant], call.limit, gate.dtype
+    row, storage = ROWS[call.variant], gate.dtype
     real = storage if call.eager else torch.promote_types(storage, torch.float32)
     f = (row.eager or row.f) if call.eager else row.f
+    limit = number(call.limit, gate, real)
 
     gate = _added(gate, gate_bias, real)
-    if limit != math.inf:
+    if limit is not None:
         # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
         gate = gate.clamp(max=limit) if call.eager else torch.where(gate > limit, limit, gate)
-    value = call.scalar if parameter is None else parameter.to(real)
+    value = number(call.scalar, gate, real) if parameter is None else parameter.to(real)
     result = f(gate) if row.parameter is None else f(gate, value)
     if up is not None:
         assert not isinstance(row, Activation)
         up = _added(up, up_bias, real)
-        if limit != math.inf:
+        if limit is not None:
             cut = up.detach().sign() * limit
             up = up.clamp(-limit, limit) if call.eager else torch.where(up.abs() > limit, cut, up)
         result = result * row.g(up)

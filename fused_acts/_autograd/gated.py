@@ -4,6 +4,7 @@
 is a packed x: [..., 2 * cols] or the x of an activation, and so is the gradient of up.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ from fused_acts._call import Call
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _transforms_active = torch._C._are_functorch_transforms_active
+_is_dynamo = torch.compiler.is_dynamo_compiling
+_mode_count = torch._C._len_torch_dispatch_stack
+_tracing_state = torch._C._get_tracing_state
 
 
 def _kernel(
@@ -94,16 +98,52 @@ class _GluTransformable(_Glu):
         return gated(gate, up, *args[2:]), 0  # type: ignore[arg-type]
 
 
-def _promoted(*arguments: Any) -> Any:
+def _prepared(*arguments: Any) -> Any:
+    """As autocast wants the operands, a symbolic number of f as a tensor; nothing in place."""
     *operands, call = arguments
     if context.autocasts(operands[0]):
         operands = [*context.promoted_operands(*operands)]
-    return *operands, call
+    gate = operands[0]
+    real = torch.promote_types(gate.dtype, torch.float32)
+    value = decompositions.number(call.scalar, gate, real)
+    if isinstance(value, Tensor):
+        operands[-1] = value
+        call = call._replace(scalar=1.0, has_options=True)
+    return *operands, call._replace(inplace=False)
 
+
+def _fits(*arguments: Any) -> bool:
+    """Whether a program that is traced can call the kernel: a limit is no tensor."""
+    limit = arguments[-1].limit
+    return limit is None or isinstance(limit, float)
+
+
+def _recorded(*arguments: Any) -> Any:
+    *operands, call = arguments
+    gate, parameter = operands[0], operands[-1]
+    scalar, limit, *indices = call[:4]
+    if parameter is None and not math.isfinite(scalar):
+        # AOTInductor writes numbers to JSON, which has neither infinity nor NaN.
+        real = torch.promote_types(gate.dtype, torch.float32)
+        operands[-1], scalar = torch.full((), scalar, dtype=real, device=gate.device), 1.0
+    return _ops.gated(*operands, scalar, None if limit == math.inf else limit, *indices)
+
+
+def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+    *operands, scalar, limit, variant, layout = inputs
+    call = Call(scalar, limit, variant, layout, has_options=True, eager=False, inplace=False)
+    _Glu.setup_context(ctx, (*operands, call), output)
+
+
+def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
+    return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None
+
+
+torch.library.register_autograd(_ops.gated, _backward_recorded, setup_context=_setup_recorded)
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
-_transformed: Callable[..., Tensor] = dispatch.transformed(
-    _Glu, _GluTransformable, decompositions.forward, _promoted
+_looked_at: Callable[..., Tensor] = dispatch.entry(
+    _Glu, _GluTransformable, decompositions.forward, _recorded, _prepared, _fits
 )
 
 
@@ -116,8 +156,14 @@ def gated(
     call: Call,
 ) -> Tensor:
     """What `dispatch.dispatcher` makes of _Glu, written out: it decides what a tiny call costs."""
-    if _transforms_active() or forward_ad._current_level >= 0 or _is_compiling():
-        return _transformed(gate, up, gate_bias, up_bias, parameter, call)
+    if (
+        _transforms_active()
+        or forward_ad._current_level >= 0
+        or _is_dynamo()
+        or _mode_count()
+        or _tracing_state() is not None
+    ):
+        return _looked_at(gate, up, gate_bias, up_bias, parameter, call)
     if _is_grad_enabled() and (
         gate.requires_grad
         or (up is not None and up.requires_grad)
@@ -140,6 +186,9 @@ def gated_out(
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
     if _is_grad_enabled() or forward_ad._current_level >= 0:
         _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
+    if _is_dynamo() and not torch.compiler.is_exporting():
+        _write_traced(gate, up, gate_bias, up_bias, parameter, call, out)
+        return out
     if call.eager:
         result = decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
         _checks.check_matches("out", out, result.shape, result)
@@ -151,6 +200,20 @@ def gated_out(
     if not compiling:
         torch.autograd.graph.increment_version(out)
     return out
+
+
+def _write(*arguments: Any) -> None:
+    out = arguments[-1]
+    *operands, call = _prepared(*arguments[:-1])
+    if call.eager or not _fits(call):
+        result = decompositions.forward(*operands, call)
+        _checks.check_matches("out", out, result.shape, result)
+        out.copy_(result)
+    else:
+        _ops.glu_forward_out(*operands, *call[:4], out)
+
+
+_write_traced = dispatch.one_node(_write)
 
 
 def _refuse_derivatives(*tensors: Tensor | None) -> None:

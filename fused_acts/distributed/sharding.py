@@ -144,6 +144,7 @@ def _double_backward(args: Arguments) -> list[str | None]:
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_forward: lambda args: ["unit"],
     _ops.glu_forward_options: lambda args: ["unit"],
+    _ops.gated: lambda args: ["unit"],
     _ops.glu_forward_out: lambda args: [],
     _ops.glu_backward: _gradients,
     _ops.glu_backward_inplace: lambda args: ["sums"],
