@@ -31,8 +31,9 @@ def is_unary(variant: int) -> bool:
 class Call(NamedTuple):
     """One way to call the operators; the first four are their last arguments, in this order."""
 
-    scalar: float  # the parameter of f, where it is no tensor
-    limit: float | None
+    # Numbers; in code that is compiled both are tensors where one of them may change.
+    scalar: Any  # the parameter of f, where that is no operand
+    limit: Any
     variant: int
     layout: int
     has_options: bool  # whether there is more to it than variant and layout
@@ -64,6 +65,15 @@ def options_of(variant: int) -> dict[str, Any]:
     return options | biases | {"rounding": "single", "inplace_backward": False}
 
 
+def _default(variant: int, name: str) -> float | None:
+    value: float | None = getattr(ROWS[variant], name)
+    return value
+
+
+# Dynamo makes symbols of the numbers that it finds in a table, but not of what this returns.
+_default._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         got = "a Tensor" if value is Tensor else type(value).__name__
@@ -92,16 +102,19 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     has_tensors = any(value is Tensor for value in given.values())
     chosen |= given
 
-    scalar = row.default
-    parameter = None if row.parameter is None else chosen[row.parameter]
+    default = _default(variant, "default")
+    scalar: Any = default
+    parameter = None if row.parameter is None else given.get(row.parameter)
     if parameter is not None and parameter is not Tensor:
         scalar = _number(str(row.parameter), parameter)
-    limit = chosen.get("limit")
+    has_limit = "limit" in chosen and "limit" not in given
+    limit = _default(variant, "limit") if has_limit else given.get("limit")
     if limit is not None:
         limit = _number("limit", limit)
         if not limit >= 0:
             raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
-        # Infinity does not survive in the files of AOTInductor. A number that Dynamo traces is none.
+        # The files of AOTInductor have no infinity. A number that Dynamo traces is only asked for
+        # its sign.
         if not _is_compiling() and limit == math.inf:
             limit = None
     rounding = chosen.get("rounding", "single")
@@ -109,7 +122,7 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
     # 1.0 is what the operator without options has for a parameter.
-    has_options = has_tensors or eager or limit is not None or not row.default == 1.0 == scalar
+    has_options = has_tensors or eager or limit is not None or not default == 1.0 == scalar
     return Call(
         scalar,
         limit,

@@ -1,9 +1,11 @@
 """The operators torch.ops.fused_acts.*: each with its implementation for fake tensors.
 
-`gated`, `maxout` and `softmax_glu` are forward operators with derivatives, registered in _autograd,
-for recorded programs: of torch.export, torch.jit.trace and make_fx. Eager code calls those without,
-past which the dispatcher takes no way through Python. A fake becomes the operator of its name. Gradients and results that a call did not ask for are
+A fake becomes the operator of its name. Gradients and results that a call did not ask for are
 empty tensors.
+
+`gated`, `maxout` and `softmax_glu` are forward operators to which _autograd registers derivatives,
+for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls the others,
+because the way through the dispatcher is longer where there is a derivative.
 """
 
 from collections.abc import Callable
@@ -72,21 +74,33 @@ def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
 
 
 @_operator
+def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    return gate.new_empty(_unit(gate, up, *options))
+
+
+@_operator
 def glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
     *options, out = rest
     check_matches("out", out, _unit(gate, up, *options), gate)
 
 
-@_operator
-def glu_backward(
-    grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     *options, needs = rest
     shape = _unit(gate, up, *options)
     check_matches("grad_out", grad_out, shape, gate)
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
     return grad_gate, grad_up, _sums(gate, shape[-1], needs)
+
+
+@_operator
+def glu_backward(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    return _gradients(grad_out, gate, up, *rest)
+
+
+@_operator
+def glu_backward_numbers(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    return _gradients(grad_out, gate, up, *rest)
 
 
 @_operator

@@ -10,9 +10,9 @@ namespace fused_acts {
 
 enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kCount };
 
-// What a call is asked for beside gate and up; what is absent is null.
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
+// What a call is asked for beside gate and up; what is absent is null.
 struct Options {
   const Tensor *gate_bias = nullptr, *up_bias = nullptr, *parameter = nullptr;
   double scalar = 1.0;

@@ -25,15 +25,24 @@ def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return x if bias is None else x + bias.to(dtype)
 
 
-def number(value: Any, like: Tensor, dtype: torch.dtype) -> Any:
-    """A number, as a tensor where it is a symbol of a program that is compiled.
+SYMBOLS = torch.SymFloat, torch.SymInt
+
+
+def number_tensor(value: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number of a program that is compiled as a tensor on the CPU, by arithmetic.
 
     As an argument of an operator that is not one of torch's own a symbol is compiled anew for each
-    value or, computed from another one, keeps an old value. Arithmetic is what keeps it symbolic.
+    value or, computed from another one, keeps an old value; and so it does in torch.full.
     """
-    if not isinstance(value, (torch.SymFloat, torch.SymInt)):
-        return value
-    return torch.ones((), dtype=dtype, device=like.device) * value
+    tensor: Tensor = torch.ones((), dtype=dtype, device="cpu") * value
+    return tensor
+
+
+def _number(value: Any, dtype: torch.dtype) -> Any:
+    """A number of a call for torch's operations, which take one on the CPU on any device."""
+    if isinstance(value, SYMBOLS):
+        return number_tensor(value, dtype)
+    return value.to(dtype) if isinstance(value, Tensor) else value
 
 
 def forward(
@@ -54,13 +63,13 @@ def forward(
     row, storage = ROWS[call.variant], gate.dtype
     real = storage if call.eager else torch.promote_types(storage, torch.float32)
     f = (row.eager or row.f) if call.eager else row.f
-    limit = number(call.limit, gate, real)
+    limit = _number(call.limit, real)
 
     gate = _added(gate, gate_bias, real)
     if limit is not None:
         # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
         gate = gate.clamp(max=limit) if call.eager else torch.where(gate > limit, limit, gate)
-    value = number(call.scalar, gate, real) if parameter is None else parameter.to(real)
+    value = _number(call.scalar, real) if parameter is None else parameter.to(real)
     result = f(gate) if row.parameter is None else f(gate, value)
     if up is not None:
         assert not isinstance(row, Activation)

@@ -17,7 +17,7 @@ _compile_form = "kernel"
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _mode_count = torch._C._len_torch_dispatch_stack
-_tracing_state = torch._C._get_tracing_state
+_is_tracing = torch._C._is_tracing
 
 
 def compile_as(form: str) -> None:
@@ -39,17 +39,6 @@ def compiles_to_kernels() -> bool:
     return _compile_form == "kernel"
 
 
-def is_special() -> bool:
-    """Whether anything but eager code looks at a call: `gated` has this written out."""
-    return bool(
-        _transforms_active()
-        or forward_ad._current_level >= 0
-        or _is_dynamo()
-        or _mode_count()
-        or _tracing_state() is not None
-    )
-
-
 def raw_apply(function: Any) -> Callable[..., Any]:
     """The C++ apply of a Function, which does all that is needed outside functorch transforms.
 
@@ -65,11 +54,7 @@ def is_recorded() -> bool:
 
     What AOTAutograd traces, for torch.compile, has its derivatives in it.
     """
-    if torch.compiler.is_exporting():
-        return True
-    if torch.compiler.is_dynamo_compiling():
-        return False
-    if torch._C._get_tracing_state() is not None:
+    if torch._C._is_tracing() or torch.compiler.is_exporting():
         return True
     return not torch.compiler.is_compiling() and get_proxy_mode() is not None
 
@@ -108,18 +93,25 @@ def entry(
     decomposition: Callable[..., Any],
     recorded: Callable[..., Any],
     prepare: Callable[..., Any] = _as_given,
-    fits: Callable[..., bool] = lambda *args: True,
+    is_recordable: Callable[..., bool] = lambda *args: True,
 ) -> Callable[..., Any]:
     """A call that Dynamo, functorch, a tangent of forward mode or a dispatch mode looks at.
 
     recorded: the call as it is to stand in a recorded program. prepare changes the arguments where
-    no failure can be mended later; fits tells whether the kernels take them.
+    no failure can be mended later; is_recordable tells whether `recorded` takes them.
     """
     apply, bare = raw_apply(function), function.forward
 
+    def record(*args: Any) -> Any:
+        if is_transformed() or torch.onnx.is_in_onnx_export() or not is_recordable(*args):
+            return decomposition(*args)
+        return recorded(*args)
+
     def kernel(*args: Any) -> Any:
         args = prepare(*args)
-        if is_transformed() or not fits(*args):
+        if torch.compiler.is_exporting():
+            return record(*args)
+        if is_transformed():
             return decomposition(*args)
         return apply(*args) if torch.is_grad_enabled() and require_grad(*args) else bare(*args)
 
@@ -129,14 +121,11 @@ def entry(
     kernel_node, formula_node = one_node(kernel), one_node(formula)
 
     def call(*args: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling() and not torch.compiler.is_exporting():
+        if torch.compiler.is_dynamo_compiling():
             return kernel_node(*args) if compiles_to_kernels() else formula_node(*args)
-        if not is_recorded():
-            return transformable.apply(*args) if is_transformed() else kernel(*args)
-        args = prepare(*args)
-        if is_transformed() or torch.onnx.is_in_onnx_export() or not fits(*args):
-            return decomposition(*args)
-        return recorded(*args)
+        if is_recorded():
+            return record(*prepare(*args))
+        return transformable.apply(*args) if is_transformed() else kernel(*args)
 
     return call
 
@@ -168,7 +157,13 @@ def dispatcher(
     special = looked_at or inner
 
     def call(*args: Any) -> Any:
-        if is_special():
+        if (
+            _transforms_active()
+            or forward_ad._current_level >= 0
+            or _is_dynamo()
+            or _mode_count()
+            or _is_tracing()
+        ):
             return special(*args)
         if is_grad_enabled() and require_grad(*args):
             return apply(*args)

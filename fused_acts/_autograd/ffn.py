@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fused_acts import _ops
-from fused_acts._autograd import context, dispatch, gated
+from fused_acts._autograd import context, decompositions, dispatch, gated
 from fused_acts._autograd.gated_backward import vector_gradients
 from fused_acts._call import Call
 
@@ -147,7 +147,8 @@ _apply = dispatch.raw_apply(_FFN)
 
 def _traced(recompute: Recompute, call: Call, *tensors: Tensor | None) -> Any:
     """For AOTAutograd, which does not know the numbers of some calls."""
-    if any(isinstance(number, (torch.SymFloat, torch.SymInt)) for number in call[:2]):
+    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:2])
+    if is_symbolic or torch.compiler.is_exporting():
         return _decomposed(call, Inputs.of(tensors))
     return _apply(call, recompute, *tensors)
 
@@ -186,18 +187,19 @@ def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return gated_ffn(call, recompute, Inputs.of(tuple(cast)))
     rows = inputs._replace(x=x.unsqueeze(0).flatten(0, -2))  # [tokens, d_model]
-    dynamo = torch.compiler.is_dynamo_compiling()
-    # Blocks would be counted once and for all by what records a program.
-    if dispatch.is_transformed() or dispatch.is_recorded():
+    records = torch.is_grad_enabled() and dispatch.require_grad(*rows.flat())
+    if dispatch.is_transformed():
         y = _decomposed(call, rows)
-    elif torch.is_grad_enabled() and dispatch.require_grad(*rows.flat()):
-        if not dynamo:
-            y = _apply(call, recompute, *rows.flat())
-        elif dispatch.compiles_to_kernels():
+    elif torch.compiler.is_dynamo_compiling():
+        if records and dispatch.compiles_to_kernels():
             y = _traced_node(recompute, call, *rows.flat())
         else:
             y = _decomposed(call, rows)
-    elif x.device.type == "cpu" and rows.x.shape[0] > _BLOCK and not dynamo:
+    elif dispatch.is_recorded():  # which would count blocks once and for all
+        y = _decomposed(call, rows)
+    elif records:
+        y = _apply(call, recompute, *rows.flat())
+    elif x.device.type == "cpu" and rows.x.shape[0] > _BLOCK:
         y = _in_blocks(call, rows)
     else:
         y = _decomposed(call, rows)

@@ -25,7 +25,8 @@ _is_grad_enabled = torch.is_grad_enabled
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _mode_count = torch._C._len_torch_dispatch_stack
-_tracing_state = torch._C._get_tracing_state
+_is_tracing = torch._C._is_tracing
+_forward = _ops.direct.glu_forward
 
 
 def _kernel(
@@ -41,6 +42,8 @@ def _kernel(
         return ops.glu_forward(gate, up, call.variant, call.layout)
     if call.eager:
         return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+    if type(call.scalar) is not float:
+        return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
     return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
 
 
@@ -99,23 +102,22 @@ class _GluTransformable(_Glu):
 
 
 def _prepared(*arguments: Any) -> Any:
-    """As autocast wants the operands, a symbolic number of f as a tensor; nothing in place."""
+    """As autocast wants the operands, symbolic numbers as tensors, nothing in place."""
     *operands, call = arguments
     if context.autocasts(operands[0]):
         operands = [*context.promoted_operands(*operands)]
-    gate = operands[0]
-    real = torch.promote_types(gate.dtype, torch.float32)
-    value = decompositions.number(call.scalar, gate, real)
-    if isinstance(value, Tensor):
-        operands[-1] = value
-        call = call._replace(scalar=1.0, has_options=True)
+    scalar, limit = call[:2]
+    if isinstance(scalar, decompositions.SYMBOLS) or isinstance(limit, decompositions.SYMBOLS):
+        scalar = decompositions.number_tensor(scalar)
+        limit = None if limit is None else decompositions.number_tensor(limit)
+        call = call._replace(scalar=scalar, limit=limit, has_options=True)
     return *operands, call._replace(inplace=False)
 
 
-def _fits(*arguments: Any) -> bool:
-    """Whether a program that is traced can call the kernel: a limit is no tensor."""
-    limit = arguments[-1].limit
-    return limit is None or isinstance(limit, float)
+def _records_kernel(*arguments: Any) -> bool:
+    """Whether a recorded program can have the kernel in it, which takes numbers."""
+    call = arguments[-1]
+    return not (call.eager or isinstance(call.scalar, Tensor))
 
 
 def _recorded(*arguments: Any) -> Any:
@@ -143,7 +145,7 @@ torch.library.register_autograd(_ops.gated, _backward_recorded, setup_context=_s
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 _looked_at: Callable[..., Tensor] = dispatch.entry(
-    _Glu, _GluTransformable, decompositions.forward, _recorded, _prepared, _fits
+    _Glu, _GluTransformable, decompositions.forward, _recorded, _prepared, _records_kernel
 )
 
 
@@ -161,7 +163,7 @@ def gated(
         or forward_ad._current_level >= 0
         or _is_dynamo()
         or _mode_count()
-        or _tracing_state() is not None
+        or _is_tracing()
     ):
         return _looked_at(gate, up, gate_bias, up_bias, parameter, call)
     if _is_grad_enabled() and (
@@ -170,7 +172,11 @@ def gated(
         or (call.has_options and require_grad(gate_bias, up_bias, parameter))
     ):
         return _apply(gate, up, gate_bias, up_bias, parameter, call)
-    out: Tensor = _kernel(gate, up, gate_bias, up_bias, parameter, call)
+    out: Tensor
+    if not call.has_options:
+        out = _forward(gate, up, call.variant, call.layout)
+    else:
+        out = _kernel(gate, up, gate_bias, up_bias, parameter, call)
     return out
 
 
@@ -186,7 +192,7 @@ def gated_out(
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
     if _is_grad_enabled() or forward_ad._current_level >= 0:
         _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
-    if _is_dynamo() and not torch.compiler.is_exporting():
+    if _is_dynamo():
         _write_traced(gate, up, gate_bias, up_bias, parameter, call, out)
         return out
     if call.eager:
@@ -203,9 +209,9 @@ def gated_out(
 
 
 def _write(*arguments: Any) -> None:
-    out = arguments[-1]
-    *operands, call = _prepared(*arguments[:-1])
-    if call.eager or not _fits(call):
+    prepared: Any = _prepared(*arguments[:-1])
+    out, call, operands = arguments[-1], prepared[-1], prepared[:-1]
+    if call.eager or isinstance(call.scalar, Tensor):
         result = decompositions.forward(*operands, call)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)

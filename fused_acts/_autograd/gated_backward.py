@@ -34,7 +34,9 @@ class _GluBackward(torch.autograd.Function):
         needs: tuple[bool, ...],
     ) -> Gradients:
         ops = _ops if torch.compiler.is_compiling() else _ops.direct
-        grad_gate, grad_up, sums = ops.glu_backward(
+        numbers = isinstance(call.scalar, Tensor)
+        backward = _ops.glu_backward_numbers if numbers else ops.glu_backward
+        grad_gate, grad_up, sums = backward(
             *(grad_out, gate, up, gate_bias, up_bias, parameter),
             *call[:4],
             _ops.needs_mask(*needs),
