@@ -121,8 +121,9 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
-    # 1.0 is what the operator without options has for a parameter.
-    has_options = has_tensors or eager or limit is not None or not default == 1.0 == scalar
+    # 1.0 is what the operator without options has for a parameter. Dynamo would compile for it.
+    is_other = parameter is not None and (_is_compiling() or scalar != 1.0)
+    has_options = has_tensors or eager or limit is not None or default != 1.0 or is_other
     return Call(
         scalar,
         limit,

@@ -212,7 +212,7 @@ def _write(*arguments: Any) -> None:
     prepared: Any = _prepared(*arguments[:-1])
     out, call, operands = arguments[-1], prepared[-1], prepared[:-1]
     if call.eager or isinstance(call.scalar, Tensor):
-        result = decompositions.forward(*operands, call)
+        result = decompositions.forward(*prepared)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
     else:
