@@ -13,6 +13,8 @@ from torch import Tensor
 from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
 from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation
 
+_is_compiling = torch.compiler.is_compiling
+
 # The operators take units and activations, which have no up, as indices into ROWS.
 VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
 ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACTIVATIONS)}
@@ -30,8 +32,9 @@ def is_unary(variant: int) -> bool:
 class Call(NamedTuple):
     """One way to call the operators; the first four are their last arguments, in this order."""
 
-    scalar: float  # the parameter of f, where it is no tensor
-    limit: float
+    # Numbers; in code that is compiled both are tensors where one of them may change.
+    scalar: Any  # the parameter of f, where that is no operand
+    limit: Any
     variant: int
     layout: int
     has_options: bool  # whether there is more to it than variant and layout
@@ -66,6 +69,15 @@ def options_of(variant: int) -> dict[str, Any]:
     return options | biases | {"rounding": "single", "inplace_backward": False}
 
 
+def _default(variant: int, name: str) -> float | None:
+    value: float | None = getattr(ROWS[variant], name)
+    return value
+
+
+# Dynamo makes symbols of the numbers that it finds in a table, but not of what this returns.
+_default._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         got = "a Tensor" if value is Tensor else type(value).__name__
@@ -94,20 +106,28 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     has_tensors = any(value is Tensor for value in given.values())
     chosen |= given
 
-    scalar = row.default
-    parameter = None if row.parameter is None else chosen[row.parameter]
+    default = _default(variant, "default")
+    scalar: Any = default
+    parameter = None if row.parameter is None else given.get(row.parameter)
     if parameter is not None and parameter is not Tensor:
         scalar = _number(str(row.parameter), parameter)
-    limit = chosen.get("limit")
-    limit = math.inf if limit is None else _number("limit", limit)
-    if not limit >= 0:
-        raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+    has_limit = "limit" in chosen and "limit" not in given
+    limit = _default(variant, "limit") if has_limit else given.get("limit")
+    if limit is not None:
+        limit = _number("limit", limit)
+        if not limit >= 0:
+            raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
+        # The files of AOTInductor have no infinity. A number that Dynamo traces is only asked for
+        # its sign.
+        if not _is_compiling() and limit == math.inf:
+            limit = None
     rounding = chosen.get("rounding", "single")
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
-    # 1.0 is what the operator without options has for a parameter.
-    has_options = has_tensors or eager or limit != math.inf or not scalar == row.default == 1.0
+    # 1.0 is what the operator without options has for a parameter. Dynamo would compile for it.
+    is_other = parameter is not None and (_is_compiling() or scalar != 1.0)
+    has_options = has_tensors or eager or limit is not None or default != 1.0 or is_other
     return Call(
         scalar,
         limit,
@@ -126,7 +146,6 @@ def parse_options(variant: int, layout: str, options: Mapping[str, Any]) -> Call
 
 # typed: True is no number, though it equals 1.
 _parse_once = functools.lru_cache(maxsize=4096, typed=True)(parse)
-_is_compiling = torch.compiler.is_compiling
 
 
 def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:

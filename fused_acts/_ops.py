@@ -2,6 +2,10 @@
 
 A fake becomes the operator of its name. Gradients and results that a call did not ask for are
 empty tensors.
+
+`gated`, `maxout` and `softmax_glu` are forward operators to which _autograd registers derivatives,
+for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls the others,
+because the way through the dispatcher is longer where there is a derivative.
 """
 
 from collections.abc import Callable
@@ -79,15 +83,22 @@ def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tenso
 
 
 @_operator
+def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    return gate.new_empty(_unit(gate, up, *options))
+
+
+@_operator
+def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    return gate.new_empty(_unit(gate, up, *options))
+
+
+@_operator
 def glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
     *options, out = rest
     check_matches("out", out, _unit(gate, up, *options), gate)
 
 
-@_operator
-def glu_backward(
-    grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+def _gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     *options, needs = rest
     shape = _unit(gate, up, *options)
     check_matches("grad_out", grad_out, shape, gate)
@@ -96,6 +107,16 @@ def glu_backward(
         grad_gate = _new_result(gate, gate.shape, options[5], *options[:3])
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
     return grad_gate, grad_up, _sums(gate, shape[-1], needs)
+
+
+@_operator
+def glu_backward(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    return _gradients(grad_out, gate, up, *rest)
+
+
+@_operator
+def glu_backward_numbers(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    return _gradients(grad_out, gate, up, *rest)
 
 
 @_operator
@@ -128,13 +149,22 @@ def glu_double_backward(
     )
 
 
-@_operator
-def maxout_forward(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
+def _maxout(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
     check_operand("x", x)
     check_pieces(pieces)
     check_groups(x, pieces, -1)
     shape = (*x.shape[:-1], x.shape[-1] // pieces)
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
+
+
+@_operator
+def maxout_forward(x: Tensor, pieces: int) -> Any:
+    return _maxout(x, pieces)
+
+
+@_operator
+def maxout(x: Tensor, pieces: int) -> Any:
+    return _maxout(x, pieces)
 
 
 @_operator
@@ -154,6 +184,11 @@ def _stats(gate: Tensor) -> Tensor:
 
 @_operator
 def softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return gate.new_empty(out_shape(gate, up)), _stats(gate)
+
+
+@_operator
+def softmax_glu(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return gate.new_empty(out_shape(gate, up)), _stats(gate)
 
 

@@ -22,6 +22,7 @@ FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]
 _NO_VECTORS: Vectors = None, None, None
+_is_dynamo = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 
 
@@ -40,11 +41,11 @@ def run(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        if not options and out is None:
+        if not options and out is None and not _is_dynamo():
             return gated(gate, up, None, None, None, DEFAULTS[variant][index])
         call, vectors = DEFAULTS[variant][index], _NO_VECTORS
-        if options:
-            if torch.compiler.is_compiling() and not autocasts(gate):
+        if options or _is_dynamo():
+            if _is_dynamo() and not autocasts(gate):
                 _check_arguments(gate, up, variant, out, options)  # an operator has other names
             call, vectors = resolve(variant, layout, options), tensors_of(variant, layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():

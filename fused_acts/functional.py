@@ -263,6 +263,18 @@ def _explain_pair(gate: Tensor, up: Tensor) -> Tensor | None:
     return None
 
 
+def refuse_script(*_: Any) -> None:
+    raise TypeError(
+        "torch.jit.script: cannot compile fused_acts; use torch.compile, torch.export or "
+        "torch.jit.trace"
+    )
+
+
+# TorchScript asks for this before it reads the source of a function.
+for _function in (gated, activation, maxout, softmax_glu, *FUNCTIONS.values()):
+    _function.__prepare_scriptable__ = refuse_script  # type: ignore[attr-defined]
+
+
 def softmax(x: Tensor, dim: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along a dimension: torch.softmax itself.
 

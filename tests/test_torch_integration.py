@@ -115,7 +115,7 @@ def test_export(layout):
     rows = torch.export.Dim("rows")
     exported = torch.export.export(module, inputs, dynamic_shapes=[{0: rows}] * len(inputs))
     targets = [str(node.target) for node in exported.graph.nodes if node.op == "call_function"]
-    assert targets == ["fused_acts.glu_forward.default"]
+    assert targets == ["fused_acts.gated.default"]
     others = as_inputs(*operands(9, 8, dtype=torch.float32)[:2], layout)
     assert same_bits(exported.module()(*others), module(*others))
 

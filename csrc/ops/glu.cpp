@@ -19,11 +19,25 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // The options of an operator in its parameters, and as they are given on.
 #define FUSED_ACTS_OPTIONS                                                                         \
   const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      double scalar, double limit, int64_t variant, int64_t layout
-#define FUSED_ACTS_GIVEN                                                                     \
-  Options {                                                                                  \
-    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit, variant, layout \
+      double scalar, std::optional<double> limit, int64_t variant, int64_t layout
+#define FUSED_ACTS_GIVEN                                                                        \
+  Options {                                                                                     \
+    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit.value_or(kNoLimit), \
+        variant, layout                                                                         \
   }
+
+// Compiled code keeps a number that changes symbolic only as a tensor, which is on the CPU.
+double number_in(const Tensor& tensor, const char* name) {
+  const View number(tensor, name);
+  if (!number.is_cpu() || number.numel != 1 || checked_dtype(number, name) != DType::kFloat64)
+    fail(name, ": expected a float64 number on the CPU");
+  return *static_cast<const double*>(number.data);
+}
+
+std::optional<double> number_in(const OptionalTensor& tensor, const char* name) {
+  if (!tensor) return std::nullopt;
+  return number_in(*tensor, name);
+}
 
 // ---- Forward ----
 
@@ -44,6 +58,14 @@ Tensor glu_forward(const Tensor& gate, const OptionalTensor& up, int64_t variant
 
 Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS) {
   return forward(gate, up, FUSED_ACTS_GIVEN);
+}
+
+Tensor glu_forward_numbers(const Tensor& gate, const OptionalTensor& up,
+                           const OptionalTensor& gate_bias, const OptionalTensor& up_bias,
+                           const OptionalTensor& parameter, const Tensor& scalar,
+                           const OptionalTensor& limit, int64_t variant, int64_t layout) {
+  return glu_forward_options(gate, up, gate_bias, up_bias, parameter, number_in(scalar, "scalar"),
+                             number_in(limit, "limit"), variant, layout);
 }
 
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
@@ -151,6 +173,16 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
   return {result(grad_gate, gate), result(grad_up, gate), std::move(sums)};
 }
 
+std::tuple<Tensor, Tensor, Tensor> glu_backward_numbers(
+    const Tensor& grad_out, const Tensor& gate, const OptionalTensor& up,
+    const OptionalTensor& gate_bias, const OptionalTensor& up_bias, const OptionalTensor& parameter,
+    const Tensor& scalar, const OptionalTensor& limit, int64_t variant, int64_t layout,
+    int64_t needs) {
+  return glu_backward(grad_out, gate, up, gate_bias, up_bias, parameter,
+                      number_in(scalar, "scalar"), number_in(limit, "limit"), variant, layout,
+                      needs);
+}
+
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
 // written is dense or evenly spaced and shares no memory.
 Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
@@ -225,6 +257,9 @@ std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("glu_forward", TORCH_BOX(&glu_forward));
   m.impl("glu_forward_options", TORCH_BOX(&glu_forward_options));
+  m.impl("gated", TORCH_BOX(&glu_forward_options));
+  m.impl("glu_forward_numbers", TORCH_BOX(&glu_forward_numbers));
+  m.impl("glu_backward_numbers", TORCH_BOX(&glu_backward_numbers));
   m.impl("glu_forward_out", TORCH_BOX(&glu_forward_out));
   m.impl("glu_backward", TORCH_BOX(&glu_backward));
   m.impl("glu_backward_inplace", TORCH_BOX(&glu_backward_inplace));
@@ -233,15 +268,24 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define OPTIONS                                                                        \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float limit, " \
+#define OPTIONS                                                                         \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float? limit, " \
+  "int variant, int layout"
+#define NUMBERS                                                                           \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, Tensor? limit, " \
   "int variant, int layout"
 
 STABLE_TORCH_LIBRARY(fused_acts, m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
   m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
+  // The same with a derivative, which Python registers: what a recorded program calls.
+  m.def("gated(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
   m.def("glu_forward_out(Tensor gate, Tensor? up, " OPTIONS ", Tensor(a!) out) -> ()");
   m.def("glu_backward(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
+        ", int needs) -> (Tensor, Tensor, Tensor)");
+  // The two with numbers that change from one call of compiled code to the next.
+  m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS ") -> Tensor");
+  m.def("glu_backward_numbers(Tensor grad_out, Tensor gate, Tensor? up, " NUMBERS
         ", int needs) -> (Tensor, Tensor, Tensor)");
   m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
         ", int needs, bool product) -> Tensor");
@@ -251,6 +295,7 @@ STABLE_TORCH_LIBRARY(fused_acts, m) {
       ", bool needs_out, bool needs_inputs) -> (Tensor, Tensor, Tensor)");
 }
 
+#undef NUMBERS
 #undef OPTIONS
 
 STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }

@@ -10,11 +10,13 @@ namespace fused_acts {
 
 enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kCount };
 
+constexpr double kNoLimit = std::numeric_limits<double>::infinity();
+
 // What a call is asked for beside gate and up; what is absent is null.
 struct Options {
   const Tensor *gate_bias = nullptr, *up_bias = nullptr, *parameter = nullptr;
   double scalar = 1.0;
-  double limit = std::numeric_limits<double>::infinity();
+  double limit = kNoLimit;
   int64_t variant, layout;
 };
 

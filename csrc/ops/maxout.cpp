@@ -90,6 +90,7 @@ Tensor maxout_backward(const Tensor& grad_tensor, const Tensor& winner_tensor, i
 
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("maxout_forward", TORCH_BOX(&maxout_forward));
+  m.impl("maxout", TORCH_BOX(&maxout_forward));
   m.impl("maxout_backward", TORCH_BOX(&maxout_backward));
 }
 
@@ -97,6 +98,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
   m.def("maxout_forward(Tensor x, int pieces) -> (Tensor, Tensor)");
+  m.def("maxout(Tensor x, int pieces) -> (Tensor, Tensor)");
   m.def("maxout_backward(Tensor grad_out, Tensor winner, int pieces) -> Tensor");
 }
 

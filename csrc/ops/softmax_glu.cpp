@@ -106,6 +106,7 @@ std::tuple<Tensor, Tensor> softmax_glu_backward(const Tensor& grad_tensor,
 
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("softmax_glu_forward", TORCH_BOX(&softmax_glu_forward));
+  m.impl("softmax_glu", TORCH_BOX(&softmax_glu_forward));
   m.impl("softmax_glu_backward", TORCH_BOX(&softmax_glu_backward));
 }
 
@@ -113,6 +114,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
   m.def("softmax_glu_forward(Tensor gate, Tensor up) -> (Tensor, Tensor)");
+  m.def("softmax_glu(Tensor gate, Tensor up) -> (Tensor, Tensor)");
   m.def(
       "softmax_glu_backward(Tensor grad_out, Tensor gate, Tensor up, Tensor stats, bool "
       "needs_gate, bool needs_up) -> (Tensor, Tensor)");

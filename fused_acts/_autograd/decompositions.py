@@ -5,7 +5,6 @@ them. `operands` stands for (gate, up, gate_bias, up_bias, parameter); up is Non
 packed or there is none, and so are the others where a call does not have them.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -26,6 +25,26 @@ def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return x if bias is None else x + bias.to(dtype)
 
 
+SYMBOLS = torch.SymFloat, torch.SymInt
+
+
+def number_tensor(value: Any, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number of a program that is compiled as a tensor on the CPU, by arithmetic.
+
+    As an argument of an operator that is not one of torch's own a symbol is compiled anew for each
+    value or, computed from another one, keeps an old value; and so it does in torch.full.
+    """
+    tensor: Tensor = torch.ones((), dtype=dtype, device="cpu") * value
+    return tensor
+
+
+def _number(value: Any, dtype: torch.dtype) -> Any:
+    """A number of a call for torch's operations, which take one on the CPU on any device."""
+    if isinstance(value, SYMBOLS):
+        return number_tensor(value, dtype)
+    return value.to(dtype) if isinstance(value, Tensor) else value
+
+
 def forward(
     gate: Tensor,
     up: Tensor | None,
@@ -41,20 +60,21 @@ def forward(
     check_call(gate, up, gate_bias, up_bias, parameter, call.variant)
     if up is None and not is_unary(call.variant):
         gate, up = unpack(gate, LAYOUTS[call.layout])
-    row, limit, storage = ROWS[call.variant], call.limit, gate.dtype
+    row, storage = ROWS[call.variant], gate.dtype
     real = storage if call.eager else torch.promote_types(storage, torch.float32)
     f = (row.eager or row.f) if call.eager else row.f
+    limit = _number(call.limit, real)
 
     gate = _added(gate, gate_bias, real)
-    if limit != math.inf:
+    if limit is not None:
         # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
         gate = gate.clamp(max=limit) if call.eager else torch.where(gate > limit, limit, gate)
-    value = call.scalar if parameter is None else parameter.to(real)
+    value = _number(call.scalar, real) if parameter is None else parameter.to(real)
     result = f(gate) if row.parameter is None else f(gate, value)
     if up is not None:
         assert not isinstance(row, Activation)
         up = _added(up, up_bias, real)
-        if limit != math.inf:
+        if limit is not None:
             cut = up.detach().sign() * limit
             up = up.clamp(-limit, limit) if call.eager else torch.where(up.abs() > limit, cut, up)
         result = result * row.g(up)

@@ -7,10 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 Gradients = tuple[Tensor | None, ...]
 
 _compile_form = "kernel"
+
+# Found once: a call on tiny tensors takes as long as a few dozen look-ups.
+_transforms_active = torch._C._are_functorch_transforms_active
+_is_dynamo = torch.compiler.is_dynamo_compiling
+_mode_count = torch._C._len_torch_dispatch_stack
+_is_tracing = torch._C._is_tracing
 
 
 def compile_as(form: str) -> None:
@@ -42,47 +49,122 @@ def raw_apply(function: Any) -> Callable[..., Any]:
     return apply
 
 
-def transformed(
+def is_recorded() -> bool:
+    """Whether torch.export, torch.jit.trace or make_fx records a program, which may be trained.
+
+    What AOTAutograd traces, for torch.compile, has its derivatives in it.
+    """
+    if torch._C._is_tracing() or torch.compiler.is_exporting():
+        return True
+    return not torch.compiler.is_compiling() and get_proxy_mode() is not None
+
+
+def is_transformed() -> bool:
+    """By functorch, or by a tangent of forward mode."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def one_node(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as one node of Dynamo's graph; what it does is for AOTAutograd to trace.
+
+    So numbers can be told from symbols in it, and autograd is what it is without compilation.
+    """
+
+    def allow() -> None:
+        torch._dynamo.allow_in_graph(function)
+
+    # Dynamo runs such a function where it meets it. Before that it need not be imported.
+    allow._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def call(*args: Any) -> Any:
+        allow()
+        return function(*args)
+
+    return call
+
+
+def _as_given(*args: Any) -> Any:
+    return args
+
+
+def entry(
     function: Any,
     transformable: Any,
     decomposition: Callable[..., Any],
-    prepare: Callable[..., Any] | None = None,
+    recorded: Callable[..., Any],
+    prepare: Callable[..., Any] = _as_given,
+    is_recordable: Callable[..., bool] = lambda *args: True,
 ) -> Callable[..., Any]:
-    """A call that functorch, Dynamo or a tangent of forward mode looks at.
+    """A call that Dynamo, functorch, a tangent of forward mode or a dispatch mode looks at.
 
-    prepare changes the arguments of one that is compiled, where no failure can be mended.
+    recorded: the call as it is to stand in a recorded program. prepare changes the arguments where
+    no failure can be mended later; is_recordable tells whether `recorded` takes them.
     """
+    apply, bare = raw_apply(function), function.forward
+
+    def record(*args: Any) -> Any:
+        if is_transformed() or torch.onnx.is_in_onnx_export() or not is_recordable(*args):
+            return decomposition(*args)
+        return recorded(*args)
+
+    def kernel(*args: Any) -> Any:
+        args = prepare(*args)
+        if torch.compiler.is_exporting():
+            return record(*args)
+        if is_transformed():
+            return decomposition(*args)
+        return apply(*args) if torch.is_grad_enabled() and require_grad(*args) else bare(*args)
+
+    def formula(*args: Any) -> Any:
+        return decomposition(*prepare(*args))
+
+    kernel_node, formula_node = one_node(kernel), one_node(formula)
 
     def call(*args: Any) -> Any:
-        compiling = torch.compiler.is_compiling()
-        if compiling and prepare:
-            args = prepare(*args)
-        if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
-            return decomposition(*args) if compiling else transformable.apply(*args)
-        return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
+        if torch.compiler.is_dynamo_compiling():
+            return kernel_node(*args) if compiles_to_kernels() else formula_node(*args)
+        if is_recorded():
+            return record(*prepare(*args))
+        return transformable.apply(*args) if is_transformed() else kernel(*args)
 
     return call
 
 
 def dispatcher(
-    function: Any, transformable: Any, decomposition: Callable[..., Any]
+    function: Any,
+    transformable: Any,
+    decomposition: Callable[..., Any],
+    looked_at: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """One differentiable call that takes the cheapest path that is right where it is called.
 
     function has a backward formula; transformable has jvp and vmap formulas too; decomposition
     consists of torch operations. A call that records nothing needs only the forward of function.
+    looked_at: what `entry` makes of them, for those that a user calls.
     """
     apply, bare = raw_apply(function), function.forward
-    looked_at = transformed(function, transformable, decomposition)
-    # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
-    is_compiling = torch.compiler.is_compiling
-    transforms_active = torch._C._are_functorch_transforms_active
     is_grad_enabled = torch.is_grad_enabled
 
+    def inner(*args: Any) -> Any:
+        compiling = torch.compiler.is_compiling()
+        if is_transformed():
+            # Dynamo takes no Function with a jvp, and in a transform sees no formula at all.
+            return decomposition(*args) if compiling else transformable.apply(*args)
+        if compiling:
+            return function.apply(*args) if compiles_to_kernels() else decomposition(*args)
+        return apply(*args) if is_grad_enabled() and require_grad(*args) else bare(*args)
+
+    special = looked_at or inner
+
     def call(*args: Any) -> Any:
-        if transforms_active() or forward_ad._current_level >= 0 or is_compiling():
-            return looked_at(*args)
+        if (
+            _transforms_active()
+            or forward_ad._current_level >= 0
+            or _is_dynamo()
+            or _mode_count()
+            or _is_tracing()
+        ):
+            return special(*args)
         if is_grad_enabled() and require_grad(*args):
             return apply(*args)
         return bare(*args)

@@ -5,11 +5,10 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.functional import linear
 
 from fused_acts import _ops
-from fused_acts._autograd import context, dispatch, gated
+from fused_acts._autograd import context, decompositions, dispatch, gated
 from fused_acts._autograd.gated_backward import claim, vector_gradients
 from fused_acts._call import Call
 from fused_acts._nested import on_values
@@ -157,6 +156,17 @@ def _differentiable_backward(call: Call, inputs: Inputs, needs: Any, grad_y: Ten
 _apply = dispatch.raw_apply(_FFN)
 
 
+def _traced(recompute: Recompute, call: Call, *tensors: Tensor | None) -> Any:
+    """For AOTAutograd, which does not know the numbers of some calls."""
+    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:2])
+    if is_symbolic or torch.compiler.is_exporting():
+        return _decomposed(call, Inputs.of(tensors))
+    return _apply(call, recompute, *tensors)
+
+
+_traced_node = dispatch.one_node(_traced)
+
+
 def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
     """Without a gradient, through one workspace: fresh large tensors cost more than the unit."""
     x, gate_bias, up_bias, down, down_bias, projections = inputs
@@ -179,11 +189,6 @@ def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
     return y
 
 
-def _is_traced() -> bool:
-    """By torch.jit, which would count the blocks once and for all."""
-    return torch._C._get_tracing_state() is not None
-
-
 def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     x = inputs.x
@@ -195,17 +200,19 @@ def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             return gated_ffn(call, recompute, Inputs.of(tuple(cast)))
     rows = inputs._replace(x=x.unsqueeze(0).flatten(0, -2))  # [tokens, d_model]
-    compiling = torch.compiler.is_compiling()
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+    records = torch.is_grad_enabled() and dispatch.require_grad(*rows.flat())
+    if dispatch.is_transformed():
         y = _decomposed(call, rows)
-    elif torch.is_grad_enabled() and dispatch.require_grad(*rows.flat()):
-        if not compiling:
-            y = _apply(call, recompute, *rows.flat())
-        elif dispatch.compiles_to_kernels():
-            y = _FFN.apply(call, recompute, *rows.flat())  # type: ignore[no-untyped-call]
+    elif torch.compiler.is_dynamo_compiling():
+        if records and dispatch.compiles_to_kernels():
+            y = _traced_node(recompute, call, *rows.flat())
         else:
             y = _decomposed(call, rows)
-    elif x.device.type == "cpu" and rows.x.shape[0] > _BLOCK and not (compiling or _is_traced()):
+    elif dispatch.is_recorded():  # which would count blocks once and for all
+        y = _decomposed(call, rows)
+    elif records:
+        y = _apply(call, recompute, *rows.flat())
+    elif x.device.type == "cpu" and rows.x.shape[0] > _BLOCK:
         y = _in_blocks(call, rows)
     else:
         y = _decomposed(call, rows)

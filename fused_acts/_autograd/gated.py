@@ -4,6 +4,7 @@
 is a packed x: [..., 2 * cols] or the x of an activation, and so is the gradient of up.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,9 @@ from fused_acts._nested import on_values
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
 _transforms_active = torch._C._are_functorch_transforms_active
+_is_dynamo = torch.compiler.is_dynamo_compiling
+_mode_count = torch._C._len_torch_dispatch_stack
+_is_tracing = torch._C._is_tracing
 
 
 def _kernel(
@@ -39,6 +43,8 @@ def _kernel(
             return ops.glu_forward(gate, up, call.variant, call.layout)
         if call.eager:
             return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+        if type(call.scalar) is not float:
+            return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
         return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
     except RuntimeError as error:
         _checks.check_memory(error, gate, decompositions.unit_like(gate, up, call).shape)
@@ -99,22 +105,57 @@ class _GluTransformable(_Glu):
         return gated(gate, up, *args[2:]), 0  # type: ignore[arg-type]
 
 
-def _promoted(*arguments: Any) -> Any:
+def _prepared(*arguments: Any) -> Any:
+    """As autocast wants the operands, symbolic numbers as tensors, nothing in place."""
     *operands, call = arguments
     if context.autocasts(operands[0]):
         operands = [*context.promoted_operands(*operands)]
-    return *operands, call
+    scalar, limit = call[:2]
+    if isinstance(scalar, decompositions.SYMBOLS) or isinstance(limit, decompositions.SYMBOLS):
+        scalar = decompositions.number_tensor(scalar)
+        limit = None if limit is None else decompositions.number_tensor(limit)
+        call = call._replace(scalar=scalar, limit=limit, has_options=True)
+    return *operands, call._replace(inplace=False)
 
+
+def _records_kernel(*arguments: Any) -> bool:
+    """Whether a recorded program can have the kernel in it, which takes numbers."""
+    call = arguments[-1]
+    return not (call.eager or isinstance(call.scalar, Tensor))
+
+
+def _recorded(*arguments: Any) -> Any:
+    *operands, call = arguments
+    gate, parameter = operands[0], operands[-1]
+    scalar, limit, *indices = call[:4]
+    if parameter is None and not math.isfinite(scalar):
+        # AOTInductor writes numbers to JSON, which has neither infinity nor NaN.
+        real = torch.promote_types(gate.dtype, torch.float32)
+        operands[-1], scalar = torch.full((), scalar, dtype=real, device=gate.device), 1.0
+    return _ops.gated(*operands, scalar, None if limit == math.inf else limit, *indices)
+
+
+def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+    *operands, scalar, limit, variant, layout = inputs
+    call = Call(scalar, limit, variant, layout, has_options=True, eager=False, inplace=False)
+    _Glu.setup_context(ctx, (*operands, call), output)
+
+
+def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
+    return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None
+
+
+torch.library.register_autograd(_ops.gated, _backward_recorded, setup_context=_setup_recorded)
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
-_transformed_rows: Callable[..., Tensor] = dispatch.transformed(
-    _Glu, _GluTransformable, decompositions.forward, _promoted
+_looked_at: Callable[..., Tensor] = dispatch.entry(
+    _Glu, _GluTransformable, decompositions.forward, _recorded, _prepared, _records_kernel
 )
 
 
-def _transformed(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
+def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
     if not gate.is_nested:
-        return _transformed_rows(gate, up, *rest)
+        return _looked_at(gate, up, *rest)
     return on_values(lambda gate, up=None: gated(gate, up, *rest), gate=gate, up=up)
 
 
@@ -127,8 +168,14 @@ def gated(
     call: Call,
 ) -> Tensor:
     """What `dispatch.dispatcher` makes of _Glu, written out: it decides what a tiny call costs."""
-    if _transforms_active() or forward_ad._current_level >= 0 or _is_compiling():
-        return _transformed(gate, up, gate_bias, up_bias, parameter, call)
+    if (
+        _transforms_active()
+        or forward_ad._current_level >= 0
+        or _is_dynamo()
+        or _mode_count()
+        or _is_tracing()
+    ):
+        return _special(gate, up, gate_bias, up_bias, parameter, call)
     if _is_grad_enabled() and (
         gate.requires_grad
         or (up is not None and up.requires_grad)
@@ -151,6 +198,9 @@ def gated_out(
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
     if _is_grad_enabled() or forward_ad._current_level >= 0:
         _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
+    if _is_dynamo():
+        _write_traced(gate, up, gate_bias, up_bias, parameter, call, out)
+        return out
     compiling = _is_compiling()
     if not compiling and out.is_inference() and not torch.is_inference_mode_enabled():
         raise RuntimeError(
@@ -167,6 +217,20 @@ def gated_out(
     if not compiling:
         torch.autograd.graph.increment_version(out)
     return out
+
+
+def _write(*arguments: Any) -> None:
+    prepared: Any = _prepared(*arguments[:-1])
+    out, call, operands = arguments[-1], prepared[-1], prepared[:-1]
+    if call.eager or isinstance(call.scalar, Tensor):
+        result = decompositions.forward(*prepared)
+        _checks.check_matches("out", out, result.shape, result)
+        out.copy_(result)
+    else:
+        _ops.glu_forward_out(*operands, *call[:4], out)
+
+
+_write_traced = dispatch.one_node(_write)
 
 
 def _refuse_derivatives(*tensors: Tensor | None) -> None:

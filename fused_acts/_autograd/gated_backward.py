@@ -42,8 +42,11 @@ class _GluBackward(torch.autograd.Function):
     ) -> Gradients:
         ops = _ops if torch.compiler.is_compiling() else _ops.direct
         operands = gate, up, gate_bias, up_bias, parameter
+        backward = (
+            _ops.glu_backward_numbers if isinstance(call.scalar, Tensor) else ops.glu_backward
+        )
         try:
-            grads = ops.glu_backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
+            grads = backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
         except RuntimeError as error:
             _checks.check_memory(error, gate, *(t.shape for t in operands[:2] if t is not None))
             raise

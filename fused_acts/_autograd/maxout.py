@@ -106,8 +106,13 @@ def _decomposed_spread(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
     return torch.where(winner.unsqueeze(-1) == places, grad_out.unsqueeze(-1), 0.0).flatten(-2)
 
 
+torch.library.register_autograd(_ops.maxout, _Maxout.backward, setup_context=_Maxout.setup_context)
+
 maxout: Callable[..., tuple[Tensor, Tensor]] = dispatch.dispatcher(
-    _Maxout, _MaxoutTransformable, _decomposed
+    _Maxout,
+    _MaxoutTransformable,
+    _decomposed,
+    dispatch.entry(_Maxout, _MaxoutTransformable, _decomposed, _ops.maxout),
 )
 _maxout_spread: Callable[..., Tensor] = dispatch.dispatcher(
     _MaxoutSpread, _MaxoutSpreadTransformable, _decomposed_spread

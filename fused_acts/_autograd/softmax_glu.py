@@ -125,8 +125,15 @@ def _decomposed_gradients(grad_out: Tensor, gate: Tensor, up: Tensor, *_: Any) -
     return grad_gate.to(gate.dtype), (p * seed).to(gate.dtype)
 
 
+torch.library.register_autograd(
+    _ops.softmax_glu, _SoftmaxGlu.backward, setup_context=_SoftmaxGlu.setup_context
+)
+
 softmax_glu: Callable[..., tuple[Tensor, Tensor | None]] = dispatch.dispatcher(
-    _SoftmaxGlu, _SoftmaxGluTransformable, _decomposed
+    _SoftmaxGlu,
+    _SoftmaxGluTransformable,
+    _decomposed,
+    dispatch.entry(_SoftmaxGlu, _SoftmaxGluTransformable, _decomposed, _ops.softmax_glu),
 )
 _softmax_glu_grad: Callable[..., dispatch.Gradients] = dispatch.dispatcher(
     _SoftmaxGluGrad, _SoftmaxGluGradTransformable, _decomposed_gradients

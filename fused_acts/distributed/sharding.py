@@ -35,7 +35,7 @@ class _Choice(NamedTuple):
     sums: Placement  # [1, sums, cols], sums over the rows
 
 
-# The kind of each argument.
+# The kind of each argument; `scalar` and `limit`, where they are tensors, are on every CPU.
 _KINDS = {
     **dict.fromkeys(("grad_out", "out"), "unit"),
     **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
@@ -144,6 +144,9 @@ def _double_backward(args: Arguments) -> list[str | None]:
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_forward: lambda args: ["unit"],
     _ops.glu_forward_options: lambda args: ["unit"],
+    _ops.glu_forward_numbers: lambda args: ["unit"],
+    _ops.glu_backward_numbers: _gradients,
+    _ops.gated: lambda args: ["unit"],
     _ops.glu_forward_out: lambda args: [],
     _ops.glu_backward: _gradients,
     _ops.glu_backward_inplace: lambda args: ["sums"],

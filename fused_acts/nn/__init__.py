@@ -2,6 +2,7 @@
 
 from torch.nn import Softmax
 
+from fused_acts.functional import refuse_script
 from fused_acts.nn.activations import (
     ELU,
     GELU,
@@ -44,3 +45,7 @@ __all__ = [
     "Swish",
     "Tanh",
 ]
+
+for _name in __all__:
+    if _name != "Softmax":
+        globals()[_name].__prepare_scriptable__ = refuse_script
