@@ -90,6 +90,8 @@ def cases(draw: Any, large: bool = True) -> Case:
     }
     written = mode in ("out is gate", "inplace_backward")
     first, second, last = draw(views(written)), draw(views(written)), draw(views(True))
+    if made["dtype"] == torch.float16:
+        made["scale"] = min(made["scale"], 4.0)  # sums of squares have no room for more
     made["views"] = first, second, draw(views()), last
     if mode in ("grad", "inplace_backward"):
         made["needs"] = draw(st.integers(1, 31))
