@@ -84,12 +84,12 @@ def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tenso
 
 @_operator
 def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return gate.new_empty(_unit(gate, up, *options))
+    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
 
 
 @_operator
 def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return gate.new_empty(_unit(gate, up, *options))
+    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
 
 
 @_operator

@@ -128,6 +128,20 @@ def test_opcheck_of_activations(dtype):
     check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 6)
 
 
+def test_fakes_have_the_strides_of_the_results():
+    """Where these are not contiguous: of an activation of a dense x in another order."""
+    x = random(2, 3, 4, 5, dtype=torch.float32, seed=1).to(memory_format=torch.channels_last)
+    rest, number = (INDEX["swish"], 0), torch.tensor(1.5, dtype=torch.float64)
+    for operator, arguments in (
+        (OPS.glu_forward, rest),
+        (OPS.glu_forward_options, (None, None, None, 1.5, None, *rest)),
+        (OPS.gated, (None, None, None, 1.5, None, *rest)),
+        (OPS.glu_forward_numbers, (None, None, None, number, None, *rest)),
+    ):
+        torch.library.opcheck(operator, (x, None, *arguments), test_utils="test_faketensor")
+        assert operator(x, None, *arguments).stride() == x.stride(), operator
+
+
 def ops_called_wrongly():
     gate, up, grad_out = operands(4, 6, dtype=torch.float32)
     return {
