@@ -113,9 +113,13 @@ def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = mat
         raise ValueError(f"limit: expected a number that is not negative, got {limit}")
 
 
+def is_memory(error: RuntimeError) -> bool:
+    return str(error).startswith("out of memory")
+
+
 def check_memory(error: RuntimeError, like: Tensor, *shapes: torch.Size) -> None:
     """Raises torch's own error where an operator ran out of memory for tensors of these shapes."""
-    if not str(error).startswith("out of memory"):
+    if not is_memory(error):
         return
     held = [like.new_empty(shape) for shape in shapes]
     del held

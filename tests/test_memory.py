@@ -138,7 +138,15 @@ def test_any_address(dtype, shape):
         out = misaligned(torch.zeros_like(expected))
         assert same_bits(function(*inputs, **options, out=out), expected) and out.data_ptr() % 2
         moved = {n: misaligned(t) if n != "layout" else t for n, t in options.items()}
-        assert same_bits(function(*map(misaligned, inputs), **moved), expected)
+        odd = [misaligned(t) for t in inputs]
+        assert same_bits(function(*odd, **moved), expected)
+        assert same_bits(function(*odd, **moved, out=out.zero_()), expected)
+        if expected.shape == odd[0].shape:
+            assert same_bits(function(*odd, **moved, out=odd[0]), expected)
+    x, grad = misaligned(gate).requires_grad_(), misaligned(up)
+    actual = torch.autograd.grad(fused_acts.gelu(x), x, grad)[0]
+    x = gate.clone().requires_grad_()
+    assert same_bits(actual, torch.autograd.grad(fused_acts.gelu(x), x, up)[0])
     if shape[0] < 10:
         assert same_bits(fused_acts.maxout(misaligned(gate), 2), fused_acts.maxout(gate, 2))
         odd = fused_acts.softmax_glu(misaligned(gate), misaligned(up))

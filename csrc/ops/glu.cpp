@@ -75,7 +75,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
   if (out.numel == 0) return;
   check_not_expanded(out, "out");
-  if (call.permuted ? !same_strides(out, call.gate) : !is_matrix(out)) {
+  if (call.permuted ? !(out.aligned && same_strides(out, call.gate)) : !is_matrix(out)) {
     NewMatrix dense = call.new_matrix(call.args.cols);
     call.args.out = dense.matrix;
     run(Direction::kForward, call);

@@ -182,7 +182,7 @@ bool same_strides(const View& a, const View& b) {
 }
 
 ReadMatrix::ReadMatrix(const View& t, const View& like) : matrix{t.data, t.last_size()} {
-  if (same_strides(t, like)) return;
+  if (t.aligned && same_strides(t, like)) return;
   copy = new_strided(t, t.dtype, t.rank, t.sizes, like.strides);
   torch::stable::copy_(*copy, *t.tensor);
   matrix.data = data_of(*copy);

@@ -47,7 +47,8 @@ def _kernel(
             return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
         return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
     except RuntimeError as error:
-        _checks.check_memory(error, gate, decompositions.unit_like(gate, up, call).shape)
+        if _checks.is_memory(error):  # else gate may be no packed tensor, or no plain one
+            _checks.check_memory(error, gate, decompositions.unit_like(gate, up, call).shape)
         raise
 
 
