@@ -13,9 +13,9 @@
 //   Real     sigmoid(exponent)
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(z)          for z >= 0
+//   NegativeExp    negative_exp(z)         for z >= 0
 //   TanhParts      tanh(x)
 //   Real           log1p(x)                for 0 <= x <= 1
-//   Real           mish_factor(u)          (1 + u) / (1 + u^2) for 0 <= u <= 1
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -53,6 +53,9 @@ struct Math16 {
     const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120);
     return {exp, select(z > Real(0.25f), exp - Real(1.0f), near)};
   }
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Real z) {
+    return {exp2_fast(fma(z, Real(static_cast<float>(-kLog2E)), Real(-kLog2Scale))), Real(kScale)};
+  }
   // (1 - e) / (1 + e) for x >= 0, odd
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     const auto [exp, expm1] = exponential(abs(x + x));
@@ -62,11 +65,6 @@ struct Math16 {
   static FUSED_ACTS_INLINE Real log1p(Real x) {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
-  }
-  // relative error 1.2e-5; a division more would be more than memory leaves time for
-  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
-    return polynomial(u, 1.0000118f, 0.998503089f, -0.969264865f, -1.2341125f, 1.82478595f,
-                      -0.336369276f, -0.511170328f, 0.227626607f);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
@@ -114,13 +112,13 @@ struct Math64 {
   static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
     return {::exp(-z), ::expm1(-z)};
   }
+  static FUSED_ACTS_INLINE NegativeExp<double> negative_exp(double z) { return {::exp(-z), 1.0}; }
   static FUSED_ACTS_INLINE TanhParts<double> tanh(double x) {
     const auto [exp, expm1] = exponential(abs(x + x));
     const double sum = expm1 + 2.0;
     return {copy_sign(expm1 / sum, x), exp, 1.0 / sum};
   }
   static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
-  static FUSED_ACTS_INLINE double mish_factor(double u) { return (1.0 + u) / (1.0 + u * u); }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);
