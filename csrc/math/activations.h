@@ -290,24 +290,26 @@ struct Mish {
   static constexpr const char* kName = "mish";
   FUSED_ACTS_INLINE Real value(Real x) const {
     const Parts p(x);
-    return (x * p.t) * p.scale;
+    return (p.x * p.t) * p.scale;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const Parts p(x);
-    return {(x * p.t) * p.scale, fma(x, p.sum * p.bend, p.t) * p.scale};
+    return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     const Parts p(x);
     const Real tilt = fma(p.sum, fma(p.sum * p.scale, Real(-4.0f) * p.w, Real(1.0f)), p.square);
     const Real second = p.bend * fma(clamp_finite(x), tilt, p.sum + p.sum);
-    return {(x * p.t) * p.scale, fma(x, p.sum * p.bend, p.t) * p.scale, second * p.scale};
+    return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale, second * p.scale};
   }
 
  private:
   // All that h is a factor of lacks the factor scale.
   struct Parts {
+    Real x;                               // where infinite times 0 would be NaN, a large number
     Real scale, t, sum, square, w, bend;  // t, h*(h + v), h^2, 1/(h^2 + ...), 4*v^2*w^2
-    FUSED_ACTS_INLINE explicit Parts(Real x) {
+    FUSED_ACTS_INLINE explicit Parts(Real argument)
+        : x(select(Real(-1e30f) > argument, Real(-1e30f), argument)) {
       const auto above = x > Real(0.0f);
       const auto [power, power_scale] = M::negative_exp(abs(x));
       const Real one = Real(1.0f), e = power * power_scale;
