@@ -20,6 +20,9 @@ GRADIENT_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0}
 # tanh has less: a product with a sigmoid has the sigmoid's.
 FLOAT32_ULPS = 6.0
 FLOAT32_ULPS_OF = {"gelu": 16.0, "gelu_tanh": 16.0, "tanh": 3.0}
+# Where torch's own float32 functions lose nothing, at gates of size 1 and below, ours may be this
+# much further off at the worst: tanh and softplus are, by less.
+FLOAT32_ULPS_BEYOND_TORCH = 0.55
 # In float64 the oracle rounds as the kernels do, so this is no claim in ulps: 1e-12 relative, far
 # below what gradcheck sees (differences over a step of 1e-6, compared to one part in 1000).
 FLOAT64_ULPS = 1e-12 * 2.0**52

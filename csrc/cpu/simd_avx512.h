@@ -153,6 +153,11 @@ FUSED_ACTS_INLINE F32xN<K> reciprocal_of_finite(F32xN<K> x) {
 }
 
 template <int K>
+FUSED_ACTS_INLINE F32xN<K> quotient(F32xN<K> a, F32xN<K> b) {
+  return each<K>([](__m512 a, __m512 b) FUSED_ACTS_SIMD { return _mm512_div_ps(a, b); }, a, b);
+}
+
+template <int K>
 FUSED_ACTS_INLINE F32xN<K> scale_down(F32xN<K> p, F32xN<K> n) {
   return each<K>([](__m512 p, __m512 n) FUSED_ACTS_SIMD { return _mm512_scalef_ps(p, n); }, p, n);
 }

@@ -108,6 +108,15 @@ FUSED_ACTS_INLINE Real reciprocal_of_finite(Real x) {
   return reciprocal(x);
 }
 
+// a/b for finite b, exactly rounded on the host.
+FUSED_ACTS_INLINE float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return a * reciprocal(b);
+#else
+  return a / b;
+#endif
+}
+
 // c[0] + c[1]*x + c[2]*x^2 + ...
 template <class Real>
 FUSED_ACTS_INLINE Real polynomial(Real x, float last) {
