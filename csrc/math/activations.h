@@ -318,11 +318,8 @@ struct Mish {
       square = h * select(above, one, e);
       sum = fma(h, v, square);
       const Real above_line = fma(h, v + v, square), below_line = above_line * scale;
-      w = reciprocal_of_finite(fma(v2, Real(2.0f), below_line));
-      // with what is left of the division, so that only its last step rounds
-      const Real quotient = above_line * w;
-      const Real left = fma(v2 * Real(-2.0f), quotient, fma(-quotient, below_line, above_line));
-      t = fma(left, w, quotient);
+      t = M::quotient(above_line, below_line, v2 + v2);
+      w = reciprocal_of_finite(below_line + (v2 + v2));
       bend = (Real(4.0f) * v2) * (w * w);
     }
   };

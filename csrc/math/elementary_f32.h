@@ -56,10 +56,15 @@ struct Math32 {
   }
   // 2*atanh(s) = 2*s + s*rest with s = x / (2 + x), by its series; 2*s is x - s*x
   static FUSED_ACTS_INLINE Real log1p(Real x) {
-    const Real s = quotient(x, x + Real(2.0f)), s2 = s * s;
+    const Real s = fused_acts::quotient(x, x + Real(2.0f)), s2 = s * s;
     const Real rest = s2 * polynomial(s2, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11,
                                       2.0f / 13, 2.0f / 15);
     return fma(s, rest - x, x);
+  }
+  // only its last step rounds: not the sum, and what is left of the division is divided too
+  static FUSED_ACTS_INLINE Real quotient(Real a, Real b, Real c) {
+    const Real w = reciprocal_of_finite(b + c), q = a * w;
+    return fma(fma(-q, c, fma(-q, b, a)), w, q);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -125,10 +130,9 @@ struct Math32 {
     const Real shift = scale - Real(1.0f), m = fma(scale, f, shift);
     const Real rounded = (scale - (shift + Real(1.0f))) + fma(scale, f, shift - m);
     const Real m_low = fma(scale, f_low, rounded);
-    const Real w = reciprocal_of_finite(m + Real(2.0f)), quotient = m * w;
-    const Real left =
-        fma(-quotient, m, fma(quotient, Real(-2.0f), m)) + fma(-quotient, m_low, m_low);
-    return {copy_sign(fma(left, w, quotient), x), fma(scale, f, scale), w};
+    const Real w = reciprocal_of_finite(m + Real(2.0f)), q = m * w;
+    const Real left = fma(-q, m, fma(q, Real(-2.0f), m)) + fma(-q, m_low, m_low);
+    return {copy_sign(fma(left, w, q), x), fma(scale, f, scale), w};
   }
 #endif
 
