@@ -318,7 +318,7 @@ struct Mish {
       square = h * select(above, one, e);
       sum = fma(h, v, square);
       const Real above_line = fma(h, v + v, square), below_line = above_line * scale;
-      t = M::quotient(above_line, below_line, v2 + v2);
+      t = M::divide_by_sum(above_line, below_line, v2 + v2);
       w = reciprocal_of_finite(below_line + (v2 + v2));
       bend = (Real(4.0f) * v2) * (w * w);
     }

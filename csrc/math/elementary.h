@@ -16,7 +16,7 @@
 //   NegativeExp    negative_exp(z)         for z >= 0
 //   TanhParts      tanh(x)
 //   Real           log1p(x)                for 0 <= x <= 1
-//   Real           quotient(a, b, c)       a / (b + c)
+//   Real           divide_by_sum(a, b, c)  a / (b + c)
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -67,7 +67,7 @@ struct Math16 {
     const Real s = x * reciprocal(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
   }
-  static FUSED_ACTS_INLINE Real quotient(Real a, Real b, Real c) {
+  static FUSED_ACTS_INLINE Real divide_by_sum(Real a, Real b, Real c) {
     return a * reciprocal_of_finite(b + c);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
@@ -123,7 +123,9 @@ struct Math64 {
     return {copy_sign(expm1 / sum, x), exp, 1.0 / sum};
   }
   static FUSED_ACTS_INLINE double log1p(double x) { return ::log1p(x); }
-  static FUSED_ACTS_INLINE double quotient(double a, double b, double c) { return a / (b + c); }
+  static FUSED_ACTS_INLINE double divide_by_sum(double a, double b, double c) {
+    return a / (b + c);
+  }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);

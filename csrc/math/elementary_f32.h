@@ -56,13 +56,13 @@ struct Math32 {
   }
   // 2*atanh(s) = 2*s + s*rest with s = x / (2 + x), by its series; 2*s is x - s*x
   static FUSED_ACTS_INLINE Real log1p(Real x) {
-    const Real s = fused_acts::quotient(x, x + Real(2.0f)), s2 = s * s;
+    const Real s = quotient(x, x + Real(2.0f)), s2 = s * s;
     const Real rest = s2 * polynomial(s2, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11,
                                       2.0f / 13, 2.0f / 15);
     return fma(s, rest - x, x);
   }
   // only its last step rounds: not the sum, and what is left of the division is divided too
-  static FUSED_ACTS_INLINE Real quotient(Real a, Real b, Real c) {
+  static FUSED_ACTS_INLINE Real divide_by_sum(Real a, Real b, Real c) {
     const Real w = reciprocal_of_finite(b + c), q = a * w;
     return fma(fma(-q, c, fma(-q, b, a)), w, q);
   }
