@@ -136,17 +136,29 @@ def _recorded(*arguments: Any) -> Any:
     return _ops.gated(*operands, scalar, None if limit == math.inf else limit, *indices)
 
 
-def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+def _of_recorded(*inputs: Any) -> Any:
+    """The arguments of a call, of those of its operator in a recorded program."""
     *operands, scalar, limit, variant, layout = inputs
+    limit = math.inf if limit is None else limit
     call = Call(scalar, limit, variant, layout, has_options=True, eager=False, inplace=False)
-    _Glu.setup_context(ctx, (*operands, call), output)
+    return *operands, call
+
+
+def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+    _Glu.setup_context(ctx, _of_recorded(*inputs), output)
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
     return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None
 
 
-torch.library.register_autograd(_ops.gated, _backward_recorded, setup_context=_setup_recorded)
+def _decomposed_recorded(*inputs: Any) -> Tensor:
+    return decompositions.forward(*_of_recorded(*inputs))
+
+
+dispatch.register_recorded(
+    _ops.gated, _backward_recorded, _setup_recorded, _decomposed_recorded, of_rows=2
+)
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 _looked_at: Callable[..., Tensor] = dispatch.entry(

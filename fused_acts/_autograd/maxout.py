@@ -106,7 +106,9 @@ def _decomposed_spread(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
     return torch.where(winner.unsqueeze(-1) == places, grad_out.unsqueeze(-1), 0.0).flatten(-2)
 
 
-torch.library.register_autograd(_ops.maxout, _Maxout.backward, setup_context=_Maxout.setup_context)
+dispatch.register_recorded(
+    _ops.maxout, _Maxout.backward, _Maxout.setup_context, _decomposed, of_rows=1
+)
 
 maxout: Callable[..., tuple[Tensor, Tensor]] = dispatch.dispatcher(
     _Maxout,

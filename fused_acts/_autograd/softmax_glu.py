@@ -125,8 +125,16 @@ def _decomposed_gradients(grad_out: Tensor, gate: Tensor, up: Tensor, *_: Any) -
     return grad_gate.to(gate.dtype), (p * seed).to(gate.dtype)
 
 
-torch.library.register_autograd(
-    _ops.softmax_glu, _SoftmaxGlu.backward, setup_context=_SoftmaxGlu.setup_context
+def _decomposed_recorded(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return _decomposed(gate, up)[0], _ops.softmax_glu_forward(gate, up)[1]
+
+
+dispatch.register_recorded(
+    _ops.softmax_glu,
+    _SoftmaxGlu.backward,
+    _SoftmaxGlu.setup_context,
+    _decomposed_recorded,
+    of_rows=2,
 )
 
 softmax_glu: Callable[..., tuple[Tensor, Tensor | None]] = dispatch.dispatcher(
