@@ -1,5 +1,6 @@
 """Operands without memory, at odd addresses or with no room for a result: an error, or as torch."""
 
+import re
 import threading
 
 import pytest
@@ -106,10 +107,23 @@ def test_freed_between_forward_and_backward():
         gate.untyped_storage().resize_(0)
         with pytest.raises(RuntimeError, match="^gate: .*not allocated"):
             out.sum().backward()
-    block = fused_acts.nn.GatedFFN(8, 16, bias=True)
-    block.gate_up_proj.bias.untyped_storage().resize_(0)
-    with pytest.raises(RuntimeError, match="storage of size 0"):
-        block(torch.ones(3, 8))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_freed_biases_of_modules(grad):
+    nn = fused_acts.nn
+    for module, owner, name in (
+        (nn.GatedFFN(8, 16, bias=True), "gate_up_proj.", "bias"),
+        (nn.GatedFFN(8, 16, bias=True, packed=False), "gate_proj.", "gate_bias"),
+        (nn.GatedFFN(8, 16, bias=True, packed=False), "up_proj.", "up_bias"),
+        (nn.GatedLinear(8, 16), "", "bias"),
+        (nn.GatedLinear(8, 16, layout="interleaved"), "", "bias"),
+        (nn.Activation("swish", bias=True, num_channels=8), "", "bias"),
+    ):
+        module.get_parameter(f"{owner}bias").untyped_storage().resize_(0)
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError) as raised:
+            module(torch.ones(3, 8))
+        assert re.match(f"{name}: .*not allocated", str(raised.value)), raised.value
 
 
 def misaligned(tensor, by=1):
