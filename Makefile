@@ -55,5 +55,5 @@ $(VENV)/%.done: $(VENV)/torch.done $(built_from)
 
 $(VENV)/torch.done:
 	$(PYTHON) -m venv $(VENV)
-	$(bin)/pip install '$(TORCH)' setuptools ninja pybind11
+	$(bin)/pip install '$(TORCH)' setuptools ninja
 	touch $@

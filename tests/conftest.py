@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def why_no_cuda() -> str | None:
-    if not fused_acts._C.build_info()["cuda_version"]:
+    if not fused_acts._library.BUILD["cuda_version"]:
         return "fused_acts was built without CUDA"
     if not torch.cuda.is_available():
         return "no CUDA device"

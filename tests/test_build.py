@@ -136,7 +136,6 @@ def run(*command: object, **options) -> str:
 
 PACKAGE = Path(fused_acts.__file__).parent
 OPERATORS = PACKAGE / "libfused_acts.so"
-LIBRARIES = [OPERATORS, *PACKAGE.glob("_C.*.so")]
 
 
 def output(tool: str, *arguments: object) -> str:
@@ -157,19 +156,12 @@ def test_operators_need_no_python_and_export_nothing():
     assert "libpython" not in output("readelf", "--dynamic", OPERATORS)
 
 
-def test_module_exports_its_entry_alone():
-    for module in LIBRARIES[1:]:
-        exported = output("nm", "--dynamic", "--defined-only", module)
-        assert re.findall(r" \w (\S+)", exported) == ["PyInit__C"]
-
-
-@pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name.partition(".")[0])
-def test_libraries_hold_no_path_of_the_machine_that_built_them(library):
-    text = output("strings", "--all", library)
+def test_the_library_holds_no_path_of_the_machine_that_built_it():
+    text = output("strings", "--all", OPERATORS)
     places = [ROOT, Path.home(), tempfile.gettempdir(), sys.prefix, sys.base_prefix]
     places += [Path(torch.__file__).parent, *TOOLKIT.parents[:1]]
     assert not [line for line in text.splitlines() if any(f"{p}/" in line for p in places)]
-    assert not re.findall(r"(?:RPATH|RUNPATH)", output("readelf", "--dynamic", library))
+    assert not re.findall(r"(?:RPATH|RUNPATH)", output("readelf", "--dynamic", OPERATORS))
 
 
 # What of a file compiled for one instruction set another file could get in place of its own copy.
@@ -273,9 +265,8 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
-    module = {name for name in names if name.startswith("fused_acts/_C.") and ".so" in name}
-    assert len(module) == 1
-    built = module | {"fused_acts/libfused_acts.so", "fused_acts/_build.json"}
+    assert wheel.name.split("-")[2:4] == ["py3", "none"]
+    built = {"fused_acts/libfused_acts.so", "fused_acts/_build.json"}
     assert names - built == in_tree("fused_acts/**/*")
     assert built <= names
 
