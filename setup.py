@@ -191,6 +191,11 @@ class Build(build_ext):
 
 
 class Wheel(bdist_wheel):
+    def run(self) -> None:
+        # What an earlier build left there would be in the wheel.
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
+        super().run()
+
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import venv
@@ -244,8 +245,15 @@ def sdist(tmp_path_factory):
 def wheel(sdist, tmp_path_factory):
     """Built from the sdist, as pip does by default: isolated, against the torch of this process."""
     folder = tmp_path_factory.mktemp("wheel")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(sdist.parent, filter="data")
+    source = sdist.with_name(sdist.name.removesuffix(".tar.gz"))
+    # of an earlier build, which the wheel is to have nothing of
+    place = f"build/lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}/fused_acts"
+    (source / place).mkdir(parents=True)
+    (source / place / "stale.py").touch()
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
-    run(*pip, folder, sdist, env=os.environ | {"FUSED_ACTS_CUDA": "0"})
+    run(*pip, folder, source, env=os.environ | {"FUSED_ACTS_CUDA": "0"})
     (path,) = folder.iterdir()
     return path
 

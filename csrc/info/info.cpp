@@ -43,10 +43,10 @@ DType dtype_named(const std::string& name) {
   throw std::invalid_argument("dtype: expected float64, float32, float16 or bfloat16, got " + name);
 }
 
-// What a CUDA kernel would be launched with, on any machine: grid, block, bytes of an access, vectors
-// of a thread. row_stride and offset, in elements, are those of the inputs: of gate and up, or of the
-// packed tensor; offset counts from an address that is a multiple of 256 bytes. Outputs and grad_out
-// are dense and start at such an address.
+// What a CUDA kernel would be launched with, on any machine: grid, block, bytes of an access,
+// vectors of a thread. row_stride and offset, in elements, are those of the inputs: of gate and up,
+// or of the packed tensor; offset counts from an address that is a multiple of 256 bytes. Outputs
+// and grad_out are dense and start at such an address.
 std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, int64_t cols,
                                       const std::string& layout, std::optional<int64_t> row_stride,
                                       int64_t offset, bool backward, int64_t widest_access) {
