@@ -5,7 +5,7 @@ VENV ?= .venv
 BENCH_ARGS ?=
 
 bin = $(VENV)/bin
-cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
+cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
 .PHONY: test bench lint format stubs kernel-report gallery wheel clean

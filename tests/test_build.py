@@ -262,7 +262,7 @@ def wheel(sdist, tmp_path_factory):
 def test_sdist_has_all_that_a_build_and_its_tests_need(sdist):
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    folders = ("fused_acts", "csrc", "build_backend", "tests", "bench")
+    folders = ("fused_acts", "csrc", "build_backend", "tests", "bench", "examples", "torch-ext")
     expected = in_tree(*(f"{folder}/**/*" for folder in folders), "*.py", "*.toml", "*.md")
     assert expected | {"LICENSE", "Makefile"} <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
