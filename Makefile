@@ -5,10 +5,10 @@ VENV ?= .venv
 BENCH_ARGS ?=
 
 bin = $(VENV)/bin
-cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
+cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format stubs kernel-report gallery clean
+.PHONY: test bench lint format stubs kernel-report gallery wheel clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -45,8 +45,17 @@ gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
 	$(bin)/python -m fused_acts.gallery --out docs
 
+# dist/: one wheel for every Python and every torch since 2.10 of the kind, CPU or CUDA, that it is
+# built with. auditwheel writes in its name the oldest glibc that it runs with; torch and CUDA are
+# the user's own.
+wheel: $(VENV)/wheel.done
+	rm -rf build/wheel
+	$(bin)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH=$(abspath $(bin)):$$PATH $(bin)/auditwheel repair --wheel-dir dist \
+	  --exclude 'libtorch*.so' --exclude 'libc10*.so' --exclude 'libcudart.so.*' build/wheel/*.whl
+
 clean:
-	rm -rf $(VENV) build *.egg-info fused_acts/*.so fused_acts/_build.json
+	rm -rf $(VENV) build dist *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)
@@ -55,5 +64,5 @@ $(VENV)/%.done: $(VENV)/torch.done $(built_from)
 
 $(VENV)/torch.done:
 	$(PYTHON) -m venv $(VENV)
-	$(bin)/pip install '$(TORCH)' setuptools ninja pybind11
+	$(bin)/pip install '$(TORCH)' setuptools ninja
 	touch $@

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fused_acts
-from fused_acts import _C
+from fused_acts._build_info import compiled_variants
 
 OURS = "fused-acts"
 EAGER = "eager"
@@ -67,7 +67,7 @@ def ours(form: Form) -> Competitor:
 
 def eager(form: Form) -> Competitor:
     """The composition as people write it: `F.silu(gate) * up`, packed inputs by chunk or slices."""
-    f, g = next((f, g) for name, f, g in _C.variants() if name == form.variant)
+    f, g = next((f, g) for name, f, g in compiled_variants() if name == form.variant)
     act, up_act = ACTIVATIONS[f], ACTIVATIONS[g]
 
     if g == "identity":

@@ -1,7 +1,7 @@
 """The operators torch.ops.fused_acts.*: each with its implementation for fake tensors.
 
 A fake becomes the operator of its name. Gradients and results that a call did not ask for are
-empty tensors.
+empty tensors. Those without tensors, info_*, are called from _build_info.py.
 
 `gated`, `maxout` and `softmax_glu` are forward operators to which _autograd registers derivatives,
 for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls the others,

@@ -82,6 +82,9 @@ TRAINED_LOSS = 1e-5
 # makes of a dozen operations, and 1e6 below a wrong term. Third derivatives add up more of them.
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 CLOSE_THIRD = {"rtol": 1e-9, "atol": 1e-11}
+# For the cells of docs/support.md, by the type that is computed in, as a part of a tensor's largest
+# value: whether something works at all, not how well.
+SUPPORT = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 0.05}
 
 
 def budget(name: str, dtype: torch.dtype) -> float:

@@ -1,11 +1,10 @@
 // The operators of the gated units and of activations.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <tuple>
 
 #include "ops/backend.h"
 #include "ops/glu_args.h"
+#include "ops/library.h"
 #include "ops/overlap.h"
 
 namespace fused_acts {
@@ -274,7 +273,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
   "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, Tensor? limit, " \
   "int variant, int layout"
 
-STABLE_TORCH_LIBRARY(fused_acts, m) {
+FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
   m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
   // The same with a derivative, which Python registers: what a recorded program calls.
@@ -297,8 +296,8 @@ STABLE_TORCH_LIBRARY(fused_acts, m) {
 #undef NUMBERS
 #undef OPTIONS
 
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
 // In CPU builds too: it says how to rebuild.
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CUDA, m) { implement(m); }
 
 }  // namespace fused_acts

@@ -114,7 +114,7 @@ DType checked_dtype(const View& t, const char* name) {
 void check_device(const View& t, const char* name) {
   if (t.is_cpu()) return;
   if (!t.is_cuda()) fail(name, ": expected a CPU or CUDA tensor, got one on ", device_name(t));
-#ifndef FUSED_ACTS_WITH_CUDA
+#ifndef USE_CUDA
   fail<std::runtime_error>(
       name, ": is on ", device_name(t),
       ", but fused-acts was built without CUDA. With a CUDA build of torch and the CUDA toolkit "
