@@ -11,6 +11,7 @@ because the way through the dispatcher is longer where there is a derivative.
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -62,7 +63,8 @@ def telling_memory(operator: Callable[..., Any]) -> Callable[..., Any]:
             if found := _OUT_OF_MEMORY.match(str(error)):
                 size = int(found[1])
                 if size < 2**63:  # torch also tells what the memory is taken by
-                    torch.empty(size, dtype=torch.uint8, device=found[2])
+                    with suppress(torch.AcceleratorError):  # without its cache it does not
+                        torch.empty(size, dtype=torch.uint8, device=found[2])
                 raise torch.OutOfMemoryError(str(error)) from error
             raise
 

@@ -126,10 +126,6 @@ def _explain(
             function: Callable[..., Tensor] = gated_out if written else gated
             return function(*changed, call, *written)
     _check_arguments(gate, up, variant, out, options)
-    if out is not None and out.is_neg():
-        # torch's fallback for such tensors takes no operator with arguments that may be absent
-        with torch.no_grad():
-            return out.copy_(run(gate, up, variant, layout, None, options))
     _rename(error, variant, options)
     return None
 

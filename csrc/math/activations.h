@@ -259,11 +259,16 @@ template <class M>
 struct Softplus {
   using Real = typename M::Real;
   static constexpr const char* kName = "softplus";
-  Real beta;
-  FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
+  // 1/beta = inverse * raise: of a subnormal beta it may overflow where the quotient does not, and
+  // a GPU's reciprocal takes such a beta for 0
+  Real beta, raise, inverse;
+  FUSED_ACTS_INLINE explicit Softplus(Real beta)
+      : beta(beta),
+        raise(select(Real(0x1p-100f) > abs(beta), Real(0x1p64f), Real(1.0f))),
+        inverse(reciprocal(beta * raise)) {}
   FUSED_ACTS_INLINE Real value(Real x) const {
     const Real z = beta * x;
-    return fma(M::log1p(M::exponential(abs(z)).exp), reciprocal(beta),
+    return fma(M::log1p(M::exponential(abs(z)).exp) * raise, inverse,
                select(z > Real(0.0f), x, Real(0.0f)));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
@@ -275,9 +280,10 @@ struct Softplus {
   }
   // with e = exp(-|beta*x|), in which nothing cancels
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    const Real z = abs(beta * x), e = M::exponential(z).exp, r = reciprocal(beta);
+    const Real z = abs(beta * x), e = M::exponential(z).exp;
     const Real sum = fma(clamp_finite(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e));
-    return select(positive_or_nan(e), -sum * (r * r) * seed, Real(0.0f));
+    const Real share = (sum * raise) * inverse, slope = (inverse * seed) * raise;
+    return select(positive_or_nan(e), -share * slope, Real(0.0f));
   }
 };
 

@@ -89,7 +89,7 @@ FUSED_ACTS_INLINE double positive_part(double x, float zero = 0.0f) { return x <
 FUSED_ACTS_INLINE bool positive_or_nan(float x) { return !(x <= 0); }
 FUSED_ACTS_INLINE bool positive_or_nan(double x) { return !(x <= 0); }
 
-// 1/x: exactly rounded on the host, within 1 ulp on the device.
+// 1/x: exactly rounded on the host, within 1 ulp on the device, where a subnormal x or result is 0.
 FUSED_ACTS_INLINE float reciprocal(float x) {
 #ifdef __CUDA_ARCH__
   float y;
