@@ -6,6 +6,7 @@ BENCH_ARGS ?=
 
 bin = $(VENV)/bin
 cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
+schema = $(bin)/check-jsonschema --quiet --builtin-schema vendor
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
 .PHONY: test bench lint format stubs kernel-report gallery wheel clean
@@ -24,6 +25,10 @@ lint: $(VENV)/lint.done
 	$(bin)/python tools/write_stubs.py --check
 	$(bin)/python tools/check_types.py
 	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp)
+	$(schema).citation-file-format CITATION.cff
+	$(schema).github-workflows $(wildcard .github/workflows/*)
+	$(schema).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(schema).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*))
 
 format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
@@ -49,7 +54,7 @@ gallery: $(VENV)/gallery.done
 # built with. auditwheel writes in its name the oldest glibc that it runs with; torch and CUDA are
 # the user's own.
 wheel: $(VENV)/wheel.done
-	rm -rf build/wheel
+	rm -rf build/wheel dist/*.whl
 	$(bin)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
 	PATH=$(abspath $(bin)):$$PATH $(bin)/auditwheel repair --wheel-dir dist \
 	  --exclude 'libtorch*.so' --exclude 'libc10*.so' --exclude 'libcudart.so.*' build/wheel/*.whl
