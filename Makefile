@@ -8,7 +8,7 @@ bin = $(VENV)/bin
 cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format stubs kernel-report gallery clean
+.PHONY: test bench lint format stubs kernel-report gallery docs clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -45,8 +45,15 @@ gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
 	$(bin)/python -m fused_acts.gallery --out docs
 
+# The documentation site, site/index.html, from README.md, docs/ and the docstrings; its links, and where there is
+# Chromium its pages, are tested.
+docs: $(VENV)/docs.done
+	rm -rf site docs/api
+	$(bin)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -c docs -d build/docs . site
+	$(bin)/python -m pytest tests/test_docs_site.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info fused_acts/*.so fused_acts/_build.json
+	rm -rf $(VENV) build site docs/api *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)
