@@ -38,6 +38,7 @@ html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_copy_source = False
 highlight_language = "none"
+smartquotes = False  # they would change what is code in docstrings
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 myst_heading_anchors = 3
@@ -64,11 +65,7 @@ DATA = {
     "fused_acts.reference.ACTIVATIONS": "The rows of the activations by name.",
     "fused_acts.reference.VARIANTS": "The rows of the gated units by name.",
 }
-autosummary_ignore_module_all = False
-autosummary_imported_members = True
-autodoc_docstring_signature = (
-    False  # a first line such as gtu(gate, up) = sigmoid(gate) * tanh(up) is none
-)
+autodoc_docstring_signature = False  # "gtu(gate, up) = sigmoid(gate) * tanh(up)" is none
 autodoc_typehints = "signature"
 python_maximum_signature_line_length = 80
 python_display_short_literal_types = True
@@ -99,11 +96,13 @@ docs/benchmarks
 ```{toctree}
 :hidden:
 :caption: Development
+:glob:
 
 CHANGELOG
 CONTRIBUTING
 csrc/README
 examples/README
+*
 ```
 """
 
@@ -117,15 +116,11 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
 def describe(
     app: Sphinx, kind: str, name: str, object: Any, options: Any, lines: list[str]
 ) -> None:
-    """What is torch's own, or has its documentation, is described there."""
+    """What has no docstring of its own here."""
     if kind == "data":
         lines[:] = [DATA[name]]
-    elif kind == "class":
-        origin = next(c for c in object.__mro__ if c.__doc__)
-        if origin.__module__.startswith("torch."):
-            own = f"``torch.nn.{origin.__name__}``"
-            same = "itself" if origin is object else "with the kernel of this library"
-            lines[:] = [f"{own} {same}: its arguments, attributes and state."]
+    elif kind == "class" and object.__module__.startswith("torch."):
+        lines[:] = [f"``torch.nn.{object.__name__}`` itself."]
 
 
 def setup(app: Sphinx) -> None:
