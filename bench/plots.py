@@ -127,18 +127,19 @@ def plot_losses(path: Path, losses: Mapping[str, Sequence[float]], title: str) -
 def plot_bars(path: Path, panels: Mapping[str, Mapping[str, float]], title: str) -> None:
     """panels: by label a panel beside the others; in each a bar a contender, first on top."""
     count = len(next(iter(panels.values())))
-    with plt.rc_context(STYLE):
-        size = (10, 1.2 + 0.27 * count)
+    with plt.rc_context(STYLE | LARGE):
+        size = (7, 1.3 + 0.36 * count)
         figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained")
         for axis, (label, values) in zip(axes, panels.items(), strict=True):
             kinds = [name.partition(",")[0] for name in values]
             colour = [COLOURS.get(kind, MORE_COLOURS[0]) for kind in kinds]
             bars = axis.barh(list(values), list(values.values()), color=colour, height=0.7)
-            axis.bar_label(bars, fmt="%.1f", padding=3)
-            axis.set_xlabel(label)
-            axis.margins(x=0.1)
-            axis.grid(axis="y", visible=False)
+            axis.bar_label(bars, fmt="%.3g", padding=3)
+            axis.set_title(label, fontweight="normal")
+            axis.margins(x=0.17)
+            axis.grid(visible=False)
+            axis.set_xticks([])
         axes[0].invert_yaxis()
-        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-        figure.savefig(path, dpi=110)
+        figure.suptitle(title)
+        figure.savefig(path, dpi=200)
         plt.close(figure)
