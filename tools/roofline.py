@@ -103,7 +103,7 @@ SHOWN = [f"{v} {d}" for v in ("swiglu", "geglu_tanh", "geglu") for d in ("forwar
 
 
 def draw(kernels: Sequence[Kernel], path: Path) -> None:
-    """How busy the busiest unit beside memory is, of 16-bit types: panels are chips, bars kernels."""
+    """How busy the busiest unit beside memory is, of 16-bit types; a panel is a chip."""
     busiest: dict[tuple[int, str], tuple[str, float]] = {}
     for k in kernels:
         if k.is_main and k.dtype in ("bfloat16", "float16"):
