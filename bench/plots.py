@@ -89,7 +89,7 @@ def draw_panel(
             at_label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
             # By bytes a second, for ours moves the bytes that the limit counts.
             least = row.ratio_to_eager * row.gb_per_s / row.limit_gb_per_s
-            axis.plot([least] * 2, [at - 0.3, at + 0.3], color="black", lw=2.5)
+            axis.plot([least] * 2, [at - 0.2, at + 0.3], color="black", lw=2.5)
     axis.set_xscale("log", base=2)
     axis.set_xlim(right=SLOWEST)
     axis.xaxis.set_major_locator(LogLocator(2, numticks=9))

@@ -18,7 +18,10 @@ from fused_acts import functional, nn, reference  # noqa: E402
 project = "fused-acts"
 version = release = fused_acts.__version__
 root_doc = "README"
-include_patterns = ["*.md", "*/README.md", "docs/*.md", "docs/api.rst", "docs/api/*.rst"]
+include_patterns = [
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "csrc/README.md", "examples/README.md"),
+    *("docs/*.md", "docs/api.rst", "docs/api/*.rst"),
+]
 exclude_patterns = [".*", "build", "site"]
 extensions = [
     "myst_parser",
@@ -38,7 +41,7 @@ html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
 html_copy_source = False
 highlight_language = "none"
-smartquotes = False  # they would change what is code in docstrings
+smartquotes_action = "D"  # dashes only: quotes and dots are code in docstrings
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 myst_heading_anchors = 3
@@ -96,13 +99,11 @@ docs/benchmarks
 ```{toctree}
 :hidden:
 :caption: Development
-:glob:
 
 CHANGELOG
 CONTRIBUTING
 csrc/README
 examples/README
-*
 ```
 """
 
