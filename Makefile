@@ -43,7 +43,7 @@ kernel-report: $(VENV)/torch.done
 # docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
 gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
-	$(bin)/python -m fused_acts.gallery --out docs
+	$(bin)/python -m fused_acts gallery --out docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info fused_acts/*.so fused_acts/_build.json
