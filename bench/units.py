@@ -5,7 +5,6 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -79,8 +78,8 @@ def make_cases(variant: str, dtype: str, args: argparse.Namespace) -> Iterator[C
                 yield case
 
 
-def run_all(args: argparse.Namespace, units: list[Unit], notes: list[str]) -> None:
-    """Adds to both; what was left out, and why, is a note. Ends when the time is up."""
+def run_all(args: argparse.Namespace, units: list[Unit], notes: list[str]) -> Iterator[str]:
+    """Adds to both; what was left out, and why, is a note. Yields a line about each unit."""
     clock = Clock(args.budget)
     pairs = [(variant, dtype) for dtype in args.dtypes for variant in args.variants]
     for done, (variant, dtype) in enumerate(pairs):
@@ -109,7 +108,7 @@ def run_all(args: argparse.Namespace, units: list[Unit], notes: list[str]) -> No
                 continue
             notes += [f"{case}: {name} {why}" for (name, _), why in measurement.reasons.items()]
         times = [unit for unit in units if (unit.variant, unit.dtype) == (variant, dtype)]
-        print(f"{variant} {dtype}: {len(times)} of {len(cases)} cases", flush=True)
+        yield f"{variant} {dtype}: {len(times)} of {len(cases)} cases"
 
 
 def markdown(units: Sequence[Unit]) -> str:
@@ -165,21 +164,18 @@ def main(args: argparse.Namespace) -> int:
     bandwidths = measure_bandwidth(args.device, 0.8 * free_memory(args.device))
     units: list[Unit] = []
     notes: list[str] = []
-    run_all(args, units, notes)
     head = f"{facts.get('gpu', facts['cpu'])}, torch {facts['torch']}, {facts['date'][:10]}."
-    line = bandwidth_line(bandwidths, limit_source(args.device))
-    write(args.output / "units.md", "\n".join([head, line, "", markdown(units)]))
+    head += "\n" + bandwidth_line(bandwidths, limit_source(args.device))
     content = {
         "machine": facts,
         "bandwidth": [asdict(each) for each in bandwidths],
-        "units": [asdict(unit) for unit in units],
         "notes": notes,
     }
-    write(args.output / "units.json", json.dumps(content, indent=1) + "\n")
-    print(*notes, sep="\n")
+    for line in run_all(args, units, notes):
+        print(line, flush=True)
+        # Each time: a run that is stopped has left what it had.
+        content["units"] = [asdict(unit) for unit in units]
+        (args.output / "units.json").write_text(json.dumps(content, indent=1) + "\n")
+        (args.output / "units.md").write_text(f"{head}\n\n{markdown(units)}")
+    print(*notes, f"written to {args.output}: units.json, units.md", sep="\n")
     return int(not units or any(note.startswith("failed: ") for note in notes))
-
-
-def write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    print(f"written: {path}")
