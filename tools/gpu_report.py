@@ -2,7 +2,7 @@
 
 WORK/parts has NAME.log, NAME.status and NAME.seconds of each part, WORK/units what `python -m bench
 units` wrote. Writes OUT/gpu_check.json, .md and .log, prints a line a part; the exit status is 1 if
-one of them failed.
+one of them failed or none passed.
 """
 
 import json
@@ -96,7 +96,8 @@ def main() -> int:
         print(f"{part.name:<28} {part.verdict:<9} {part.seconds:4d} s  {part.note}")
     counts = (f"{sum(p.verdict == v for p in parts)} {v}" for v in (PASSED, FAILED, CUT, LEFT_OUT))
     print(f"{', '.join(counts)}; written to {out}: gpu_check.json, gpu_check.md, gpu_check.log")
-    return int(any(part.verdict == FAILED for part in parts))
+    verdicts = {part.verdict for part in parts}
+    return int(FAILED in verdicts or PASSED not in verdicts)
 
 
 if __name__ == "__main__":
