@@ -48,7 +48,7 @@ kernel-report: $(VENV)/torch.done
 # docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
 gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
-	$(bin)/python -m fused_acts.gallery --out docs
+	$(bin)/python -m fused_acts gallery --out docs
 
 # dist/: one wheel for every Python and every torch since 2.10 of the kind, CPU or CUDA, that it is
 # built with. auditwheel writes in its name the oldest glibc that it runs with; torch and CUDA are

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._build_info import check_tables
+from fused_acts._build_info import check_gpu, check_tables
 from fused_acts._call import is_unary
 from fused_acts._checks import (
     check_call,
@@ -33,6 +33,7 @@ from fused_acts._library import BUILD, load
 
 load()
 check_tables()
+check_gpu()
 
 OPERATORS: list[torch._ops.OpOverload] = []
 # The same by name, without the layer of Python around them, which only tracing needs.
