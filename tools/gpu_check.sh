@@ -6,7 +6,7 @@
 # Takes at most N seconds (540, or $FUSED_ACTS_GPU_CHECK_S). Writes into the folder OUT ($OUT, or
 # gpu-check): gpu_check.json, gpu_check.md with the table for docs/kernels.md, gpu_check.log.
 #
-# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pybind11, pytest
+# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pytest
 # and numpy; nvcc is on PATH, in $CUDA_HOME or in /usr/local/cuda. Built for the GPU that is there,
 # or for $TORCH_CUDA_ARCH_LIST. $FUSED_ACTS_GPU_CHECK_JOBS (4) test files run at once.
 #
