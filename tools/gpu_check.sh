@@ -6,8 +6,8 @@
 # Takes at most N seconds (540, or $FUSED_ACTS_GPU_CHECK_S). Writes into the folder OUT ($OUT, or
 # gpu-check): gpu_check.json, gpu_check.md with the table for docs/kernels.md, gpu_check.log.
 #
-# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pybind11, pytest
-# and numpy; nvcc is on PATH, in $CUDA_HOME or in /usr/local/cuda. Built for the GPU that is there,
+# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pytest and
+# numpy; nvcc is on PATH, in $CUDA_HOME or in /usr/local/cuda. Built for the GPU that is there,
 # or for $TORCH_CUDA_ARCH_LIST. $FUSED_ACTS_GPU_CHECK_JOBS (4) test files run at once.
 #
 # A part has its own limit of time, and one that fails stops no other. The exit status is 1 if any
@@ -40,7 +40,7 @@ part() {
   start=$(date +%s) left=$((end - $(date +%s)))
   ((limit < left)) || limit=$left
   ((limit > 5)) || { leave_out "$name" 'time was up'; return 1; }
-  timeout -k 5 -s INT "$limit" "$@" >"$log" 2>&1 || status=$?
+  { timeout -k 10 -s INT "$limit" "$@" >"$log" 2>&1 || status=$?; } 2>/dev/null # bash's word of what is killed
   echo "$status" >"$work/parts/$name.status"
   echo "$(($(date +%s) - start))" >"$work/parts/$name.seconds"
   printf '%-28s %4d s  exit status %d\n' "$name" "$(($(date +%s) - start))" "$status"
@@ -67,7 +67,7 @@ test_files() {
   local first=(values gradients exhaustive options ffn ffn_memory cuda shapes views special_values softmax_glu)
   {
     for name in "${first[@]}"; do echo "$root/tests/test_$name.py"; done
-    grep -lE 'DEVICES|CUDA|mark\.cuda' "$root"/tests/test_*.py
+    grep -lwE 'DEVICES|CUDA|mark\.cuda' "$root"/tests/test_*.py
   } | awk '!seen[$0]++'
 }
 
@@ -90,7 +90,9 @@ if part build $((seconds * 45 / 100)) "$PYTHON" -m pip install -v --no-index --n
   export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
   part info 60 "$PYTHON" -m fused_acts info
   part selftest 90 "$PYTHON" -m fused_acts selftest --device cuda $([ "$timings" ] || echo --no-speed)
-  until=$(($(date +%s) + seconds * 28 / 100))
+  share=28
+  [ "$timings" ] || share=60
+  until=$(($(date +%s) + seconds * share / 100))
   test_files | xargs -P "${FUSED_ACTS_GPU_CHECK_JOBS:-4}" -I{} bash -c "test_file $until {}"
   sanitizer memcheck
   sanitizer racecheck
