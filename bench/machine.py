@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.utils import collect_env
 
-import fused_acts
+from fused_acts import _build_info, _library
 
 
 def read(path: str) -> str:
@@ -50,7 +50,7 @@ def last_level_cache() -> str:
 
 def default_device() -> torch.device:
     """CUDA where there is a GPU and this build of fused-acts has kernels for it."""
-    cuda = torch.cuda.is_available() and bool(fused_acts._C.build_info()["cuda_version"])
+    cuda = torch.cuda.is_available() and bool(_library.BUILD["cuda_version"])
     return torch.device("cuda" if cuda else "cpu")
 
 
@@ -86,6 +86,6 @@ def describe(device: torch.device) -> dict[str, str]:
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda or ""
         facts["driver"] = collect_env.get_nvidia_driver_version(collect_env.run) or ""
-    build = fused_acts._C.build_info()
+    build = _library.BUILD | {"cpu capability": _build_info.cpu_capability()}
     facts |= {f"fused-acts {key.replace('_', ' ')}": value for key, value in build.items()}
     return {key: value for key, value in facts.items() if value}

@@ -18,10 +18,10 @@ LAYERS = {
     "ops": {"math", "kernels", "ops"},
     "cpu": {"math", "kernels", "cpu"},
     "cuda": {"math", "kernels", "cuda"},
-    "python": {"math", "kernels", "cpu", "cuda", "python"},
+    "info": {"math", "kernels", "ops", "cpu", "cuda", "info"},
 }
 # What is not ours: {start of the header's name: the folder that may include it}
-OUTSIDE = {"torch/": "ops", "ATen/": None, "c10/": None, "pybind11/": "python", "cuda": "cuda"}
+OUTSIDE = {"torch/": "ops", "ATen/": None, "c10/": None, "pybind11/": None, "cuda": "cuda"}
 STABLE = ("torch/csrc/stable/", "torch/csrc/inductor/aoti_torch/c/", "torch/headeronly/")
 
 

@@ -6,8 +6,8 @@
 # Takes at most N seconds (540, or $FUSED_ACTS_GPU_CHECK_S). Writes into the folder OUT ($OUT, or
 # gpu-check): gpu_check.json, gpu_check.md with the table for docs/kernels.md, gpu_check.log.
 #
-# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pytest and
-# numpy; nvcc is on PATH, in $CUDA_HOME or in /usr/local/cuda. Built for the GPU that is there,
+# $PYTHON (python3) must have torch 2.10 or later for CUDA, pip, setuptools, ninja, pytest
+# and numpy; nvcc is on PATH, in $CUDA_HOME or in /usr/local/cuda. Built for the GPU that is there,
 # or for $TORCH_CUDA_ARCH_LIST. $FUSED_ACTS_GPU_CHECK_JOBS (4) test files run at once.
 #
 # A part has its own limit of time, and one that fails stops no other. The exit status is 1 if any
@@ -40,7 +40,7 @@ part() {
   start=$(date +%s) left=$((end - $(date +%s)))
   ((limit < left)) || limit=$left
   ((limit > 5)) || { leave_out "$name" 'time was up'; return 1; }
-  { timeout -k 10 -s INT "$limit" "$@" >"$log" 2>&1 || status=$?; } 2>/dev/null # bash's word of what is killed
+  timeout -k 5 -s INT "$limit" "$@" >"$log" 2>&1 || status=$?
   echo "$status" >"$work/parts/$name.status"
   echo "$(($(date +%s) - start))" >"$work/parts/$name.seconds"
   printf '%-28s %4d s  exit status %d\n' "$name" "$(($(date +%s) - start))" "$status"
