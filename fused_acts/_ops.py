@@ -76,7 +76,7 @@ def _operator(fake: Callable[..., Any]) -> Any:
     overload = getattr(torch.ops.fused_acts, fake.__name__).default
     torch.library.register_fake(overload, fake)
     OPERATORS.append(overload)
-    has_gpus = BUILD["cuda_version"] is not None
+    has_gpus = bool(BUILD.get("cuda_version"))
     setattr(direct, fake.__name__, telling_memory(overload._op) if has_gpus else overload._op)
     return overload
 

@@ -67,7 +67,7 @@ test_files() {
   local first=(values gradients exhaustive options ffn ffn_memory cuda shapes views special_values softmax_glu)
   {
     for name in "${first[@]}"; do echo "$root/tests/test_$name.py"; done
-    grep -lE 'DEVICES|CUDA|mark\.cuda' "$root"/tests/test_*.py
+    grep -lwE 'DEVICES|CUDA|mark\.cuda' "$root"/tests/test_*.py
   } | awk '!seen[$0]++'
 }
 
@@ -90,7 +90,9 @@ if part build $((seconds * 45 / 100)) "$PYTHON" -m pip install -v --no-index --n
   export PYTHONPATH=$work/site${PYTHONPATH:+:$PYTHONPATH}
   part info 60 "$PYTHON" -m fused_acts info
   part selftest 90 "$PYTHON" -m fused_acts selftest --device cuda $([ "$timings" ] || echo --no-speed)
-  until=$(($(date +%s) + seconds * 28 / 100))
+  share=28
+  [ "$timings" ] || share=60
+  until=$(($(date +%s) + seconds * share / 100))
   test_files | xargs -P "${FUSED_ACTS_GPU_CHECK_JOBS:-4}" -I{} bash -c "test_file $until {}"
   sanitizer memcheck
   sanitizer racecheck
