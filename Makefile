@@ -5,10 +5,11 @@ VENV ?= .venv
 BENCH_ARGS ?=
 
 bin = $(VENV)/bin
-cxx = $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
+cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
+schema = $(bin)/check-jsonschema --quiet --builtin-schema vendor
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format stubs kernel-report gallery docs clean
+.PHONY: test bench lint format stubs kernel-report gallery wheel docs clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -24,6 +25,10 @@ lint: $(VENV)/lint.done
 	$(bin)/python tools/write_stubs.py --check
 	$(bin)/python tools/check_types.py
 	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp)
+	$(schema).citation-file-format CITATION.cff
+	$(schema).github-workflows $(wildcard .github/workflows/*)
+	$(schema).github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(schema).github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*))
 
 format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
@@ -43,7 +48,16 @@ kernel-report: $(VENV)/torch.done
 # docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
 gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
-	$(bin)/python -m fused_acts.gallery --out docs
+	$(bin)/python -m fused_acts gallery --out docs
+
+# dist/: one wheel for every Python and every torch since 2.10 of the kind, CPU or CUDA, that it is
+# built with. auditwheel writes in its name the oldest glibc that it runs with; torch and CUDA are
+# the user's own.
+wheel: $(VENV)/wheel.done
+	rm -rf build/wheel dist/*.whl
+	$(bin)/pip wheel --no-build-isolation --no-deps --wheel-dir build/wheel .
+	PATH=$(abspath $(bin)):$$PATH $(bin)/auditwheel repair --wheel-dir dist \
+	  --exclude 'libtorch*.so' --exclude 'libc10*.so' --exclude 'libcudart.so.*' build/wheel/*.whl
 
 # The documentation site, site/index.html, from README.md, docs/ and the docstrings; its links, and where there is
 # Chromium its pages, are tested.
@@ -53,7 +67,7 @@ docs: $(VENV)/docs.done
 	$(bin)/python -m pytest tests/test_docs_site.py
 
 clean:
-	rm -rf $(VENV) build site docs/api *.egg-info fused_acts/*.so fused_acts/_build.json
+	rm -rf $(VENV) build dist site docs/api *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)
@@ -62,5 +76,5 @@ $(VENV)/%.done: $(VENV)/torch.done $(built_from)
 
 $(VENV)/torch.done:
 	$(PYTHON) -m venv $(VENV)
-	$(bin)/pip install '$(TORCH)' setuptools ninja pybind11
+	$(bin)/pip install '$(TORCH)' setuptools ninja
 	touch $@

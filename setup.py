@@ -1,4 +1,4 @@
-"""Builds the operators (libfused_acts.so, without Python) and the module _C that tells about them.
+"""Builds the operators, libfused_acts.so: one library, and so one wheel, for every Python.
 
 Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and
 TORCH_CUDA_ARCH_LIST choose the CUDA kernels, CXX the compiler, CXXFLAGS and LDFLAGS what it gets
@@ -11,11 +11,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from glob import glob
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -34,6 +34,7 @@ CXX_FLAGS = [
     # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-ffp-contract=off",  # as on the device: all that is to be fused is written so
     "-fopenmp-simd",
     "-Wall",
 ]
@@ -52,16 +53,15 @@ NVCC_FLAGS = [
 ]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # as of torch 2.10
 
-OPERATORS, MODULE, RECORD = "fused_acts.libfused_acts", "fused_acts._C", "fused_acts._build"
-# Files that are the same for every Python.
+# setuptools gets the library by the name of an extension, and the record of its build with it.
+OPERATORS, RECORD = "fused_acts.libfused_acts", "fused_acts._build"
 FILES = {"libfused_acts": "libfused_acts.so", "_build": "_build.json"}
 SOURCES = {
-    OPERATORS: sorted(glob("csrc/ops/*.cpp") + glob("csrc/cpu/*.cpp")),
-    MODULE: ["csrc/python/module.cpp", "csrc/cpu/isa.cpp"],
+    OPERATORS: sorted(sum((glob(f"csrc/{layer}/*.cpp") for layer in ("ops", "cpu", "info")), [])),
     RECORD: [],
 }
 CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
-LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_avx512*", "csrc/python/*", "csrc/ops/*"]
+LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_avx512*", "csrc/ops/*"]
 
 
 class Toolkit:
@@ -102,25 +102,12 @@ def import_torch():
     return torch
 
 
-def python_includes() -> list[str]:
-    try:
-        import pybind11
-    except ImportError:
-        sys.exit("fused-acts is built with pybind11, which this Python lacks: pip install pybind11")
-    include = sysconfig.get_path("include")
-    if not Path(include, "Python.h").is_file():
-        sys.exit(
-            f"fused-acts needs Python.h, which {include} lacks: install python3-dev or its like"
-        )
-    return [pybind11.get_include(), include]
-
-
-def include_flags(folder: Path, name: str, paths: list[str]) -> list[str]:
-    """By links in folder: isolated builds have pybind11, and environments torch, each in another
-    place, and a command that differs is run again. Nor do the libraries learn of those places."""
+def include_flags(folder: Path, paths: list[str]) -> list[str]:
+    """By links in folder: environments have torch each in another place, and a command that differs
+    is run again. Nor does the library learn of those places."""
     flags = []
     for number, path in enumerate(paths):
-        link = folder / "include" / f"{name}{number or ''}"
+        link = folder / "include" / f"torch{number or ''}"
         link.parent.mkdir(parents=True, exist_ok=True)
         link.unlink(missing_ok=True)
         link.symlink_to(path)
@@ -128,8 +115,8 @@ def include_flags(folder: Path, name: str, paths: list[str]) -> list[str]:
     return flags
 
 
-def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_file.SharedLibrary]:
-    """Both libraries; nothing in them tells where they were built."""
+def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
+    """Nothing in it tells where it was built."""
     if toolkit:
         os.environ["CUDA_HOME"] = str(toolkit.home)  # or the import below guesses, aloud
     from torch.utils import cpp_extension
@@ -138,14 +125,12 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
     anonymous = f"-ffile-prefix-map={ROOT}=."
     cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
-    link = shlex.split(os.environ.get("LDFLAGS", ""))
-
-    operators = [STABLE_ABI, *include_flags(folder, "torch", torch_includes)]
+    cxx += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])
     libraries = ["-ltorch_cpu"]
     nvcc = []
     if toolkit:
-        operators += ["-DUSE_CUDA", "-DFUSED_ACTS_WITH_CUDA", f"-isystem{toolkit.home}/include"]
+        cxx += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
         sources = CUDA_SOURCES + sources
         places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
         libraries += ["-ltorch_cuda", *places, "-lcudart"]
@@ -154,40 +139,25 @@ def shared_libraries(torch, toolkit, compiler, record, folder) -> list[ninja_fil
         nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
             nvcc += ["-ccbin", toolchain.program(compiler)]
+    link = shlex.split(os.environ.get("LDFLAGS", ""))
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
-    facts = [f'-DFUSED_ACTS_{name.upper()}="{value}"' for name, value in record.items()]
-    pybind11, python = python_includes()
-    # By its own path: another Python must compile the module again.
-    module = [*facts, *include_flags(folder, "pybind11", [pybind11]), f"-isystem{python}"]
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    return [
-        ninja_file.SharedLibrary(
-            name="libfused_acts.so",
-            sources=sources,
-            cxx_flags=[*cxx, *operators],
-            nvcc_flags=nvcc,
-            link_flags=[*link, "-Wl,-z,defs", *torch_libraries, *libraries],
-        ),
-        ninja_file.SharedLibrary(
-            name=f"_C{suffix}",
-            sources=SOURCES[MODULE],
-            cxx_flags=[*cxx, "-O1", *module],  # nothing here runs often, and pybind11 is large
-            link_flags=link,
-            exports=["PyInit__C"],
-        ),
-    ]
+    return ninja_file.SharedLibrary(
+        name="libfused_acts.so",
+        sources=sources,
+        cxx_flags=cxx,
+        nvcc_flags=nvcc,
+        link_flags=[*link, "-Wl,-z,defs", *torch_libraries, *libraries],
+    )
 
 
 class Build(build_ext):
     def finalize_options(self) -> None:
         super().finalize_options()
-        self.force = True  # the libraries of another torch or compiler may be the newer files
+        self.force = True  # the library of another torch or compiler may be the newer file
 
     def get_ext_filename(self, fullname: str) -> str:
         *package, name = fullname.split(".")
-        if name in FILES:
-            return os.path.join(*package, FILES[name])
-        return super().get_ext_filename(fullname)
+        return os.path.join(*package, FILES[name])
 
     def build_extensions(self) -> None:
         ninja = toolchain.find_ninja()
@@ -207,9 +177,9 @@ class Build(build_ext):
         # A folder of its own for each torch and compiler, which outlives editable builds, so that
         # only what changed is compiled again.
         folder = Path(f"build/torch-{torch.__version__}-{Path(toolchain.program(compiler)).name}")
-        libraries = shared_libraries(torch, toolkit, compiler, record, folder)
+        library = shared_library(toolkit, compiler, folder)
         nvcc = toolkit and toolkit.nvcc
-        path = ninja_file.write(folder, compiler, nvcc, libraries, LONGEST_SOURCES)
+        path = ninja_file.write(folder, compiler, nvcc, library, LONGEST_SOURCES)
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
         status = os.environ | {"NINJA_STATUS": "[%f/%t, %es] "}
         if subprocess.run([ninja, "-f", str(path), *jobs], cwd=ROOT, env=status).returncode:
@@ -221,7 +191,17 @@ class Build(build_ext):
             self.copy_file(str(folder / target.name), str(target))
 
 
+class Wheel(bdist_wheel):
+    def run(self) -> None:
+        # What an earlier build left there would be in the wheel.
+        shutil.rmtree(self.get_finalized_command("build").build_lib, ignore_errors=True)
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
     ext_modules=[Extension(name, sources) for name, sources in SOURCES.items()],
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
 )

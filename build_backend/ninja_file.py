@@ -1,4 +1,4 @@
-"""Writes the build.ninja of all libraries at once, so that no core waits between two of them."""
+"""Writes the build.ninja of a shared library."""
 
 import shlex
 from collections.abc import Sequence
@@ -34,14 +34,13 @@ class SharedLibrary:
     cxx_flags: Sequence[str]
     link_flags: Sequence[str]
     nvcc_flags: Sequence[str] = ()
-    exports: Sequence[str] = ()  # everything else is local, weak templates of the standard too
 
 
 def write(
     folder: Path,
     cxx: Sequence[str],
     nvcc: str | None,
-    libraries: Sequence[SharedLibrary],
+    library: SharedLibrary,
     longest: Sequence[str] = (),
 ) -> Path:
     """folder/build.ninja, for ninja to run where the sources' paths start.
@@ -49,29 +48,26 @@ def write(
     ninja starts files as they stand there. longest are patterns of those that take longest, which
     come first, or one of them runs alone in the end.
     """
-    compilations: list[tuple[int, str]] = []
-    links: list[str] = []
+    place = folder / library.name.partition(".")[0]
+    place.mkdir(parents=True, exist_ok=True)
     lines = [RULES.format(folder=_path(folder), cxx=_words(cxx), nvcc=_words([nvcc or "nvcc"]))]
-    for library in libraries:
-        place = folder / library.name.partition(".")[0]
-        place.mkdir(parents=True, exist_ok=True)
-        lines += [f"{place.name}_cxx = {_words(library.cxx_flags)}"]
-        lines += [f"{place.name}_nvcc = {_words(library.nvcc_flags)}"]
-        objects = []
-        for source in library.sources:
-            rule = "nvcc" if source.endswith(".cu") else "cxx"
-            objects.append(_path((place / source).with_suffix(".o")))
-            ranks = [n for n, pattern in enumerate(longest) if fnmatch(source, pattern)]
-            edge = f"build {objects[-1]}: {rule} {_path(source)}\n  flags = ${place.name}_{rule}"
-            compilations.append((min(ranks, default=len(longest)), edge))
-        exports = place / "exports.map"
-        public = f"global: {' '.join(library.exports)}; " if library.exports else ""
-        _write_changed(exports, f"{{ {public}local: *; }};\n")
-        flags = [f"-Wl,--version-script={exports}", *library.link_flags]
-        target = _path(folder / library.name)
-        links += [f"build {target}: link {' '.join(objects)} | {_path(exports)}"]
-        links += [f"  flags = {_words(flags)}"]
-    lines += [edge for _, edge in sorted(compilations, key=lambda pair: pair[0])] + links
+    lines += [f"cxx_flags = {_words(library.cxx_flags)}"]
+    lines += [f"nvcc_flags = {_words(library.nvcc_flags)}"]
+    objects: list[str] = []
+    compilations: list[tuple[int, str]] = []
+    for source in library.sources:
+        rule = "nvcc" if source.endswith(".cu") else "cxx"
+        objects.append(_path((place / source).with_suffix(".o")))
+        ranks = [n for n, pattern in enumerate(longest) if fnmatch(source, pattern)]
+        edge = f"build {objects[-1]}: {rule} {_path(source)}\n  flags = ${rule}_flags"
+        compilations.append((min(ranks, default=len(longest)), edge))
+    lines += [edge for _, edge in sorted(compilations, key=lambda pair: pair[0])]
+    exports = place / "exports.map"
+    _write_changed(exports, "{ local: *; };\n")  # weak templates of the standard too
+    flags = [f"-Wl,--version-script={exports}", *library.link_flags]
+    target = _path(folder / library.name)
+    lines += [f"build {target}: link {' '.join(objects)} | {_path(exports)}"]
+    lines += [f"  flags = {_words(flags)}"]
     path = folder / "build.ninja"
     _write_changed(path, "\n".join(lines) + "\n")
     return path

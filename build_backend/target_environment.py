@@ -15,7 +15,7 @@ from pathlib import Path
 
 MESSAGE = (
     "fused-acts is compiled against the torch it will run with, and none was found{where}: install "
-    "torch first; where it is elsewhere, install setuptools, ninja and pybind11 beside it and use "
+    "torch first; where it is elsewhere, install setuptools and ninja beside it and use "
     "`uv pip install --no-build-isolation .`, `pip install --no-build-isolation .` or "
     "`python -m build --no-isolation`"
 )

@@ -101,6 +101,8 @@ docs/benchmarks
 :caption: Development
 
 CHANGELOG
+docs/releases
+docs/packages
 CONTRIBUTING
 csrc/README
 examples/README

@@ -1,6 +1,4 @@
 import os
-import re
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +11,6 @@ import torch  # noqa: E402
 import fused_acts  # noqa: E402
 
 LEFT_OUT = pytest.StashKey[str]()
-SUPPORT_PAGE = Path(__file__).resolve().parent.parent / "docs" / "support.md"
 
 
 # Tests that are about threads ask for them.
@@ -25,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def why_no_cuda() -> str | None:
-    if not fused_acts._C.build_info()["cuda_version"]:
+    if not fused_acts._library.BUILD["cuda_version"]:
         return "fused_acts was built without CUDA"
     if not torch.cuda.is_available():
         return "no CUDA device"
@@ -60,40 +57,10 @@ def pytest_terminal_summary(terminalreporter, config) -> None:
     if reason := config.stash.get(LEFT_OUT, None):
         terminalreporter.write_line(reason)
     if config.getoption("--write-support"):
-        write_support([report.nodeid for report in terminalreporter.stats.get("passed", [])])
+        import support_page
 
-
-def write_support(passed: list[str]) -> None:
-    """Writes the cells whose tests passed, see test_support.py; lines of other devices stay."""
-    found = [re.search(r"::test_cell\[(\w+)-(cpu|cuda)-(\w+)\]", n) for n in passed]
-    cells = {match.groups() for match in found if match}
-    devices = {device for _, device, _ in cells}
-    features = [
-        "forward",
-        "backward",
-        "double_backward",
-        "jvp",
-        "vmap",
-        "compiled",
-        "bias",
-        "learned_parameter",
-    ]
-    text = SUPPORT_PAGE.read_text()
-    head, old = text.split("\n|", 1)
-    kept = {
-        (name, device.lower()): line
-        for line, name, device in re.findall(r"^(\| (\w+) \| (CPU|CUDA) \|.*)$", old, re.M)
-    }
-    lines = [
-        f"| variant | device | {' | '.join(name.replace('_', ' ') for name in features)} |",
-        "|---" * (2 + len(features)) + "|",
-    ]
-    for name in fused_acts.variants():
-        for device in ("cpu", "cuda"):
-            said = ["yes" if (name, device, feature) in cells else "-" for feature in features]
-            line = f"| {name} | {device.upper()} | {' | '.join(said)} |"
-            lines.append(line if device in devices else kept.get((name, device), line))
-    SUPPORT_PAGE.write_text("\n".join((head, *lines)) + "\n")
+        reports = [terminalreporter.stats.get(outcome, []) for outcome in ("passed", "failed")]
+        support_page.write(*([report.nodeid for report in part] for part in reports))
 
 
 @pytest.fixture

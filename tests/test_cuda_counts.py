@@ -24,7 +24,7 @@ from subprocess_runner import run_alone
 from test_launch_plan import named
 from test_views import offset_by, row_stride
 
-from fused_acts._C import launch_plan
+from fused_acts._build_info import launch_plan
 
 pytestmark = pytest.mark.cuda
 softgpu = pytest.mark.skipif("SOFTGPU_HOME" not in os.environ, reason="counted by softgpu")

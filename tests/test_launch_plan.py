@@ -5,7 +5,7 @@ import math
 import pytest
 from cases import DTYPES, LAYOUTS
 
-from fused_acts._C import launch_plan
+from fused_acts._build_info import launch_plan
 
 WIDTHS = (1408, 2730, 2816, 3420, 11008, 13653, 14336)
 ROWS = (1, 3, 257)

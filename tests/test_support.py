@@ -1,120 +1,100 @@
-"""What works for which variant on which device: one test for each cell of docs/support.md.
+"""What works for what on which device: one test for each cell of docs/support.md.
 
-`pytest tests/test_support.py --write-support` writes the lines of the devices it runs on, from the
-tests that passed. Without it, a test whose cell does not say so fails, as does a cell without test.
+`pytest tests/test_support.py --write-support` writes the cells that it runs. Without it, a test
+whose cell does not say so fails, as does a cell without test.
 """
 
-import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import support_page
 import torch
-from cases import VARIANTS, operands, random, to_device
-from conftest import SUPPORT_PAGE
-from torch import Tensor
-
-import fused_acts
-from fused_acts import reference
-
-Function = Callable[..., Tensor]
-Inputs = list[Tensor]
-
-
-def forward(function: Function, inputs: Inputs) -> Any:
-    return function(*inputs)
-
-
-def backward(function: Function, inputs: Inputs) -> Any:
-    return torch.autograd.grad(function(*inputs).square().sum(), inputs)
+from support_cases import (
+    COLUMNS,
+    EXPECTED,
+    IN_ONE,
+    LINES,
+    autocast,
+    dtensor,
+    has,
+    inputs_on,
+    module_on,
+)
+from tolerances import SUPPORT
+from torch.distributed.device_mesh import init_device_mesh
 
 
-def double_backward(function: Function, inputs: Inputs) -> Any:
-    grads = torch.autograd.grad(function(*inputs).square().sum(), inputs, create_graph=True)
-    return torch.autograd.grad(sum(grad.square().sum() for grad in grads), inputs)
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A process group of this process alone."""
+    store = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group(
+        "cpu:gloo,cuda:gloo", init_method=f"file://{store}", rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
 
 
-def jvp(function: Function, inputs: Inputs) -> Any:
-    primals = tuple(tensor.detach() for tensor in inputs)
-    return torch.func.jvp(function, primals, tuple(primal * 0.5 for primal in primals))
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """The outputs of all lines by a column that computes them in one program."""
+    made: dict[Any, dict[str, torch.Tensor]] = {}
+
+    def of(column):
+        if column not in made:
+            made[column] = column(str(tmp_path_factory.mktemp("program")))
+        return made[column]
+
+    return of
 
 
-def vmap(function: Function, inputs: Inputs) -> Any:
-    per_sample = torch.func.grad(lambda *sample: function(*sample).square().sum(), argnums=(0, 1))
-    return torch.vmap(per_sample)(*(tensor.detach() for tensor in inputs))
-
-
-def compiled(function: Function, inputs: Inputs) -> Any:
-    torch._dynamo.reset()
-    # Tracing is in question here, not the code that Inductor makes of the rest.
-    traced = torch.compile(lambda *x: function(*x), backend="aot_eager", fullgraph=True)
-    return backward(traced, inputs)
-
-
-def bias(function: Function, inputs: Inputs) -> Any:
-    names = ("gate_bias", "up_bias")
-    rows = [row(seed, inputs).requires_grad_() for seed in (11, 12)]
-    out = function(*inputs, **dict(zip(names, rows, strict=True)))
-    return torch.autograd.grad(out.square().sum(), [*inputs, *rows])
-
-
-def learned_parameter(function: Function, inputs: Inputs) -> Any:
-    name = reference.VARIANTS[function.keywords["variant"]].parameter
-    per_channel = row(13, inputs)
-    results = []
-    for values in (per_channel, per_channel[0].clone()):
-        parameter = values.requires_grad_()
-        out = function(*inputs, **{name: parameter})
-        results.append(torch.autograd.grad(out.square().sum(), [*inputs, parameter]))
-    return results
-
-
-def row(seed: int, inputs: Inputs) -> Tensor:
-    return to_device(random(6, dtype=torch.float64, seed=seed), inputs[0].device.type)
-
-
-FEATURES = (forward, backward, double_backward, jvp, vmap, compiled, bias, learned_parameter)
-
-
-def compute(feature: Callable[..., Any], function: Function, variant: str, device: str) -> Any:
-    inputs = [
-        to_device(t, device).requires_grad_() for t in operands(4, 6, dtype=torch.float64)[:2]
-    ]
-    results = feature(partial(function, variant=variant), inputs)
-    return torch.utils._pytree.tree_map(lambda tensor: tensor.detach().cpu(), results)
+def tensors(results) -> list[torch.Tensor]:
+    """One, or those of a sequence."""
+    results = [results] if isinstance(results, torch.Tensor) else results
+    return [tensor.detach().cpu() for tensor in results]
 
 
 def cells() -> Iterator[Any]:
-    for variant in VARIANTS:
+    for name, line in LINES.items():
         for device in ("cpu", "cuda"):
-            for feature in FEATURES:
-                if feature is not learned_parameter or reference.VARIANTS[variant].parameter:
+            for title, column in COLUMNS.items():
+                if has(line, column) and not (device == "cuda" and column in IN_ONE):
                     marks = [pytest.mark.cuda] if device == "cuda" else []
-                    name = f"{variant}-{device}-{feature.__name__}"
-                    yield pytest.param(variant, device, feature, marks=marks, id=name)
+                    marks += [pytest.mark.slow] if column in IN_ONE else []
+                    cell = (name, device, title)
+                    yield pytest.param(*cell, marks=marks, id="-".join(cell))
 
 
-@pytest.mark.parametrize(("variant", "device", "feature"), list(cells()))
-def test_cell(variant, device, feature, request):
-    actual = compute(feature, fused_acts.gated, variant, device)
-    expected = compute(feature, reference.gated, variant, "cpu")
-    torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
+@pytest.mark.parametrize(("name", "device", "title"), list(cells()))
+def test_cell(name, device, title, request, outputs):
+    line, column = LINES[name], COLUMNS[title]
+    dtype = torch.float64
+    if column in IN_ONE:
+        dtype = torch.float32
+        actual = outputs(column)[name].double()
+    else:
+        more = ()
+        if column is autocast:
+            dtype = torch.bfloat16 if line.is_module else torch.float32
+        if column is dtensor:
+            request.getfixturevalue("group")
+            more = (init_device_mesh(device, (1,)),)
+        inputs = inputs_on(device, line.inputs)
+        actual = column(module_on(device, line, column, True), inputs, *more)
+    oracle = EXPECTED.get(column, column)
+    expected = oracle(module_on("cpu", line, column, False), inputs_on("cpu", line.inputs))
+    for one, other in zip(tensors(actual), tensors(expected), strict=True):
+        atol = SUPPORT[dtype] * other.abs().max().item()
+        torch.testing.assert_close(one, other, rtol=0, atol=atol)
     if not request.config.getoption("--write-support"):
-        line = re.search(
-            rf"^\| {variant} \| {device.upper()} \|(.*)\|$", SUPPORT_PAGE.read_text(), re.M
-        )
-        cells = [cell.strip() for cell in line[1].split("|")] if line else []
-        assert cells and cells[FEATURES.index(feature)] == "yes", "run with --write-support"
+        assert support_page.read().get((name, device, title)) == "yes", "run with --write-support"
 
 
 def test_no_cell_without_a_test():
-    lines = re.findall(r"^\| (\w+) \| (CPU|CUDA) \|(.*)\|$", SUPPORT_PAGE.read_text(), re.M)
-    assert [(variant, device) for variant, device, _ in lines] == [
-        (variant, device) for variant in VARIANTS for device in ("CPU", "CUDA")
-    ]
-    for variant, _, rest in lines:
-        said = [cell.strip() for cell in rest.split("|")]
-        assert len(said) == len(FEATURES) and set(said) <= {"yes", "-"}
-        if reference.VARIANTS[variant].parameter is None:
-            assert said[FEATURES.index(learned_parameter)] == "-"
+    tried = {tuple(parameters.values[:3]) for parameters in cells()}
+    page = support_page.read()
+    assert {place for place, said in page.items() if said == "yes"} == tried
+    assert [*dict.fromkeys(name for name, _, _ in page)] == [*LINES]
+    for (name, _, title), said in page.items():
+        assert said in ("yes", "" if has(LINES[name], COLUMNS[title]) else "-")

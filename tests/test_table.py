@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import re
 import subprocess
 import sys
@@ -21,18 +22,18 @@ from cases import (
 )
 
 import fused_acts
-from fused_acts import _C, reference, tables
+from fused_acts import _build_info, _library, reference, tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_tables_agree():
     python = [(name, row.f.__name__, row.g.__name__) for name, row in tables.VARIANTS.items()]
-    assert _C.variants() == python
-    assert fused_acts.variants() == tuple(name for name, _, _ in _C.variants())
+    assert _build_info.compiled_variants() == python
+    assert fused_acts.variants() == tuple(name for name, _, _ in python)
     python = [(name, row.f.__name__) for name, row in tables.ACTIVATIONS.items()]
-    assert _C.activations() == python
-    assert fused_acts.activations() == tuple(name for name, _ in _C.activations())
+    assert _build_info.compiled_activations() == python
+    assert fused_acts.activations() == tuple(name for name, _ in python)
     names = VARIANTS + ACTIVATIONS
     assert len(set(names)) == len(names) == len(tables.ROWS) > 0
 
@@ -120,20 +121,6 @@ def test_dir_shows_the_public_names():
             getattr(fused_acts, name)
 
 
-WITHOUT_MODULE = """
-import sys, torch
-sys.modules["fused_acts._C"] = None  # an import of it is an ImportError
-import fused_acts
-gate, up = (torch.ones(3, 8, requires_grad=True) for _ in range(2))
-fused_acts.swiglu(gate, up, beta=2.0).sum().backward()
-assert gate.grad is not None and "unknown" in fused_acts.show_build()
-"""
-
-
-def test_the_package_works_without_its_python_module():
-    subprocess.run([sys.executable, "-c", WITHOUT_MODULE], check=True, timeout=120)
-
-
 def test_defaults_are_swiglu_and_gate_up():
     gate, up, _ = operands(3, 8, dtype=torch.float32)
     expected = fused_acts.gated(gate, up, variant="swiglu")
@@ -167,22 +154,17 @@ def test_one_row_is_a_functor_a_row_and_a_row():
     assert found["activations.h"] >= names & functions
 
 
-def test_build_information():
-    build = _C.build_info()
-    assert set(build) == {
-        "torch_version",
-        "cuda_version",
-        "cuda_architectures",
-        "compiler",
-        "cpu_capability",
-    }
-    assert re.match(r"\d+\.\d+", build["torch_version"]) and build["compiler"]
-    assert bool(build["cuda_version"]) == bool(build["cuda_architectures"])
-    assert build["cpu_capability"]
-
-
 def test_show_build():
     text = fused_acts.show_build()
-    build = _C.build_info()
-    for value in (torch.__version__, *build.values(), fused_acts.__version__):
+    capability = _build_info.cpu_capability()
+    assert ("without CUDA" in text) == (not _library.BUILD["cuda_version"])
+    built = [_library.BUILD[key] for key in ("torch_version", "compiler", "cuda_architectures")]
+    for value in (torch.__version__, *built, capability, fused_acts.__version__):
         assert value in text
+
+
+def test_the_instruction_set_in_use_can_be_lowered():
+    code = "from fused_acts import _build_info; print(_build_info.cpu_capability())"
+    environment = os.environ | {"FUSED_ACTS_CPU_CAPABILITY": "baseline"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    assert done.stdout.split() == [b"baseline"]

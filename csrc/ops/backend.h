@@ -9,7 +9,7 @@
 
 #include "ops/tensors.h"
 
-#ifdef FUSED_ACTS_WITH_CUDA
+#ifdef USE_CUDA
 #include <torch/csrc/stable/accelerator.h>
 #endif
 
@@ -27,7 +27,7 @@ void parallel_for(int64_t n, int64_t grain, Loop loop) {
 
 // Throws the error that a cudaError_t stands for.
 inline void check_cuda([[maybe_unused]] int error) {
-#ifdef FUSED_ACTS_WITH_CUDA
+#ifdef USE_CUDA
   char* message = nullptr;
   TORCH_ERROR_CODE_CHECK(torch_c10_cuda_check_msg(error, __FILE__, __func__,
                                                   static_cast<uint32_t>(__LINE__), true, &message));
@@ -42,7 +42,7 @@ inline void check_cuda([[maybe_unused]] int error) {
 // here that is not on the CPU, and `cuda` is not compiled into anything.
 template <class Cuda, class Cpu>
 void run_where_it_is([[maybe_unused]] const View& input, [[maybe_unused]] Cuda cuda, Cpu cpu) {
-#ifdef FUSED_ACTS_WITH_CUDA
+#ifdef USE_CUDA
   if (input.is_cuda()) {
     const torch::stable::accelerator::DeviceGuard guard(input.device_index);
     void* stream;

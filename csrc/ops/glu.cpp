@@ -1,11 +1,10 @@
 // The operators of the gated units and of activations.
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <tuple>
 
 #include "ops/backend.h"
 #include "ops/glu_args.h"
+#include "ops/library.h"
 #include "ops/overlap.h"
 
 namespace fused_acts {
@@ -74,7 +73,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
   if (out.numel == 0) return;
-  check_not_expanded(out, "out");
+  check_elements_apart(out, "out");
   if (call.permuted ? !(out.aligned && same_strides(out, call.gate)) : !is_matrix(out)) {
     NewMatrix dense = call.new_matrix(call.args.cols);
     call.args.out = dense.matrix;
@@ -85,7 +84,6 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
   }
   GluArgs& args = call.args;
   args.out = call.permuted ? ReadMatrix(out, call.gate).matrix : matrix_of(out);
-  check_rows_apart(args, args.out, args.cols, "out");
   check_no_partial_overlap(args, args.out, args.gate, call.name());
   if (args.up.data) check_no_partial_overlap(args, args.out, args.up, call.up ? "up" : "x");
   check_row_vectors_unwritten(args, args.out, args.cols);
@@ -275,7 +273,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
   "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, Tensor? limit, " \
   "int variant, int layout"
 
-STABLE_TORCH_LIBRARY(fused_acts, m) {
+FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
   m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
   // The same with a derivative, which Python registers: what a recorded program calls.
@@ -298,8 +296,8 @@ STABLE_TORCH_LIBRARY(fused_acts, m) {
 #undef NUMBERS
 #undef OPTIONS
 
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
 // In CPU builds too: it says how to rebuild.
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CUDA, m) { implement(m); }
 
 }  // namespace fused_acts

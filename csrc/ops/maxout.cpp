@@ -1,11 +1,10 @@
 // The operators of maxout.
 #include "kernels/maxout.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <tuple>
 
 #include "ops/backend.h"
+#include "ops/library.h"
 
 namespace fused_acts {
 namespace {
@@ -96,13 +95,13 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
+FUSED_ACTS_DEFINE(m) {
   m.def("maxout_forward(Tensor x, int pieces) -> (Tensor, Tensor)");
   m.def("maxout(Tensor x, int pieces) -> (Tensor, Tensor)");
   m.def("maxout_backward(Tensor grad_out, Tensor winner, int pieces) -> Tensor");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CUDA, m) { implement(m); }
 
 }  // namespace fused_acts

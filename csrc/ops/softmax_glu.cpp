@@ -1,14 +1,13 @@
 // The operators of softmax_glu.
 #include "kernels/softmax_glu.h"
 
-#include <torch/csrc/stable/library.h>
-
 #include <algorithm>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "ops/backend.h"
+#include "ops/library.h"
 
 namespace fused_acts {
 namespace {
@@ -112,7 +111,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
+FUSED_ACTS_DEFINE(m) {
   m.def("softmax_glu_forward(Tensor gate, Tensor up) -> (Tensor, Tensor)");
   m.def("softmax_glu(Tensor gate, Tensor up) -> (Tensor, Tensor)");
   m.def(
@@ -120,7 +119,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(fused_acts, m) {
       "needs_gate, bool needs_up) -> (Tensor, Tensor)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CPU, m) { implement(m); }
-STABLE_TORCH_LIBRARY_IMPL(fused_acts, CUDA, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
+FUSED_ACTS_IMPLEMENT(CUDA, m) { implement(m); }
 
 }  // namespace fused_acts
