@@ -74,7 +74,13 @@ def tab(browser):
     page = browser.new_page()
     page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("requestfailed", lambda request: complaints.append(f"not loaded: {request.url}"))
+    # aborted: what was still loading when the tab went on to another page
+    page.on(
+        "requestfailed",
+        lambda request: (
+            request.failure == "net::ERR_ABORTED" or complaints.append(f"not loaded: {request.url}")
+        ),
+    )
     page.on("response", lambda r: r.ok or complaints.append(f"{r.status}: {r.url}"))
     page.on("request", lambda r: LOCAL.match(r.url) or complaints.append(f"elsewhere: {r.url}"))
     yield page
