@@ -39,7 +39,7 @@ html_extra_path = ["_extra"]  # index.html, which leads to README.html
 html_static_path = ["_static"]
 html_favicon = "_static/icon.svg"
 html_css_files = ["site.css"]
-html_copy_source = False
+html_copy_source = html_show_copyright = False
 highlight_language = "none"
 smartquotes_action = "D"  # dashes only: quotes and dots are code in docstrings
 pygments_style, pygments_dark_style = "friendly", "github-dark"
