@@ -8,10 +8,8 @@ for the programs that torch.export, torch.jit.trace and make_fx record. Eager co
 because the way through the dispatcher is longer where there is a derivative.
 """
 
-import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,25 +46,22 @@ def current() -> Any:
     return _overloads if torch.compiler.is_compiling() else direct
 
 
-_OUT_OF_MEMORY = re.compile(r"CUDA out of memory\. Tried to allocate (\d+) bytes on (\S+)")
+# Of torch's allocator, and of CUDA's where that is turned off.
+_OUT_OF_MEMORY = "CUDA out of memory", "CUDA error: out of memory"
 
 
 def telling_memory(operator: Callable[..., Any]) -> Callable[..., Any]:
     """The operator with torch's own error where the memory of a GPU does not suffice.
 
-    What the library raises has but its words; on the CPU those are all there is to it.
+    The library has torch's words for it, but knows no kind of errors that is torch's.
     """
 
     def call(*args: Any) -> Any:
         try:
             return operator(*args)
         except RuntimeError as error:
-            if found := _OUT_OF_MEMORY.match(str(error)):
-                size = int(found[1])
-                if size < 2**63:  # torch also tells what the memory is taken by
-                    with suppress(torch.AcceleratorError):  # without its cache it does not
-                        torch.empty(size, dtype=torch.uint8, device=found[2])
-                raise torch.OutOfMemoryError(str(error)) from error
+            if str(error).startswith(_OUT_OF_MEMORY):
+                raise torch.OutOfMemoryError(str(error)) from None
             raise
 
     return call

@@ -220,14 +220,15 @@ def test_out_of_memory_is_what_torch_says(which):
         torch.nn.functional.gelu(x)
     words = re.search("DefaultCPUAllocator: .* tried to allocate ", str(raised.value)).group()
     for ops in (OPS, _ops.direct):
-        with pytest.raises(RuntimeError, match=rf"^{words}\d{{12,}} bytes$"):
+        with pytest.raises(RuntimeError, match=rf"{words}\d{{12,}} bytes") as ours:
             calls_without_room("cpu")[which](ops)
+        assert "API call" not in str(ours.value)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("which", calls_without_room("cpu"))
 def test_out_of_memory_on_a_gpu(which):
-    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory. Tried to allocate "):
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA .*out of memory"):
         calls_without_room("cuda")[which](_ops.direct)
 
 
@@ -238,7 +239,7 @@ def test_out_of_memory_in_place(tmp_path):
     except RuntimeError:
         pytest.skip("no file of 4 TiB")
     numbers = (None, None, None, 1.0, INF, ALONE, 0, 1, False)
-    with pytest.raises(RuntimeError, match=r"^DefaultCPUAllocator: .* \d{12,} bytes$"):
+    with pytest.raises(RuntimeError, match=r"DefaultCPUAllocator: .* \d{12,} bytes"):
         OPS.glu_backward_inplace(torch.zeros(2**20, 1).expand(gate.shape), gate, None, *numbers)
 
 
@@ -247,7 +248,8 @@ def test_the_words_of_a_gpu_become_torchs_error():
         raise RuntimeError(text)
 
     for text, error in (
-        (f"CUDA out of memory. Tried to allocate {2**64} bytes on cuda:0", torch.OutOfMemoryError),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB.", torch.OutOfMemoryError),
+        ("CUDA error: out of memory", torch.OutOfMemoryError),
         ("gate: expected", RuntimeError),
     ):
         with pytest.raises(RuntimeError, match=re.escape(text)) as raised:

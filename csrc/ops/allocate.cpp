@@ -1,6 +1,5 @@
 // New tensors, through the C shim of libtorch.
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <iomanip>
 #include <sstream>
@@ -29,13 +28,14 @@ void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] uintptr_t 
 #endif
 }
 
-// In torch's words, which do not get through its C interface: callers look for them.
+// In torch's words, where these do not get through its C interface: callers look for them.
 [[noreturn]] void out_of_memory(const View& like, int32_t dtype, int64_t rank,
                                 const int64_t* sizes) {
   double bytes = static_cast<double>(element_size(dtype));
   for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
   std::ostringstream text;
   text << std::fixed << std::setprecision(0) << bytes << " bytes";
+  if (const char* message = message_of_libtorch()) fail<std::runtime_error>(message);
   if (like.is_cpu())
     fail<std::runtime_error>("DefaultCPUAllocator: can't allocate memory: you tried to allocate ",
                              text.str());
@@ -75,7 +75,8 @@ Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t*
 
 Tensor copy_of(const View& t) {
   Tensor copy = new_tensor(t, t.dtype, t.rank, t.sizes);
-  return torch::stable::copy_(copy, *t.tensor);
+  copy_values(copy, *t.tensor);
+  return copy;
 }
 
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes) {

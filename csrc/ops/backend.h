@@ -29,8 +29,8 @@ void parallel_for(int64_t n, int64_t grain, Loop loop) {
 inline void check_cuda([[maybe_unused]] int error) {
 #ifdef USE_CUDA
   char* message = nullptr;
-  TORCH_ERROR_CODE_CHECK(torch_c10_cuda_check_msg(error, __FILE__, __func__,
-                                                  static_cast<uint32_t>(__LINE__), true, &message));
+  check(torch_c10_cuda_check_msg(error, __FILE__, __func__, static_cast<uint32_t>(__LINE__), true,
+                                 &message));
   if (message == nullptr) return;
   const std::string text(message);
   torch_c10_cuda_free_error_msg(message);
@@ -46,7 +46,7 @@ void run_where_it_is([[maybe_unused]] const View& input, [[maybe_unused]] Cuda c
   if (input.is_cuda()) {
     const torch::stable::accelerator::DeviceGuard guard(input.device_index);
     void* stream;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(input.device_index, &stream));
+    check(aoti_torch_get_current_cuda_stream(input.device_index, &stream));
     check_cuda(cuda(stream));
     return;
   }

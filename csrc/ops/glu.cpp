@@ -78,8 +78,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OP
     NewMatrix dense = call.new_matrix(call.args.cols);
     call.args.out = dense.matrix;
     run(Direction::kForward, call);
-    Tensor target = out_tensor;
-    torch::stable::copy_(target, dense.tensor);
+    copy_values(out_tensor, dense.tensor);
     return;
   }
   GluArgs& args = call.args;
@@ -204,9 +203,8 @@ Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
   Tensor sums = backward_with_sums(call, parameter, needs);
-  const auto put_back = [](const OptionalTensor& copy, const Tensor& target_tensor) {
-    Tensor target = target_tensor;
-    if (copy) torch::stable::copy_(target, *copy);
+  const auto put_back = [](const OptionalTensor& copy, const Tensor& target) {
+    if (copy) copy_values(target, *copy);
   };
   if (needs & kGate) put_back(call.gate_copy, gate_tensor);
   if (up && needs & kUp) put_back(call.up_copy, *up);

@@ -2,10 +2,12 @@
 #include "ops/tensors.h"
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
-#include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
 #include <array>
+
+// Of torch 2.13 and later, not of the oldest, which this is compiled for.
+extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
 
 namespace fused_acts {
 namespace {
@@ -57,6 +59,21 @@ bool find_row_stride(const View& t, int64_t* row_stride) {
 
 }  // namespace
 
+const char* message_of_libtorch() {
+  const auto message = torch_exception_get_what_without_backtrace;
+  return message ? message() : nullptr;
+}
+
+void check(int32_t code) {
+  if (code == TORCH_SUCCESS) return;
+  const char* message = message_of_libtorch();
+  fail<std::runtime_error>(message ? message : "a call of libtorch failed");
+}
+
+void copy_values(const Tensor& to, const Tensor& from) {
+  check(aoti_torch_copy_(to.get(), from.get(), 0));
+}
+
 std::string device_name(const View& t) {
   if (t.is_cpu()) return "cpu";
   const std::string type = t.is_cuda() ? "cuda" : "device type " + std::to_string(t.device_type);
@@ -71,14 +88,14 @@ uintptr_t element_size(int32_t dtype) {
 
 View::View(const Tensor& t, const char* name) : tensor(&t), device_index(-1), numel(1) {
   const AtenTensorHandle handle = t.get();
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(handle, &dtype));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(handle, &device_type));
-  if (!is_cpu()) TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(handle, &device_index));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle, &data));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(handle, &rank));
+  check(aoti_torch_get_dtype(handle, &dtype));
+  check(aoti_torch_get_device_type(handle, &device_type));
+  if (!is_cpu()) check(aoti_torch_get_device_index(handle, &device_index));
+  check(aoti_torch_get_data_ptr(handle, &data));
+  check(aoti_torch_get_dim(handle, &rank));
   int64_t *its_sizes, *its_strides;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(handle, &its_sizes));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(handle, &its_strides));
+  check(aoti_torch_get_sizes(handle, &its_sizes));
+  check(aoti_torch_get_strides(handle, &its_strides));
   sizes = its_sizes;
   strides = its_strides;
   for (int64_t i = 0; i < rank; ++i) numel *= sizes[i];
@@ -180,7 +197,7 @@ bool same_strides(const View& a, const View& b) {
 ReadMatrix::ReadMatrix(const View& t, const View& like) : matrix{t.data, t.last_size()} {
   if (t.aligned && same_strides(t, like)) return;
   copy = new_strided(t, t.dtype, t.rank, t.sizes, like.strides);
-  torch::stable::copy_(*copy, *t.tensor);
+  copy_values(*copy, *t.tensor);
   matrix.data = data_of(*copy);
 }
 
@@ -209,7 +226,7 @@ RowVector row_vector_of(const View& t, const char* name, const View& gate, int64
 
 void* data_of(const Tensor& t) {
   void* data;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(t.get(), &data));
+  check(aoti_torch_get_data_ptr(t.get(), &data));
   return data;
 }
 

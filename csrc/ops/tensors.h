@@ -24,6 +24,13 @@ template <class Error = std::invalid_argument, class... Parts>
   throw Error(message.str());
 }
 
+// What libtorch said of the last call of its C interface that failed in this thread; null before
+// torch 2.13, where that does not get through.
+const char* message_of_libtorch();
+
+// Throws what libtorch said if a call of its C interface did not succeed.
+void check(int32_t code);
+
 // The metadata of a tensor that outlives it, read once: each reading is a call into libtorch.
 // Throws, with the name that the tensor has in messages, where its elements are at no address that
 // kernels could read: with its storage freed, or between elements on a GPU.
@@ -93,6 +100,8 @@ RowVector row_vector_of(const View& t, const char* name, const View& gate, int64
 void* data_of(const Tensor& t);
 
 bool is_contiguous(const View& t);
+
+void copy_values(const Tensor& to, const Tensor& from);
 
 // A contiguous copy.
 Tensor copy_of(const View& t);
