@@ -9,7 +9,7 @@ cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/
 schema = $(bin)/check-jsonschema --quiet --builtin-schema vendor
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format stubs kernel-report gallery wheel clean
+.PHONY: test bench lint format stubs kernel-report gallery wheel docs clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -48,7 +48,7 @@ kernel-report: $(VENV)/torch.done
 # docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
 gallery: $(VENV)/gallery.done
 	$(bin)/pip install --quiet matplotlib==3.11.2
-	$(bin)/python -m fused_acts.gallery --out docs
+	$(bin)/python -m fused_acts gallery --out docs
 
 # dist/: one wheel for every Python and every torch since 2.10 of the kind, CPU or CUDA, that it is
 # built with. auditwheel writes in its name the oldest glibc that it runs with; torch and CUDA are
@@ -59,8 +59,15 @@ wheel: $(VENV)/wheel.done
 	PATH=$(abspath $(bin)):$$PATH $(bin)/auditwheel repair --wheel-dir dist \
 	  --exclude 'libtorch*.so' --exclude 'libc10*.so' --exclude 'libcudart.so.*' build/wheel/*.whl
 
+# The documentation site, site/index.html, from README.md, docs/ and the docstrings; its links, and where there is
+# Chromium its pages, are tested.
+docs: $(VENV)/docs.done
+	rm -rf site docs/api
+	$(bin)/sphinx-build --quiet --fail-on-warning --keep-going --jobs auto -c docs -d build/docs . site
+	$(bin)/python -m pytest tests/test_docs_site.py
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info fused_acts/*.so fused_acts/_build.json
+	rm -rf $(VENV) build dist site docs/api *.egg-info fused_acts/*.so fused_acts/_build.json
 
 # The package with the extra that a target needs. Only changed sources are compiled again.
 $(VENV)/%.done: $(VENV)/torch.done $(built_from)

@@ -34,6 +34,7 @@ CXX_FLAGS = [
     # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-ffp-contract=off",  # as on the device: all that is to be fused is written so
     "-fopenmp-simd",
     "-Wall",
 ]

@@ -3,49 +3,82 @@
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-COMMANDS = ("run", "targets", "launch", "digits", "ffn", "memory", "activations")
+import torch
+
+from .machine import default_device
+
+COMMANDS = {
+    "run": "gated units at the sizes of real models, and a training on digits (the default)",
+    "targets": "the numbers this library has set itself on the CPU",
+    "units": "every gated unit from one token to many, as JSON and a table in Markdown",
+    "launch": "what a call costs beside its kernel",
+    "digits": "the training on digits alone",
+    "ffn": "feed-forward blocks: time",
+    "memory": "feed-forward blocks: bytes kept for backward, and peaks",
+    "activations": "activations alone, maxout and softmax_glu",
+}
+EXTRA = ("rich", "matplotlib", "sklearn")  # what `pip install 'fused-acts[bench]'` brings
 
 
-def make_parser(command: str) -> argparse.ArgumentParser:
-    """The options shared by all commands; a command's module adds its own."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench" if command == "run" else f"python -m bench {command}",
-        epilog=f"Commands: {', '.join(COMMANDS)} (default: run). `python -m bench COMMAND --help`.",
+def shared_options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--device",
+        type=torch.device,
+        default=default_device(),
+        help="cpu, cuda or cuda:N (default: cuda where it can be used)",
     )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where it can be used)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--output", type=Path, default=Path("bench-results"), help="folder")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
+def lacking(package: str) -> Callable[[argparse.Namespace], int]:
+    """In the place of a command that needs the package."""
+
+    def main(args: argparse.Namespace) -> int:
+        print(f"No module named {package!r}: pip install 'fused-acts[bench]'", file=sys.stderr)
+        return 2
+
+    return main
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Benchmarks of fused-acts; without a COMMAND: run."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    shared = [shared_options()]
+    for name, text in COMMANDS.items():
+        try:
+            module = importlib.import_module(f".{name}", __package__)
+        except ModuleNotFoundError as error:
+            if error.name not in EXTRA:
+                raise
+            text = f"{text}; needs {error.name}, which is not there"
+            command = commands.add_parser(name, parents=shared, help=text)
+            command.set_defaults(main=lacking(error.name))
+            continue
+        command = commands.add_parser(name, parents=shared, help=text, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(main=module.main)
+    return parser
+
+
 def main(arguments: list[str]) -> int:
-    command = arguments[0] if arguments and arguments[0] in COMMANDS else "run"
-    options = arguments[1:] if arguments[:1] == [command] else arguments
-    try:
-        module = importlib.import_module(f".{command}", __package__)
-    except ModuleNotFoundError as error:
-        if error.name in ("rich", "matplotlib", "sklearn"):
-            print(f"{error}: pip install 'fused-acts[bench]'", file=sys.stderr)
-            return 2
-        raise
-    parser = make_parser(command)
-    parser.description = module.__doc__
-    module.add_arguments(parser)
-    args = parser.parse_args(options)
-    import torch
-
-    from .machine import default_device
-
-    args.device = torch.device(args.device) if args.device else default_device()
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help")):
+        arguments = ["run", *arguments]
+    args = make_parser().parse_args(arguments)
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.output.exists():
         args.output.mkdir(parents=True)
         (args.output / ".gitignore").write_text("*\n")
-    return int(module.main(args))
+    return int(args.main(args))
 
 
 if __name__ == "__main__":

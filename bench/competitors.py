@@ -11,19 +11,25 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fused_acts
-from fused_acts._build_info import compiled_variants
+from fused_acts import tables
 
 OURS = "fused-acts"
 EAGER = "eager"
 COMPILED = "torch.compile"
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
-    "identity": lambda x: x,
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "swish": F.silu,
+# What one writes with torch for functions of the tables; for others, the function itself.
+ACTIVATIONS: dict[Callable[..., Tensor], Callable[[Tensor], Tensor]] = {
+    tables.relu: F.relu,
+    tables.gelu: F.gelu,
+    tables.gelu_tanh: partial(F.gelu, approximate="tanh"),
+    tables.sigmoid: torch.sigmoid,
+    tables.tanh: torch.tanh,
+}
+# And for those with a parameter, (function, its value).
+PARAMETRIC: dict[tuple[Callable[..., Tensor], float], Callable[[Tensor], Tensor]] = {
+    (tables.swish, 1.0): F.silu,
+    (tables.elu, 1.0): F.elu,
+    (tables.leaky_relu, 0.01): F.leaky_relu,
 }
 
 SPLITS: dict[str, Callable[[Tensor], tuple[Tensor, ...]]] = {
@@ -65,12 +71,25 @@ def ours(form: Form) -> Competitor:
     return Competitor(OURS, fresh=function, given=function)
 
 
+def activation(row: tables.Variant) -> Callable[[Tensor], Tensor]:
+    """f as one writes it with torch, of x alone."""
+    if row.parameter is None:
+        return ACTIVATIONS.get(row.f, row.f)
+    f, parameter = row.eager or row.f, row.default
+    return PARAMETRIC.get((row.f, parameter), lambda x: f(x, parameter))
+
+
 def eager(form: Form) -> Competitor:
     """The composition as people write it: `F.silu(gate) * up`, packed inputs by chunk or slices."""
-    f, g = next((f, g) for name, f, g in compiled_variants() if name == form.variant)
-    act, up_act = ACTIVATIONS[f], ACTIVATIONS[g]
+    row = tables.VARIANTS[form.variant]
+    act, up_act, limit = activation(row), ACTIVATIONS.get(row.g, row.g), row.limit
 
-    if g == "identity":
+    def operands(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+        if limit is not None:
+            gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+        return act(gate), up_act(up)
+
+    if limit is None and row.g is tables.identity:
 
         def product(gate: Tensor, up: Tensor) -> Tensor:
             return act(gate) * up
@@ -80,10 +99,11 @@ def eager(form: Form) -> Competitor:
     else:
 
         def product(gate: Tensor, up: Tensor) -> Tensor:
-            return act(gate) * up_act(up)
+            f, g = operands(gate, up)
+            return f * g
 
         def product_into(gate: Tensor, up: Tensor, out: Tensor) -> Tensor:
-            return torch.mul(act(gate), up_act(up), out=out)
+            return torch.mul(*operands(gate, up), out=out)
 
     if form.layout == "separate":
         return Competitor(EAGER, product, product_into)

@@ -1,12 +1,15 @@
 """What the numbers were measured on."""
 
 import datetime
+import functools
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch.utils import collect_env
 
 from fused_acts import _build_info, _library
 
@@ -19,12 +22,16 @@ def read(path: str) -> str:
         return ""
 
 
+@functools.cache
+def processor() -> dict[str, str]:
+    """What the system says of its processor, by torch's own report for bugs: lscpu's lines."""
+    said = collect_env.get_cpu_info(collect_env.run) or ""
+    lines = (line.partition(":") for line in said.splitlines())
+    return {key.strip(): value.strip() for key, _, value in lines}
+
+
 def cpu_model() -> str:
-    for line in read("/proc/cpuinfo").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Hardware"):
-            return value.strip()
-    return platform.processor() or platform.machine()
+    return processor().get("Model name") or platform.processor() or platform.machine()
 
 
 def usable_cpus() -> int:
@@ -37,8 +44,8 @@ def busy() -> bool:
 
 
 def last_level_cache() -> str:
-    levels = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
-    return read(str(levels[-1] / "size")) if levels else ""
+    caches = {key: size for key, size in processor().items() if re.fullmatch(r"L\d cache", key)}
+    return caches[max(caches)] if caches else ""
 
 
 def default_device() -> torch.device:
@@ -72,12 +79,13 @@ def describe(device: torch.device) -> dict[str, str]:
         "cores": f"{usable_cpus()} usable, {torch.get_num_threads()} torch threads",
         "last-level cache": last_level_cache(),
         "memory": f"{free_memory(torch.device('cpu')) / 1e9:.1f} GB free",
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "system": f"{collect_env.get_os(collect_env.run)}, Python {platform.python_version()}",
         "torch": torch.__version__,
     }
     if device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(device)
         facts["cuda"] = torch.version.cuda or ""
+        facts["driver"] = collect_env.get_nvidia_driver_version(collect_env.run) or ""
     build = _library.BUILD | {"cpu capability": _build_info.cpu_capability()}
     facts |= {f"fused-acts {key.replace('_', ' ')}": value for key, value in build.items()}
     return {key: value for key, value in facts.items() if value}

@@ -1,6 +1,7 @@
-"""The pictures: ratios to eager, bandwidth against the limit, loss curves."""
+"""The pictures: ratios to eager beside what memory allows, loss curves, bars."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.lines import Line2D  # noqa: E402
+from matplotlib.ticker import LogLocator  # noqa: E402
 
 from .competitors import COMPILED, EAGER, OURS  # noqa: E402
 from .measure import Row  # noqa: E402
@@ -28,7 +30,9 @@ STYLE: dict[Any, Any] = {
     "axes.titleweight": "bold",
     "legend.frameon": False,
 }
-MARKERS = {"given": "o", "fresh": "D"}
+SLOWEST = 4  # times eager; what is slower is an arrow there
+# To be read where a page shows the picture some 700 pixels wide.
+LARGE: dict[Any, Any] = {"font.size": 12, "axes.titlesize": 12, "figure.titlesize": 13}
 
 
 def colours(competitors: Sequence[str]) -> dict[str, str]:
@@ -37,80 +41,71 @@ def colours(competitors: Sequence[str]) -> dict[str, str]:
 
 
 def plot_results(path: Path, rows: Sequence[Row], title: str) -> None:
-    """A column a token count; a row each for ratios forward, forward+backward, and forward GB/s."""
+    """Time relative to eager, fresh outputs: a panel a model and direction, a row a token count."""
+    rows = [row for row in rows if row.output == "fresh"]
     models = list(dict.fromkeys(row.model for row in rows))
-    tokens = sorted({row.tokens for row in rows})
+    directions = list(dict.fromkeys(row.direction for row in rows))
+    counts = sorted({row.tokens for row in rows})
     palette = colours(list(dict.fromkeys(row.competitor for row in rows)))
-    panels = [("forward", "ratio_to_eager"), ("forward+backward", "ratio_to_eager")]
-    panels = [panel for panel in panels if any(row.direction == panel[0] for row in rows)]
-    if panels[0][0] == "forward":
-        panels.append(("forward", "gb_per_s"))
-    with plt.rc_context(STYLE):
+    with plt.rc_context(STYLE | LARGE):
         figure, axes = plt.subplots(
-            len(panels),
-            len(tokens),
-            figsize=(max(11, 2.2 + 3.4 * len(tokens)), 1 + (1.1 + 0.3 * len(models)) * len(panels)),
-            sharex="row",
+            len(models),
+            len(directions),
+            figsize=(7, 1.3 + (0.6 + 0.4 * len(counts)) * len(models)),
+            sharex=True,
             sharey=True,
             squeeze=False,
             layout="constrained",
         )
-        for line, (direction, metric) in zip(axes, panels, strict=True):
-            for axis, count in zip(line, tokens, strict=True):
-                chosen = [r for r in rows if (r.direction, r.tokens) == (direction, count)]
-                draw_panel(axis, chosen, models, palette, metric)
-                axis.set_title(f"{direction}, {count} token{'s' * (count > 1)}")
-        figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        figure.legend(handles=legend(palette), loc="outside lower center", ncols=len(palette) + 3)
-        figure.savefig(path, dpi=150)
+        for line, model in zip(axes, models, strict=True):
+            for axis, direction in zip(line, directions, strict=True):
+                chosen = [r for r in rows if (r.model, r.direction) == (model, direction)]
+                draw_panel(axis, chosen, counts, palette)
+                axis.set_title(f"{model}, {direction}" if len(models) > 1 else direction)
+        axes[0, 0].set_ylim(len(counts) - 0.5, -0.5)
+        if len(models) == 1:
+            title = f"{models[0]}, {title}"
+        figure.suptitle(f"Time relative to eager PyTorch: left is faster\n{title}")
+        figure.legend(handles=legend(palette), loc="outside lower center", ncols=4)
+        figure.savefig(path, dpi=200)
         plt.close(figure)
 
 
 def draw_panel(
-    axis: Axes,
-    rows: Sequence[Row],
-    models: Sequence[str],
-    palette: Mapping[str, str],
-    metric: str,
+    axis: Axes, rows: Sequence[Row], counts: Sequence[int], palette: Mapping[str, str]
 ) -> None:
-    """A line a model, first on top. Full circles: output given; hollow diamonds: fresh output."""
+    """One model in one direction; a bar where memory allows no less."""
     for row in rows:
-        at = models.index(row.model)
-        if metric == "gb_per_s":
-            axis.plot([row.limit_gb_per_s] * 2, [at - 0.35, at + 0.35], color="black", lw=1.6)
-        axis.plot(
-            getattr(row, metric),
-            at,
-            MARKERS[row.output],
-            color=palette[row.competitor],
-            markerfacecolor=palette[row.competitor] if row.output == "given" else "white",
-            markersize=6.5 if row.output == "given" else 5,
-            markeredgewidth=1.3,
-            zorder=4 if row.competitor == OURS else 3,
-        )
-    if metric == "gb_per_s":
-        axis.set_xlabel("GB/s of the least traffic")
-        axis.set_xlim(left=0)
-    else:
-        axis.axvline(1, color=COLOURS[EAGER], lw=1)
-        axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
-        axis.set_xlabel("time relative to eager (left is faster)")
-    axis.set_yticks(range(len(models)), models)
-    axis.set_ylim(len(models) - 0.5, -0.5)
+        at, ours = counts.index(row.tokens), row.competitor == OURS
+        ratio = min(row.ratio_to_eager, SLOWEST)
+        style: dict[str, Any] = {"color": palette[row.competitor], "ms": 9, "clip_on": False}
+        style["marker"] = "o" if ratio == row.ratio_to_eager else ">"
+        axis.plot(ratio, at, **style, zorder=4 if ours else 3)
+        if ours:
+            label = f"{row.ratio_to_eager:.2f}"
+            at_label = axis.annotate(
+                label, (ratio, at), (0, 9), textcoords="offset points", ha="center", zorder=5
+            )
+            at_label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
+            # By bytes a second, for ours moves the bytes that the limit counts.
+            least = row.ratio_to_eager * row.gb_per_s / row.limit_gb_per_s
+            axis.plot([least] * 2, [at - 0.2, at + 0.3], color="black", lw=2.5)
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(right=SLOWEST)
+    axis.xaxis.set_major_locator(LogLocator(2, numticks=9))
+    axis.xaxis.set_major_formatter(lambda value, _: str(Fraction(value)))
+    axis.set_yticks(range(len(counts)), [f"{count} token{'s' * (count > 1)}" for count in counts])
+    axis.grid(axis="y", visible=False)
 
 
 def legend(palette: Mapping[str, str]) -> list[Line2D]:
-    names = [
-        Line2D([], [], marker="s", ls="", color=colour, label=name)
-        for name, colour in palette.items()
+    return [
+        *(
+            Line2D([], [], marker="o", ls="", ms=9, color=colour, label=name)
+            for name, colour in palette.items()
+        ),
+        Line2D([], [], marker="|", ls="", ms=14, mew=2.5, color="black", label="memory's limit"),
     ]
-    kinds = [
-        Line2D([], [], marker="o", ls="", color="#555555", label="output given"),
-        Line2D([], [], marker="D", ls="", color="#555555", mfc="white", label="fresh output"),
-        Line2D([], [], color="black", lw=1.6, label="machine's 2-read-1-write limit"),
-    ]
-    return names + kinds
 
 
 def plot_losses(path: Path, losses: Mapping[str, Sequence[float]], title: str) -> None:
@@ -132,18 +127,19 @@ def plot_losses(path: Path, losses: Mapping[str, Sequence[float]], title: str) -
 def plot_bars(path: Path, panels: Mapping[str, Mapping[str, float]], title: str) -> None:
     """panels: by label a panel beside the others; in each a bar a contender, first on top."""
     count = len(next(iter(panels.values())))
-    with plt.rc_context(STYLE):
-        size = (10, 1.2 + 0.27 * count)
+    with plt.rc_context(STYLE | LARGE):
+        size = (7, 1.3 + 0.36 * count)
         figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, layout="constrained")
         for axis, (label, values) in zip(axes, panels.items(), strict=True):
             kinds = [name.partition(",")[0] for name in values]
             colour = [COLOURS.get(kind, MORE_COLOURS[0]) for kind in kinds]
             bars = axis.barh(list(values), list(values.values()), color=colour, height=0.7)
-            axis.bar_label(bars, fmt="%.1f", padding=3)
-            axis.set_xlabel(label)
-            axis.margins(x=0.1)
-            axis.grid(axis="y", visible=False)
+            axis.bar_label(bars, fmt="%.3g", padding=3)
+            axis.set_title(label, fontweight="normal")
+            axis.margins(x=0.17)
+            axis.grid(visible=False)
+            axis.set_xticks([])
         axes[0].invert_yaxis()
-        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, ha="left")
-        figure.savefig(path, dpi=110)
+        figure.suptitle(title)
+        figure.savefig(path, dpi=200)
         plt.close(figure)

@@ -156,6 +156,6 @@ def write_files(
     names = ["results.json", "results.csv"]
     for dtype in dict.fromkeys(row.dtype for row in rows):
         names.append(f"results-{dtype}.png")
-        title = f"fused-acts, {dtype}: {facts.get('gpu', facts['cpu'])}, torch {facts['torch']}"
+        title = f"{dtype}: {facts.get('gpu', facts['cpu'])}, torch {facts['torch']}"
         plot_results(output / names[-1], [row for row in rows if row.dtype == dtype], title)
     console.print(f"  written to {output}: {', '.join(names)}\n")

@@ -5,6 +5,7 @@ A contender's time is the median over rounds, its ratio to another the median of
 
 import gc
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,12 +60,11 @@ def interleave(
     """Rounds for about `seconds`, at least MIN_ROUNDS unless the clock runs out, at least one."""
     labels = list(samplers)
     samples: dict[Label, list[float]] = {label: [] for label in labels}
-    began, own = time.monotonic(), Clock(seconds)
+    began, own, order = time.monotonic(), Clock(seconds), random.Random(0)
     with collector_off():
         for done in range(max_rounds):
-            # Another contender goes first in each round: none is always behind the same neighbour.
-            first = done % len(labels)
-            for label in labels[first:] + labels[:first]:
+            # In another order each round: none is always behind the same neighbour.
+            for label in order.sample(labels, len(labels)):
                 samples[label].append(samplers[label]())
             if not clock.left() or (done + 1 >= MIN_ROUNDS and not own.left()):
                 break
@@ -135,7 +135,7 @@ def buffer_sets(set_bytes: int, device: torch.device) -> int:
     if device.type != "cuda":
         return 1
     cache = torch.cuda.get_device_properties(device).L2_cache_size
-    return min(2048, math.ceil(3 * cache / set_bytes))
+    return min(1024, math.ceil(3 * cache / set_bytes))
 
 
 @contextmanager

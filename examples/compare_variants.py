@@ -29,9 +29,10 @@ def validation_losses(args: argparse.Namespace) -> dict[str, list[float]]:
     ]
     losses: dict[str, list[float]] = {variant: [] for variant in args.variants}
     with ProcessPoolExecutor(args.processes, multiprocessing.get_context("spawn")) as pool:
-        for run, result in zip(runs, pool.map(partial(train, "fused"), runs), strict=True):
-            losses[run.variant].append(result.validation_loss)
-            print(f"{run.variant}, seed {run.seed}: {result.validation_loss:.4f}", flush=True)
+        for run, result in zip(runs, pool.map(partial(train, ["fused"]), runs), strict=True):
+            loss = result["fused"].validation_loss
+            losses[run.variant].append(loss)
+            print(f"{run.variant}, seed {run.seed}: {loss:.4f}", flush=True)
     return losses
 
 

@@ -1,5 +1,6 @@
-"""Trains a small language model of LLaMA's shape on the sources of Python's standard library, once
-with an eager feed-forward block and once with fused_acts.nn.GatedFFN, from the same weights.
+"""Trains a small language model of LLaMA's shape on the sources of Python's standard library, with
+an eager feed-forward block and with fused_acts.nn.GatedFFN, from the same weights. The two take
+their steps in turn, so that a busy moment of the machine is no one's disadvantage.
 
     python examples/train_lm.py                          # both, 2 to 4 minutes on 2 cores
     python examples/train_lm.py --ffn fused --variant geglu --recompute all --dtype bfloat16
@@ -7,14 +8,10 @@ with an eager feed-forward block and once with fused_acts.nn.GatedFFN, from the 
 
 import argparse
 import math
-import multiprocessing
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from torch import Tensor, nn
 
 import fused_acts
 
-WARM_UP = 3  # steps that are not timed
+WARM_UP = 3  # steps whose time does not count
 
 
 def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
@@ -47,68 +44,87 @@ def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
 
 @dataclass
 class Run:
-    losses: list[float]  # of training, one a step
-    validation_loss: float
-    tokens_per_second: float
-    saved_bytes_per_token: float
-    peak_bytes: int
+    losses: list[float] = field(default_factory=list)  # of training, one a step
+    seconds: list[float] = field(default_factory=list)
+    validation_loss: float = math.nan
+    saved_bytes_per_token: float = math.nan
+
+    @property
+    def median_seconds(self) -> float:
+        return statistics.median(self.seconds[WARM_UP:] or self.seconds)
 
 
-def train(ffn: str, args: argparse.Namespace) -> Run:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    train_text, validation_text = load_text()
-    model = make_model(args.size, ffn, args.variant, args.recompute, args.seed).to(args.device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.95))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, args.steps, pct_start=0.1)
-    dtype = getattr(torch, args.dtype)
-    shape = args.batch, args.size.length
+class Training:
+    """One model, its optimizer and its random texts: those of every other with the same seed."""
 
-    def loss_of(text: Tensor, generator: torch.Generator) -> Tensor:
+    def __init__(self, ffn: str, args: argparse.Namespace) -> None:
+        self.args = args
+        self.text, self.validation_text = load_text()
+        self.model = make_model(args.size, ffn, args.variant, args.recompute, args.seed)
+        parameters = self.model.to(args.device).parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.95))
+        steps = max(args.steps, 20)  # its first tenth must be more than a step
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, args.lr, steps, pct_start=0.1
+        )
+        self.generator = torch.Generator().manual_seed(args.seed)
+        self.run = Run()
+        loss = partial(self.loss, self.text, torch.Generator().manual_seed(0))
+        saved = saved_bytes(loss, self.model)
+        self.run.saved_bytes_per_token = saved / (args.batch * args.size.length)
+
+    def loss(self, text: Tensor, generator: torch.Generator) -> Tensor:
+        args, dtype = self.args, getattr(torch, self.args.dtype)
+        shape = args.batch, args.size.length
         inputs, targets = (t.to(args.device) for t in sample(text, shape, generator))
         with torch.autocast(args.device, dtype, enabled=dtype != torch.float32):
-            logits = model(inputs)
+            logits = self.model(inputs)
         return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
 
-    generator = torch.Generator().manual_seed(args.seed)
-    saved = saved_bytes(partial(loss_of, train_text, torch.Generator().manual_seed(0)), model)
-    losses, seconds = [], []
-    for step in range(args.steps):
+    def step(self) -> None:
         start = time.perf_counter()
-        loss = loss_of(train_text, generator)
-        optimizer.zero_grad()
+        loss = self.loss(self.text, self.generator)
+        self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        seconds.append(time.perf_counter() - start)
-        if (step + 1) % args.log_every == 0:
-            print(f"{ffn} {args.variant}, step {step + 1}: loss {losses[-1]:.4f}", flush=True)
-    with torch.no_grad():
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.run.losses.append(loss.item())  # which waits for the device
+        self.run.seconds.append(time.perf_counter() - start)
+
+    @torch.no_grad()
+    def validate(self) -> None:
         generator = torch.Generator().manual_seed(0)  # the same texts for everyone
-        validation = [loss_of(validation_text, generator).item() for _ in range(args.validation)]
-    return Run(
-        losses,
-        statistics.mean(validation),
-        math.prod(shape) / statistics.median(seconds[WARM_UP:] or seconds),
-        saved / math.prod(shape),
-        peak_memory(args.device),
-    )
+        losses = [
+            self.loss(self.validation_text, generator).item() for _ in range(self.args.validation)
+        ]
+        self.run.validation_loss = statistics.mean(losses)
 
 
-def peak_memory(device: str) -> int:
-    """The most the GPU's allocator has held, or the process as a whole."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def train(ffns: Sequence[str], args: argparse.Namespace) -> dict[str, Run]:
+    """All of them, a step each in turn; another goes first each time."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    trainings = {ffn: Training(ffn, args) for ffn in ffns}
+    order = list(trainings.values())
+    for step in range(1, args.steps + 1):
+        for training in order:
+            training.step()
+        order.append(order.pop(0))
+        if step % args.log_every == 0:
+            losses = (f"{ffn} {each.run.losses[-1]:.4f}" for ffn, each in trainings.items())
+            print(f"{args.variant}, step {step}: loss {', '.join(losses)}", flush=True)
+    for training in order:
+        training.validate()
+    return {ffn: training.run for ffn, training in trainings.items()}
 
 
-def run_alone(ffn: str, args: argparse.Namespace) -> Run:
-    """In a process of its own, for the peak of the other would hide this one's."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(train, ffn, args).result()
+def compare(eager: Run, fused: Run) -> None:
+    apart = [abs(one - other) for one, other in zip(eager.losses, fused.losses, strict=True)]
+    times = fused.median_seconds / eager.median_seconds
+    kept = fused.saved_bytes_per_token / eager.saved_bytes_per_token
+    print(f"fused to eager: {times:.2f} of the time (medians), {kept:.2f} of the bytes kept")
+    print(f"The training losses end {apart[-1]:.1e} apart, {max(apart):.1e} at most.")
 
 
 def plot(path: Path, runs: dict[str, Run], title: str) -> None:
@@ -152,20 +168,15 @@ def main() -> None:
     add_arguments(parser, Size(), steps=200)
     args = parser.parse_args()
     args.log_every = 50
-    runs = {ffn: run_alone(ffn, args) for ffn in ("eager", "fused") if args.ffn in (ffn, "both")}
+    runs = train(["eager", "fused"] if args.ffn == "both" else [args.ffn], args)
     for name, run in runs.items():
         print(
             f"{name}: validation loss {run.validation_loss:.4f}, "
-            f"{run.tokens_per_second:.0f} tokens/s, "
-            f"{run.saved_bytes_per_token:.0f} bytes a token saved for backward, "
-            f"peak memory {run.peak_bytes / 2**20:.0f} MiB"
+            f"{1e3 * run.median_seconds:.1f} ms a step, "
+            f"{run.saved_bytes_per_token:.0f} bytes a token kept for backward"
         )
     if args.ffn == "both":
-        eager, fused = (runs[name].losses for name in ("eager", "fused"))
-        apart = max(abs(a - b) for a, b in zip(eager, fused, strict=True))
-        print(
-            f"The training losses end {abs(eager[-1] - fused[-1]):.1e} apart, {apart:.1e} at most."
-        )
+        compare(**runs)
     if args.plot:
         title = f"A language model of Python's library, {args.variant}, {args.dtype}, same seed"
         plot(args.plot, runs, title)

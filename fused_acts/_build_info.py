@@ -1,5 +1,6 @@
 """What the extension was built with and runs on."""
 
+import warnings
 from importlib import metadata
 
 import torch
@@ -64,17 +65,36 @@ def check_tables() -> None:
         )
 
 
-def show_build() -> str:
-    """A description of the build, like `torch.__config__.show()`."""
+def check_gpu() -> None:
+    """Warns, once a process as this is called on import, of a GPU that this build has no use for.
+
+    device_count asks the driver's library, not CUDA, which would be of no use to forked processes.
+    """
+    if not BUILD.get("cuda_version") and torch.cuda.device_count() > 0:
+        warnings.warn(
+            "fused_acts was built without CUDA kernels, and there is a GPU: tensors on it will be "
+            "refused. Install again with FUSED_ACTS_CUDA=1; `python -m fused_acts info` shows the "
+            "build",
+            stacklevel=2,
+        )
+
+
+def build_facts() -> list[str]:
+    """What `show_build` shows, a fact a line."""
     build = BUILD
-    lines = [
+    cuda = f"CUDA {build['cuda_version']} for {build['cuda_architectures']}"
+    return [
         f"fused-acts {__version__}",
         f"built with torch {build['torch_version']}, running with torch {torch.__version__}",
         f"compiler: {build['compiler']}",
         f"CPU instruction set in use: {cpu_capability()}",
+        cuda if build["cuda_version"] else "without CUDA kernels",
     ]
-    if build["cuda_version"]:
-        lines.append(f"CUDA {build['cuda_version']} for {build['cuda_architectures']}")
-    else:
-        lines.append("without CUDA kernels")
-    return "\n  - ".join(lines)
+
+
+def show_build() -> str:
+    """A description of the build, like `torch.__config__.show()`.
+
+    `python -m fused_acts info` says more.
+    """
+    return "\n  - ".join(build_facts())

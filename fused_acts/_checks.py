@@ -113,20 +113,6 @@ def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = mat
         raise ValueError(f"limit: expected a number that is not negative, got {limit}")
 
 
-def is_memory(error: RuntimeError) -> bool:
-    return str(error).startswith("out of memory")
-
-
-def check_memory(error: RuntimeError, like: Tensor, *shapes: torch.Size) -> None:
-    """Raises torch's own error where an operator ran out of memory for tensors of these shapes."""
-    if not is_memory(error):
-        return
-    held = [like.new_empty(shape) for shape in shapes]
-    del held
-    if like.is_cuda:
-        raise torch.OutOfMemoryError(f"CUDA {error}") from error
-
-
 def integer(name: str, value: Any) -> int:
     """A Python integer, of one or of NumPy's."""
     try:

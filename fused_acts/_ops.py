@@ -8,14 +8,17 @@ for the programs that torch.export, torch.jit.trace and make_fx record. Eager co
 because the way through the dispatcher is longer where there is a derivative.
 """
 
+import re
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts._build_info import check_tables
+from fused_acts._build_info import check_gpu, check_tables
 from fused_acts._call import is_unary
 from fused_acts._checks import (
     check_call,
@@ -26,21 +29,55 @@ from fused_acts._checks import (
     check_pieces,
     out_shape,
 )
-from fused_acts._library import load
+from fused_acts._library import BUILD, load
 
 load()
 check_tables()
+check_gpu()
 
 OPERATORS: list[torch._ops.OpOverload] = []
 # The same by name, without the layer of Python around them, which only tracing needs.
 direct: Any = SimpleNamespace()
 
 
+_overloads: Any = sys.modules[__name__]
+
+
+def current() -> Any:
+    """Where the operators are to be called by their names."""
+    return _overloads if torch.compiler.is_compiling() else direct
+
+
+_OUT_OF_MEMORY = re.compile(r"CUDA out of memory\. Tried to allocate (\d+) bytes on (\S+)")
+
+
+def telling_memory(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator with torch's own error where the memory of a GPU does not suffice.
+
+    What the library raises has but its words; on the CPU those are all there is to it.
+    """
+
+    def call(*args: Any) -> Any:
+        try:
+            return operator(*args)
+        except RuntimeError as error:
+            if found := _OUT_OF_MEMORY.match(str(error)):
+                size = int(found[1])
+                if size < 2**63:  # torch also tells what the memory is taken by
+                    with suppress(torch.AcceleratorError):  # without its cache it does not
+                        torch.empty(size, dtype=torch.uint8, device=found[2])
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise
+
+    return call
+
+
 def _operator(fake: Callable[..., Any]) -> Any:
     overload = getattr(torch.ops.fused_acts, fake.__name__).default
     torch.library.register_fake(overload, fake)
     OPERATORS.append(overload)
-    setattr(direct, fake.__name__, overload._op)
+    has_gpus = BUILD["cuda_version"] is not None
+    setattr(direct, fake.__name__, telling_memory(overload._op) if has_gpus else overload._op)
     return overload
 
 

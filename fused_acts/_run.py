@@ -72,7 +72,15 @@ def tensors_of(variant: int, layout: str, options: Mapping[str, Any]) -> Vectors
         return options.get("gate_bias"), options.get("up_bias"), parameter
     if is_unary(variant):
         return bias, None, parameter
-    return *unpack(bias, layout), parameter
+    try:
+        return *unpack(bias, layout), parameter
+    except RuntimeError as error:  # of torch, without the name
+        if "storage of size 0" in str(error):
+            raise RuntimeError(
+                f"bias: expected a tensor with memory, got one of shape {list(bias.shape)} whose "
+                "data is not allocated: its storage was freed, as by resize_(0), or never filled"
+            ) from None
+        raise
 
 
 def recover(
@@ -118,18 +126,12 @@ def _explain(
             function: Callable[..., Tensor] = gated_out if written else gated
             return function(*changed, call, *written)
     _check_arguments(gate, up, variant, out, options)
-    if out is not None and out.is_neg():
-        # torch's fallback for such tensors takes no operator with arguments that may be absent
-        with torch.no_grad():
-            return out.copy_(run(gate, up, variant, layout, None, options))
     _rename(error, variant, options)
     return None
 
 
 def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
     """Raises an operator's error with the name of an argument as it is here."""
-    if isinstance(options.get("bias"), Tensor) and "storage of size 0" in str(error):
-        raise RuntimeError("bias: expected a tensor with memory, its data is not allocated")
     argument, colon, rest = str(error).partition(":")
     names = {"parameter": ROWS[variant].parameter}
     if options.get("bias") is not None:

@@ -180,6 +180,52 @@ def two_mesh_dimensions(inputs, columns):
         check(distributed, run(inputs, given, grad_out))
 
 
+NUMBER = torch.tensor(1.5, dtype=torch.float64)  # on the CPU, as compiled code has it
+SWIGLU = (list(fused_acts.variants()).index("swiglu"), 0)
+
+
+def recorded_calls():
+    """{operator of recorded or compiled programs: (arguments, results for each sum over rows)}"""
+    gate, up, grad_out = operands()
+    bias, beta = rows("gate_bias", "beta").values()
+    return {
+        "gated": (gate, up, bias, None, beta, 1.0, 2.0, *SWIGLU),
+        "glu_forward_numbers": (gate, up, bias, None, None, NUMBER, NUMBER, *SWIGLU),
+        "glu_backward_numbers": (grad_out, gate, up, bias, None, None, NUMBER, None, *SWIGLU, 7),
+        "maxout": (gate, 2),
+        "softmax_glu": (gate, up),
+    }
+
+
+def check_operators_of_programs(mesh: DeviceMesh) -> None:
+    """Split by rows, and where a row may be by columns; no data moves."""
+    for name, arguments in recorded_calls().items():
+        op = getattr(torch.ops.fused_acts, name)
+        whole = op(*arguments)
+        places = [*map(Shard, ROWS), Replicate()]
+        for place in places if name == "softmax_glu" else [*places, Shard(COLUMNS)]:
+            of_row = Shard(0) if place == Shard(COLUMNS) else Replicate()
+
+            def part(value, place=place, of_row=of_row):
+                if not isinstance(value, torch.Tensor) or value is NUMBER:
+                    return value
+                return split(value, mesh, place if value.dim() > 1 else of_row)
+
+            given = list(map(part, arguments))
+            with CommDebugMode() as communication:
+                parts = op(*given)
+            assert communication.get_total_counts() == 0, (name, place)
+            results = (
+                zip(parts, whole, strict=True) if isinstance(whole, tuple) else [(parts, whole)]
+            )
+            for each, expected in results:
+                if each.placements[0].is_partial():  # sums over rows
+                    assert torch.allclose(each.full_tensor(), expected)
+                else:
+                    assert each.placements == (place,) or expected.shape[0] == 1
+                    assert torch.equal(each.full_tensor(), expected), (name, place)
+
+
 def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
     """Every one that there is and takes tensors, the names of which only the registry has."""
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("fused_acts::")}

@@ -5,7 +5,15 @@ from typing import Any, NamedTuple
 
 import torch
 from cases import ACTIVATIONS, ROWS, as_inputs, own_layout, random, same_bits, to_device, unpack
-from tolerances import FORWARD_ULPS, GRADIENT_FLOOR, GRADIENT_ULPS, REAL_ULPS, allowed_sum, check
+from tolerances import (
+    FORWARD_ULPS,
+    GRADIENT_FLOOR,
+    GRADIENT_ULPS,
+    REAL_ULPS,
+    allowed_sum,
+    check,
+    lost_digits,
+)
 from torch import Tensor
 
 import fused_acts
@@ -127,6 +135,7 @@ class Oracle(NamedTuple):
     scales: list[Tensor]  # |grad_out * g(up)|, |grad_out * f(gate)|
     size: Tensor  # that of gate, with its bias and 1, times that of up
     grad_out: Tensor  # its absolute value
+    lost: Tensor  # see lost_digits
 
 
 def oracle(
@@ -139,7 +148,8 @@ def oracle(
     if name in ACTIVATIONS:
         called = call(reference.activation, (gate,), wide, grad_out, name=name)
         size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
-        return Oracle(called, [grad_out.abs()], size, grad_out.abs())
+        lost = lost_digits(gate + wide.get("bias", 0.0), torch.ones_like(gate))
+        return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)
     w = up + wide.get("up_bias", 0.0)
@@ -152,6 +162,7 @@ def oracle(
         [(grad_out * row.g(w)).abs(), (grad_out * f).abs()],
         (gate.abs() + z.abs() + 1.0) * (up.abs() + w.abs() + 1.0),
         grad_out.abs(),
+        lost_digits(z, row.g(w)),
     )
 
 
@@ -163,7 +174,7 @@ def check_call(actual: Called, exact: Oracle) -> None:
         for grad, expected in zip(actual.inputs, exact.called.inputs, strict=True):
             check(grad, expected, REAL_ULPS[dtype], exact.grad_out * exact.size)
         return
-    check(actual.out, exact.called.out, FORWARD_ULPS[dtype])
+    check(actual.out, exact.called.out, FORWARD_ULPS[dtype], lost=exact.lost)
     for grad, expected, scale in zip(actual.inputs, exact.called.inputs, exact.scales, strict=True):
         check(grad, expected, GRADIENT_ULPS[dtype], scale * GRADIENT_FLOOR)
 

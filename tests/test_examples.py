@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 from language_model import Size, load_text, make_model, make_rotation, rotate, sample  # noqa: E402
-from train_lm import train  # noqa: E402
+from train_lm import WARM_UP, compare, train  # noqa: E402
 
 TINY = Size(width=32, d_ff=48, heads=2, layers=2, length=16)
 
@@ -28,7 +28,7 @@ def arguments(**changed) -> argparse.Namespace:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_blocks_learn_alike(variant):
-    eager, fused = (train(ffn, arguments(variant=variant)) for ffn in ("eager", "fused"))
+    eager, fused = train(["eager", "fused"], arguments(variant=variant)).values()
     assert eager.losses[-1] < eager.losses[0]
     assert fused.losses == pytest.approx(eager.losses, rel=TRAINED_LOSS)
     assert fused.validation_loss == pytest.approx(eager.validation_loss, rel=TRAINED_LOSS)
@@ -39,17 +39,32 @@ def test_bytes_saved(level):
     """The same but for the blocks, which keep so many elements less a token in each layer."""
     text = load_text()[0]
     less = {"none": TINY.d_ff, "product": 2 * TINY.d_ff, "all": 4 * TINY.d_ff}
-    eager, fused = (
-        train(ffn, arguments(recompute=level, steps=1)).saved_bytes_per_token
-        for ffn in ("eager", "fused")
-    )
-    assert eager - fused == TINY.layers * 4 * less[level]
+    eager, fused = train(["eager", "fused"], arguments(recompute=level, steps=1)).values()
+    difference = eager.saved_bytes_per_token - fused.saved_bytes_per_token
+    assert difference == TINY.layers * 4 * less[level]
     assert len(text) > 10**6
 
 
+@pytest.mark.parametrize("steps", [1, 2, 10])
+def test_any_number_of_steps(steps):
+    run = train(["fused"], arguments(steps=steps))["fused"]
+    assert len(run.losses) == steps and run.median_seconds > 0
+
+
 def test_bfloat16():
-    run = train("fused", arguments(dtype="bfloat16", steps=30))
+    run = train(["fused"], arguments(dtype="bfloat16", steps=30))["fused"]
     assert run.losses[-1] < run.losses[0] - 0.5
+
+
+def test_models_that_take_turns_do_not_meddle(capsys):
+    """Each learns as it does alone, and both are compared by the times of their steps."""
+    together = train(["eager", "fused"], arguments())
+    for ffn, run in together.items():
+        assert run.losses == train([ffn], arguments())[ffn].losses
+    for run, seconds in zip(together.values(), (2.0, 1.0), strict=True):
+        run.seconds = [100.0] * WARM_UP + [seconds, seconds, 50.0]
+    compare(**together)
+    assert "fused to eager: 0.50 of the time (medians), 0." in capsys.readouterr().out
 
 
 def test_text():

@@ -12,10 +12,12 @@ from cases import (
     default_parameter,
     every_finite,
     exact,
+    exact_forward,
     forward_backward,
     in_range,
 )
 from tolerances import (
+    FLOAT32_ULPS_BEYOND_TORCH,
     FLUSH_MARGIN,
     FORWARD_ULPS,
     GRADIENT_FLOOR,
@@ -24,6 +26,8 @@ from tolerances import (
     check_result,
     ulp_distance,
 )
+
+import fused_acts
 
 UPS = (1.0, -1.0, 0.5, 3.14159, 1e-3, 100.0)
 GATES = (-9.0, -0.5, 0.75, 5.0, 11.0)
@@ -99,6 +103,18 @@ def test_no_further_from_the_truth_than_torch(name, dtype):
     ):
         worst, torch_worst = (errors(tensor, right, least).max() for tensor in (mine, theirs))
         assert worst <= max(torch_worst, ulps), (worst, torch_worst)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_near_zero_as_close_as_torch_in_float32(name):
+    x = torch.arange(0x31000000, 0x3F800000, 1009, dtype=torch.int32).view(torch.float32)
+    x = torch.cat([x, -x])
+    row, parameter = ROWS[name], default_parameter(name, x.dtype)
+    truth = exact_forward(name, x, x)
+    ours = fused_acts.activation(x, name)
+    theirs = (row.eager or row.f)(x, *parameter.values())
+    worst, torch_worst = (errors(tensor, truth, None).max() for tensor in (ours, theirs))
+    assert worst <= torch_worst + FLOAT32_ULPS_BEYOND_TORCH, (worst, torch_worst)
 
 
 def errors(actual, right, floor):

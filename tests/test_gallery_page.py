@@ -9,8 +9,8 @@ import pytest
 
 import fused_acts
 from fused_acts import gallery, reference, tables
+from fused_acts.__main__ import main
 from fused_acts.gallery import entry, formulas, page
-from fused_acts.gallery.__main__ import main
 
 pytest.importorskip("matplotlib")  # which the extra `test` brings
 
@@ -82,7 +82,7 @@ def test_pictures_at_a_glance_are_current(galleries, tmp_path):
 
 def test_pictures_are_the_same_bytes_each_time(tmp_path):
     for folder in ("one", "other"):
-        assert main(["swish", "glu", "--out", str(tmp_path / folder)]) == 0
+        assert main(["gallery", "swish", "glu", "--out", str(tmp_path / folder)]) == 0
     files = sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
     assert len(files) == 5
     for path in files:
@@ -91,7 +91,7 @@ def test_pictures_are_the_same_bytes_each_time(tmp_path):
 
 
 def test_other_parameters(tmp_path):
-    assert main(["swish", "tanh", "--beta", "2", "--out", str(tmp_path)]) == 0
+    assert main(["gallery", "swish", "tanh", "--beta", "2", "--out", str(tmp_path)]) == 0
     text = (tmp_path / "activations.md").read_text()
     assert re.findall(r"^### (\w+)$", text, re.M) == ["swish", "tanh"]
     # x * sigmoid(2 * x) is half of swish at 2 * x.
@@ -113,9 +113,11 @@ def test_other_parameters(tmp_path):
     ],
 )
 def test_bad_arguments(arguments, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--out", str(tmp_path)])
-    assert stopped.value.code == 2 and message in capsys.readouterr().err
+    try:
+        code = main(["gallery", *arguments, "--out", str(tmp_path)])
+    except SystemExit as stopped:  # of argparse
+        code = stopped.code
+    assert code == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -123,7 +125,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, draw.__name__)
     monkeypatch.delattr(gallery, "draw")
-    assert main(["--out", str(tmp_path)]) == 2
+    assert main(["gallery", "--out", str(tmp_path)]) == 2
     assert "pip install 'fused-acts[gallery]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -1,5 +1,6 @@
 """Operands without memory, at odd addresses or with no room for a result: an error, or as torch."""
 
+import re
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from cases import DEVICES, PACKED, as_inputs, operands, same_bits
 from derivative_cases import computed
 
 import fused_acts
+from fused_acts import _ops
 
 OPS = torch.ops.fused_acts
 ROWS, COLS = 5, 24
@@ -106,10 +108,23 @@ def test_freed_between_forward_and_backward():
         gate.untyped_storage().resize_(0)
         with pytest.raises(RuntimeError, match="^gate: .*not allocated"):
             out.sum().backward()
-    block = fused_acts.nn.GatedFFN(8, 16, bias=True)
-    block.gate_up_proj.bias.untyped_storage().resize_(0)
-    with pytest.raises(RuntimeError, match="storage of size 0"):
-        block(torch.ones(3, 8))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_freed_biases_of_modules(grad):
+    nn = fused_acts.nn
+    for module, owner, name in (
+        (nn.GatedFFN(8, 16, bias=True), "gate_up_proj.", "bias"),
+        (nn.GatedFFN(8, 16, bias=True, packed=False), "gate_proj.", "gate_bias"),
+        (nn.GatedFFN(8, 16, bias=True, packed=False), "up_proj.", "up_bias"),
+        (nn.GatedLinear(8, 16), "", "bias"),
+        (nn.GatedLinear(8, 16, layout="interleaved"), "", "bias"),
+        (nn.Activation("swish", bias=True, num_channels=8), "", "bias"),
+    ):
+        module.get_parameter(f"{owner}bias").untyped_storage().resize_(0)
+        with torch.set_grad_enabled(grad), pytest.raises(RuntimeError) as raised:
+            module(torch.ones(3, 8))
+        assert re.match(f"{name}: .*not allocated", str(raised.value)), raised.value
 
 
 def misaligned(tensor, by=1):
@@ -172,32 +187,72 @@ def test_any_address_in_place(which, shape):
         OPS.glu_backward_inplace(grad, whole, whole.view_as(whole), *numbers, 3, False)
 
 
-def too_large(*shape):
-    return torch.zeros(1, 4).expand(2**40, 4).view(*shape)
+def calls_without_room(device):
+    """Of every operator that allocates, and what a user calls."""
+    x = torch.zeros(1, 4, device=device).expand(2**40, 4)
+    like = {"dtype": torch.uint8, "device": device}
+    winner, stats = torch.zeros(1, 4, **like).expand_as(x), x[:, :2]
+    numbers, alone = (None, None, None, 1.0, INF, SWIGLU, 0), (*(None,) * 3, 1.0, INF, ALONE, 0)
+    bias = torch.zeros(4, device=device)
+    return {
+        "gelu": lambda ops: fused_acts.gelu(x),
+        "swish": lambda ops: fused_acts.swish(x, bias, beta=2.0),
+        "swiglu": lambda ops: fused_acts.swiglu(x, x),
+        "packed": lambda ops: fused_acts.swiglu(x),
+        "maxout": lambda ops: fused_acts.maxout(x, 2),
+        "softmax_glu": lambda ops: fused_acts.softmax_glu(x, x),
+        "glu_forward": lambda ops: ops.glu_forward(x, x, SWIGLU, 0),
+        "glu_forward_options": lambda ops: ops.glu_forward_options(x, x, *numbers),
+        "glu_backward": lambda ops: ops.glu_backward(x, x, x, *numbers, 3),
+        "glu_backward, alone": lambda ops: ops.glu_backward(x, x, None, *alone, 1),
+        "glu_double_backward": lambda ops: ops.glu_double_backward(
+            x, x, x, x, x, *numbers, True, True
+        ),
+        "maxout_backward": lambda ops: ops.maxout_backward(x, winner, 2),
+        "softmax_glu_backward": lambda ops: ops.softmax_glu_backward(x, x, x, stats, True, True),
+    }
 
 
-def test_out_of_memory_is_what_torch_says():
-    x = too_large(2**40, 4)
+@pytest.mark.parametrize("which", calls_without_room("cpu"))
+def test_out_of_memory_is_what_torch_says(which):
+    x = torch.zeros(1, 4).expand(2**40, 4)
     with pytest.raises(RuntimeError) as raised:
         torch.nn.functional.gelu(x)
-    for call in (
-        lambda: fused_acts.gelu(x),
-        lambda: fused_acts.swish(x, beta=2.0),
-        lambda: fused_acts.swiglu(x, x),
-        lambda: fused_acts.swiglu(x),
-        lambda: fused_acts.maxout(x, 2),
-        lambda: fused_acts.softmax_glu(x, x),
+    words = re.search("DefaultCPUAllocator: .* tried to allocate ", str(raised.value)).group()
+    for ops in (OPS, _ops.direct):
+        with pytest.raises(RuntimeError, match=rf"^{words}\d{{12,}} bytes$"):
+            calls_without_room("cpu")[which](ops)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("which", calls_without_room("cpu"))
+def test_out_of_memory_on_a_gpu(which):
+    with pytest.raises(torch.OutOfMemoryError, match="^CUDA out of memory. Tried to allocate "):
+        calls_without_room("cuda")[which](_ops.direct)
+
+
+def test_out_of_memory_in_place(tmp_path):
+    """For a copy of what is read: what is written is there, in a file of holes."""
+    try:
+        gate = torch.from_file(str(tmp_path / "gate"), shared=True, size=2**40).view(2**20, 2**20)
+    except RuntimeError:
+        pytest.skip("no file of 4 TiB")
+    numbers = (None, None, None, 1.0, INF, ALONE, 0, 1, False)
+    with pytest.raises(RuntimeError, match=r"^DefaultCPUAllocator: .* \d{12,} bytes$"):
+        OPS.glu_backward_inplace(torch.zeros(2**20, 1).expand(gate.shape), gate, None, *numbers)
+
+
+def test_the_words_of_a_gpu_become_torchs_error():
+    def operator(text):
+        raise RuntimeError(text)
+
+    for text, error in (
+        (f"CUDA out of memory. Tried to allocate {2**64} bytes on cuda:0", torch.OutOfMemoryError),
+        ("gate: expected", RuntimeError),
     ):
-        with pytest.raises(type(raised.value), match=r"allocate.* \d{12,} bytes") as ours:
-            call()
-        assert "API call" not in str(ours.value) and ".cpp, line" not in str(ours.value)
-    numbers = (None, None, None, 1.0, INF, SWIGLU, 0)
-    for call in (
-        lambda: OPS.glu_backward(x, x, x, *numbers, 3),
-        lambda: OPS.glu_double_backward(x, x, x, x, x, *numbers, True, True),
-    ):
-        with pytest.raises(RuntimeError, match="^out of memory: .* 16384 GiB on cpu"):
-            call()
+        with pytest.raises(RuntimeError, match=re.escape(text)) as raised:
+            _ops.telling_memory(operator)(text)
+        assert raised.type is error
 
 
 def packed_rows(stride, layout):

@@ -45,6 +45,10 @@ def test_opcheck(dtype):
         assert set(results.values()) == {"SUCCESS"}
 
 
+def number(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
 def sample_calls_with_options(dtype):
     """(operator, arguments) for the operators with options, with rows in either dtype."""
     gate, up, grad_out = operands(3, 8, dtype=dtype)
@@ -64,10 +68,16 @@ def sample_calls_with_options(dtype):
                 both = (*inputs, None)[:2]
                 moves = (*(tensor.cos() for tensor in inputs), None)[:2]
                 numbers = (1.5, 2.0, variant, layout)
+                tensors = (number(1.5), number(2.0), variant, layout)
+                unlimited = (number(1.5), None, variant, layout)
                 yield OPS.glu_forward_options, (*both, *rows, *numbers)
+                yield OPS.gated, (*both, *rows, *numbers)
+                for given in (tensors, unlimited):
+                    yield OPS.glu_forward_numbers, (*both, *rows, *given)
                 yield OPS.glu_forward_out, (*both, *rows, *numbers, torch.zeros_like(gate))
                 for needs in (wanted, wanted & ~3):
                     yield OPS.glu_backward, (grad_out, *both, *rows, *numbers, needs)
+                    yield OPS.glu_backward_numbers, (grad_out, *both, *rows, *tensors, needs)
                 for product in (True, False):
                     inplace = (grad_out, *both, *rows, *numbers, wanted, product)
                     yield OPS.glu_backward_inplace, inplace
@@ -94,7 +104,7 @@ def check_operators(calls, count):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck_with_options(dtype):
-    check_operators(sample_calls_with_options(dtype), 5)
+    check_operators(sample_calls_with_options(dtype), 8)
 
 
 def sample_calls_of_activations(dtype, variant):
@@ -113,10 +123,14 @@ def sample_calls_of_activations(dtype, variant):
     ):
         numbers = (1.5, INF, variant, 0)
         wanted = 1 + 4 * (rows[0] is not None) + 16 * (rows[2] is not None)
+        tensors = (number(1.5), None, variant, 0)
         yield OPS.glu_forward_options, (x, None, *rows, *numbers)
+        yield OPS.gated, (x, None, *rows, *numbers)
+        yield OPS.glu_forward_numbers, (x, None, *rows, *tensors)
         yield OPS.glu_forward_out, (x, None, *rows, *numbers, torch.zeros_like(x))
         for needs in (wanted, wanted & ~1):
             yield OPS.glu_backward, (grad_out, x, None, *rows, *numbers, needs)
+            yield OPS.glu_backward_numbers, (grad_out, x, None, *rows, *tensors, needs)
         yield OPS.glu_backward_inplace, (grad_out, x, None, *rows, *numbers, wanted, False)
         for seed, along in ((grad_out, x.cos()), (None, x.cos()), (grad_out, None)):
             for needs in ((True, True), (False, True)):
@@ -125,18 +139,18 @@ def sample_calls_of_activations(dtype, variant):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck_of_activations(dtype):
-    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 6)
+    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 9)
 
 
 def test_fakes_have_the_strides_of_the_results():
     """Where these are not contiguous: of an activation of a dense x in another order."""
     x = random(2, 3, 4, 5, dtype=torch.float32, seed=1).to(memory_format=torch.channels_last)
-    rest, number = (INDEX["swish"], 0), torch.tensor(1.5, dtype=torch.float64)
+    rest = (INDEX["swish"], 0)
     for operator, arguments in (
         (OPS.glu_forward, rest),
         (OPS.glu_forward_options, (None, None, None, 1.5, None, *rest)),
         (OPS.gated, (None, None, None, 1.5, None, *rest)),
-        (OPS.glu_forward_numbers, (None, None, None, number, None, *rest)),
+        (OPS.glu_forward_numbers, (None, None, None, number(1.5), None, *rest)),
     ):
         torch.library.opcheck(operator, (x, None, *arguments), test_utils="test_faketensor")
         assert operator(x, None, *arguments).stride() == x.stride(), operator

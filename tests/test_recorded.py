@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 from cases import operands
+from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import fused_acts
@@ -112,6 +113,37 @@ def test_a_recorded_program_trains(name, record):
     of = module if record is fx else program
     for key, parameter in of.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[key])
+
+
+@pytest.mark.filterwarnings("error:There is a performance drop")  # of an operator without a vmap
+@pytest.mark.parametrize("name", UNITS)
+def test_a_recorded_program_is_transformed(name):
+    """Forward mode, functorch's reverse mode, second derivatives and vmap."""
+    module, (x, tangent, _) = model(name), operands(3, 8, dtype=torch.float32)
+    for record in (exported, traced, fx):
+        program = record(module, x)
+        for transform in (
+            lambda f: torch.func.jvp(f, (x,), (tangent,)),
+            lambda f: torch.func.grad(lambda x: f(x).square().sum())(x),
+            lambda f: torch.func.hessian(lambda x: f(x).square().sum())(x),
+            lambda f: torch.func.vmap(f, 1, 1)(torch.stack((x, tangent, x), 1)),
+            lambda f: along(f, x, tangent),
+        ):
+            torch.testing.assert_close(transform(program), transform(module))
+
+
+def along(function, x, tangent):
+    with forward_ad.dual_level():
+        out = forward_ad.unpack_dual(function(forward_ad.make_dual(x, tangent)))
+        return out.primal, out.tangent
+
+
+def test_a_recorded_program_of_many_parameters():
+    """vmap of what all rows share."""
+    x, up, bias = operands(3, 8, dtype=torch.float32)
+    program = make_fx(lambda x, up, bias: fused_acts.swiglu(x, up, gate_bias=bias))(x, up, bias[0])
+    expected = torch.stack([fused_acts.swiglu(x, up, gate_bias=row) for row in bias])
+    torch.testing.assert_close(torch.vmap(program, (None, None, 0))(x, up, bias), expected)
 
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("options", "ffn", "softmax_glu")]

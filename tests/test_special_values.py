@@ -22,7 +22,9 @@ from cases import (
     same_bits,
 )
 from option_cases import biases, fused, real
-from tolerances import check_result
+from tolerances import allowed_sum, check_result
+
+import fused_acts
 
 NAN, INF = math.nan, math.inf
 FINITE = (0.0, -0.0, 0.7, -0.7, 3.0, -3.0, 7.0, -7.0, 8.0, -8.0)  # there is a limit at 7
@@ -199,6 +201,33 @@ def test_softplus_where_the_exponent_overflows(beta, dtype, device):
     expected = x.clamp(min=0) if beta > 0 else x.clamp(max=0)
     given = {"beta": torch.tensor(beta, dtype=real(dtype))}
     assert torch.equal(fused("softplus", x, x, given, device=device).out, expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softplus_with_a_beta_whose_reciprocal_overflows(dtype, device):
+    """A number, or one a column, and its gradient; for x so large that beta * x is not small too.
+
+    2^64 makes the exact reciprocal of the smallest float64 finite.
+    """
+    x = torch.tensor([0.0, 1.0, -1.0, 1e38, -1e38, 3e38, -3e38, INF, -INF]).to(dtype)
+    seed = torch.full_like(x, 1.0 if dtype == torch.float16 else 1e-30)
+    small = [1e-45, 7e-40, 2.1e-39, 2.5e-39, 2.9e-39, 1.1e-38, 1.2e-38, -2.5e-39, 1e-30]
+    for value in [*small, 5e-324, 2e-309, 3e-308] if dtype == torch.float64 else small:
+        beta = torch.tensor(value, dtype=real(dtype))
+        z, scaled = x.double() * beta.double(), beta.double() * 2.0**64
+        e = torch.exp(-z.abs())
+        expected = (torch.where(z > 0, x.double(), 0.0) + e.log1p() * 2.0**64 / scaled).to(dtype)
+        row = beta.expand(len(x)).clone().to(device).requires_grad_()
+        for given in (beta.item(), beta.to(device), row):
+            out = fused_acts.softplus(x.to(device), beta=given)
+            torch.testing.assert_close(out.detach().cpu(), expected)
+        out.backward(seed.to(device))
+        share = (e.log1p() + torch.where(z.isinf(), 0.0, z.abs() * e / (1.0 + e))) * 2.0**64
+        exact = (-(share / scaled) * (seed.double() * 2.0**64 / scaled)).to(row.dtype).double()
+        grad = row.grad.cpu().double()
+        allowed = allowed_sum(dtype, row.dtype, exact, exact.abs(), 1)
+        assert ((grad == exact) | ((grad - exact).abs() <= allowed)).all(), (value, grad, exact)
 
 
 @pytest.mark.parametrize("device", DEVICES)

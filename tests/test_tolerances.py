@@ -15,6 +15,7 @@ from tolerances import (
     check,
     check_gradient,
     gradient_budget,
+    lost_digits,
     ulp,
     ulp_distance,
 )
@@ -103,6 +104,19 @@ def test_a_budget_is_also_one_for_flushing():
     for refused in ((0.5, floor), (1.0, None)):
         with pytest.raises(AssertionError, match="1 of 1"):
             check(zero, exact, *refused)
+
+
+def test_digits_that_f_has_lost():
+    """Those below 2^-149, times the factors of f(gate): 64 * 8 of them are 2^-7 of an ulp."""
+    gate, up = torch.tensor([-63.0], dtype=F64), torch.tensor([8.0], dtype=F64)
+    actual = torch.tensor([10 * 2.0**-133], dtype=torch.bfloat16)
+    lost = lost_digits(gate, up)
+    check(actual, (10.5 + 2.0**-7) * actual.double() / 10, 0.5, lost=lost)
+    for refused in ((10.5 + 2.0**-6, lost), (10.5 + 2.0**-7, None), (10.5 + 2.0**-7, lost / 2)):
+        with pytest.raises(AssertionError, match="1 of 1"):
+            check(actual, refused[0] * actual.double() / 10, 0.5, lost=refused[1])
+    infinite, nan = torch.tensor([math.inf], dtype=F64), torch.tensor([math.nan], dtype=F64)
+    assert not lost_digits(gate, infinite).any() and not lost_digits(nan, up).any()
 
 
 def test_gradient_floor():

@@ -23,7 +23,7 @@ from cases import (
     same_bits,
     whole_range,
 )
-from tolerances import EXACT, MAY_FLUSH, budget, check, check_forward
+from tolerances import EXACT, MAY_FLUSH, budget, check, check_forward, lost_digits
 
 import fused_acts
 from fused_acts import reference
@@ -52,6 +52,19 @@ def test_over_the_whole_range(name, dtype, device):
     up = torch.full_like(gate, -3.14159)
     out = forward(name, gate, up, device=device)
     check_forward(name, out, exact_forward(name, gate, up))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("variant", ["glu", "swiglu", "quick_geglu", "geglu", "geglu_tanh"])
+def test_a_large_up_of_a_tiny_factor(variant, dtype, device):
+    """Below 2^-126 f(gate) has digits still, and the product those that it has."""
+    tails = {"geglu": (-13.4, -12.5), "geglu_tanh": (-10.5, -9.5), "quick_geglu": (-60, -52)}
+    gate = torch.linspace(*tails.get(variant, (-102, -88)), 5000, dtype=torch.float64).to(dtype)
+    up = random(5000, dtype=dtype, seed=7, scale=30.0)
+    exact = exact_forward(variant, gate, up)
+    lost = lost_digits(gate.double(), up.double())
+    check_forward(variant, forward(variant, gate, up, device=device), exact, lost)
 
 
 @pytest.mark.parametrize("device", DEVICES)

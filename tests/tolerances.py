@@ -20,6 +20,9 @@ GRADIENT_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0}
 # tanh has less: a product with a sigmoid has the sigmoid's.
 FLOAT32_ULPS = 6.0
 FLOAT32_ULPS_OF = {"gelu": 16.0, "gelu_tanh": 16.0, "tanh": 3.0}
+# Where torch's own float32 functions lose nothing, at gates of size 1 and below, ours may be this
+# much further off at the worst: tanh and softplus are, by less.
+FLOAT32_ULPS_BEYOND_TORCH = 0.55
 # In float64 the oracle rounds as the kernels do, so this is no claim in ulps: 1e-12 relative, far
 # below what gradcheck sees (differences over a step of 1e-6, compared to one part in 1000).
 FLOAT64_ULPS = 1e-12 * 2.0**52
@@ -141,13 +144,29 @@ def ulp_distance(actual: Tensor, exact: Tensor, floor: Tensor | None = None) -> 
     return torch.where(same, 0.0, distance).nan_to_num(nan=math.inf)
 
 
+def lost_digits(gate: Tensor, g: Tensor) -> Tensor:
+    """What out may lack, where up makes much of a tiny f(gate), see docs/numerics.md.
+
+    The digits of a float32 end at 2^-149: those of f(gate), and of a sigmoid that gate multiplies.
+    """
+    return ((gate.abs() + 1.0) * g.abs() * 2.0**-149).nan_to_num(posinf=0.0)
+
+
 def larger(exact: Tensor, floor: Tensor | None) -> Tensor:
     return exact.abs() if floor is None else exact.abs().maximum(floor)
 
 
-def check(actual: Tensor, exact: Tensor, ulps: float, floor: Tensor | None = None) -> None:
-    """Fails, showing the worst element, if actual is more than ulps away from exact."""
+def check(
+    actual: Tensor,
+    exact: Tensor,
+    ulps: float,
+    floor: Tensor | None = None,
+    lost: Tensor | None = None,
+) -> None:
+    """Fails, showing the worst element, if actual is more than ulps, and lost, away from exact."""
     distance = ulp_distance(actual, exact, floor)
+    if lost is not None:
+        distance = (distance - lost / ulp(larger(exact, floor), actual.dtype)).clamp(min=0.0)
     if actual.dtype in MAY_FLUSH:
         smallest = torch.finfo(actual.dtype).smallest_normal
         margin = (ulps - 0.5) * ulp(larger(exact, floor), actual.dtype)
@@ -184,8 +203,8 @@ def allowed_sum(
     return ((min(added, 96) + 32) * unit + own) * total + result + 1e-37
 
 
-def check_forward(name: str, out: Tensor, exact: Tensor) -> None:
-    check(out, exact, budget(name, out.dtype))
+def check_forward(name: str, out: Tensor, exact: Tensor, lost: Tensor | None = None) -> None:
+    check(out, exact, budget(name, out.dtype), lost=lost)
 
 
 def check_gradient(name: str, by: int, grad: Tensor, exact: Tensor, scale: Tensor) -> None:
@@ -194,8 +213,8 @@ def check_gradient(name: str, by: int, grad: Tensor, exact: Tensor, scale: Tenso
     check(grad, exact, ulps, scale.abs() * floor)
 
 
-def check_result(name: str, result: Result, exact: Exact) -> None:
-    check_forward(name, result.out, exact.out)
+def check_result(name: str, result: Result, exact: Exact, lost: Tensor | None = None) -> None:
+    check_forward(name, result.out, exact.out, lost)
     check_gradient(name, 0, result.grad_gate, exact.grad_gate, exact.gate_scale)
     if exact.grad_up is not None:
         check_gradient(name, 1, result.grad_up, exact.grad_up, exact.up_scale)

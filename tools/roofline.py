@@ -14,7 +14,7 @@ from machine_code import Kernel
 matplotlib.use("Agg")
 
 from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.patches import Patch  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -85,54 +85,50 @@ STYLE = {
     "axes.grid.axis": "x",
     "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
+    # To be read where a page shows the picture some 700 pixels wide.
+    "font.size": 12,
+    "axes.titlesize": 12,
     "legend.frameon": False,
-    # The same bytes each time.
-    "svg.hashsalt": "fused_acts",
-    "svg.fonttype": "none",
+    "svg.hashsalt": "fused_acts",  # the same bytes each time
+    "svg.fonttype": "path",  # the same place for every letter on every machine
 }
-BARS = {  # unit: height, offset, colour
-    "memory": (0.84, 0.0, "#d5dbe3"),
-    "issue": (0.3, -0.19, "#2e6f95"),
-    "special functions": (0.3, 0.19, "#d1495b"),
+COLOURS = {
+    "special functions": "#d1495b",
+    "issue": "#2e6f95",
+    "float32": "#66a182",
+    "integer": "#edae49",
+    "latency": "#7d5ba6",
 }
-
-
-def draw_panel(axis: Axes, kernels: Sequence[Kernel]) -> None:
-    for unit, (height, offset, colour) in BARS.items():
-        places = [n + offset for n in range(len(kernels))]
-        axis.barh(places, [clocks(k)[unit] for k in kernels], height, color=colour, label=unit)
-    axis.set_yticks(
-        range(len(kernels)),
-        [f"{k.variant} {k.direction}, {k.bytes_per_element} B" for k in kernels],
-    )
-    axis.set_ylim(len(kernels) - 0.5, -0.5)
-    axis.tick_params(axis="y", length=0)
+SHOWN = [f"{v} {d}" for v in ("swiglu", "geglu_tanh", "geglu") for d in ("forward", "backward")]
 
 
 def draw(kernels: Sequence[Kernel], path: Path) -> None:
-    """A row of panels a type, a panel a chip, a bar a kernel and unit."""
-    dtypes = ("bfloat16", "float32")
+    """How busy the busiest unit beside memory is, of 16-bit types; a panel is a chip."""
+    busiest: dict[tuple[int, str], tuple[str, float]] = {}
+    for k in kernels:
+        if k.is_main and k.dtype in ("bfloat16", "float16"):
+            place = k.architecture, f"{k.variant} {k.direction}"
+            busiest[place] = max(second(k), busiest.get(place, ("", 0.0)), key=lambda unit: unit[1])
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            len(dtypes),
-            len(CHIPS),
-            figsize=(11, 7),
-            sharex="row",
-            sharey="row",
-            layout="constrained",
+        size = (7, 3.6)
+        figure, axes = plt.subplots(1, len(CHIPS), figsize=size, sharey=True, layout="constrained")
+        units = set()
+        for (architecture, chip), axis in zip(CHIPS.items(), axes, strict=True):
+            for row, name in enumerate(SHOWN):
+                unit, busy = busiest[architecture, name]
+                units.add(unit)
+                bar = axis.barh(row, 100 * busy, color=COLOURS[unit], height=0.65)
+                axis.bar_label(bar, fmt="%.0f%%", padding=3)
+            axis.axvline(100, color="black", lw=2)
+            axis.set(title=chip.name, xlim=(0, 108), xticks=(0, 50, 100))
+        axes[0].set_yticks(range(len(SHOWN)), SHOWN)
+        axes[0].set_ylim(len(SHOWN) - 0.5, -0.5)
+        figure.suptitle(
+            "The busiest unit beside memory, in % of memory's time:\n"
+            "left of the line memory sets the pace",
+            fontsize=13,
         )
-        for dtype, line in zip(dtypes, axes, strict=True):
-            for (architecture, chip), axis in zip(CHIPS.items(), line, strict=True):
-                of_panel = (architecture, dtype, True)
-                chosen = [k for k in kernels if (k.architecture, k.dtype, k.is_main) == of_panel]
-                draw_panel(axis, chosen)
-                axis.set_title(f"{chip.name}, {dtype}")
-        for axis in axes[-1]:
-            axis.set_xlabel("clocks an element and multiprocessor")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        handles = [Patch(color=COLOURS[unit], label=unit) for unit in COLOURS if unit in units]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         figure.savefig(path, metadata={"Date": None, "Creator": None})
         plt.close(figure)

@@ -7,6 +7,7 @@ Each PYTHON has a torch, numpy, pytest and expecttest; nothing is written to its
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,8 +56,9 @@ def main() -> None:
     parser.add_argument("wheel", type=Path)
     parser.add_argument("python", nargs="+", help="an interpreter with torch and pytest")
     arguments = parser.parse_args()
-    for python in arguments.python:
-        print(try_with(python, arguments.wheel.resolve()), flush=True)
+    for name in arguments.python:
+        python = shutil.which(name) or sys.exit(f"{name}: no such interpreter")
+        print(try_with(str(Path(python).absolute()), arguments.wheel.resolve()), flush=True)
 
 
 if __name__ == "__main__":

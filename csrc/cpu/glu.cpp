@@ -28,10 +28,18 @@ RowLoop find_row_loop(Direction direction, const GluArgs& args) {
   return portable_row_loop<T>(direction, args.variant);
 }
 
+// Whether the loops take an interleaved operand as it is. Those of float16 with options go through
+// tiles anyhow.
+bool reads_pairs(const GluArgs& args, bool rows) {
+  return args.step == 2 && uses_avx512(args.dtype) && !(rows && args.dtype == DType::kFloat16);
+}
+
 // Whether a call should write past the caches. From about the size of a last-level cache, or of a
 // few cores' share in that of a server, its outputs would push each other out.
+// But a run has to be worth the fence behind it.
 bool exceeds_caches(const GluArgs& args, int64_t matrices) {
-  return matrices * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;
+  return args.cols * dtype_size(args.dtype) >= 4096 &&
+         matrices * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;
 }
 
 // Columns of a run: of a whole row where no operand goes through a tile.
@@ -71,6 +79,7 @@ class RowCall {
       : args_(args),
         loop_(find_row_loop<T>(direction, args)),
         out_(args.product ? args.grad_out : args.out),
+        pairs_(reads_pairs(args, true)),
         gate_(args.gate, args.step),
         up_(args.up, args.step),
         grad_out_(args.grad_out, 1),
@@ -97,14 +106,21 @@ class RowCall {
     const auto group = [&](int i) { return sums[i] ? group_[i] : nullptr; };
     const auto wanted = [](const Matrix& matrix, void* run) { return matrix.data ? run : nullptr; };
     for (int64_t row = begin; row < end; ++row) {
-      void* out = static_cast<T*>(out_.data) + row * out_.row_stride + first;
-      loop_({n, args_.limit, gate_bias_, up_bias_, parameter_, gate_(row, first, n),
-             up_(row, first, n), grad_out_(row, first, n), gate_tangent_(row, first, n),
-             up_tangent_(row, first, n), wanted(out_, out),
-             wanted(args_.grad_gate, grad_gate_.begin(row, first)),
-             wanted(args_.grad_up, grad_up_.begin(row, first)), group(0), group(1), group(2)});
-      grad_gate_.end(n);
-      grad_up_.end(n);
+      const auto at = [&](const Matrix& matrix, int64_t step) {
+        return static_cast<T*>(matrix.data) + row * matrix.row_stride + first * step;
+      };
+      const void* gate = pairs_ ? at(args_.gate, 2) : gate_(row, first, n);
+      const void* up = pairs_ ? nullptr : up_(row, first, n);
+      void* grad_gate = pairs_ ? at(args_.grad_gate, 2) : grad_gate_.begin(row, first);
+      void* grad_up = pairs_ ? nullptr : grad_up_.begin(row, first);
+      loop_({n, pairs_, args_.limit, gate_bias_, up_bias_, parameter_, gate, up,
+             grad_out_(row, first, n), gate_tangent_(row, first, n), up_tangent_(row, first, n),
+             wanted(out_, at(out_, 1)), wanted(args_.grad_gate, grad_gate),
+             wanted(args_.grad_up, grad_up), group(0), group(1), group(2)});
+      if (!pairs_) {
+        grad_gate_.end(n);
+        grad_up_.end(n);
+      }
       if ((row + 1 - begin) % kGroup == 0 || row + 1 == end)
         for (int i = 0; i < 3; ++i)
           if (sums[i]) add_group(total_[i], group_[i], n);
@@ -134,6 +150,7 @@ class RowCall {
   const GluArgs& args_;
   const RowLoop loop_;
   const Matrix out_;
+  const bool pairs_;
   StridedReader<T> gate_, up_, grad_out_, gate_tangent_, up_tangent_;
   StridedWriter<T> grad_gate_, grad_up_;
   alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];
@@ -175,7 +192,7 @@ bool has_flat_loops(const GluArgs& args) {
 
 void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
   const FlatLoops loops = find_flat_loops(args);
-  const bool tiles = args.step != 1;
+  const bool pairs = reads_pairs(args, false), tiles = args.step != 1 && !pairs;
   const bool non_temporal = !tiles && exceeds_caches(args, is_unary(args.variant) ? 2 : 3);
   visit_dtype(args.dtype, [&](auto t) {
     using T = decltype(t);
@@ -183,7 +200,12 @@ void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
     const int64_t longest = longest_run(args, tiles);
     for_each_run(args.cols, longest, begin, end, [&](int64_t row, int64_t col, int64_t n) {
       T* out = static_cast<T*>(args.out.data) + row * args.out.row_stride + col;
-      loops.forward(gate(row, col, n), up(row, col, n), out, n, non_temporal);
+      if (pairs) {
+        const T* gate_up = static_cast<const T*>(args.gate.data) + row * args.gate.row_stride;
+        loops.forward_pairs(gate_up + 2 * col, out, n, non_temporal);
+      } else {
+        loops.forward(gate(row, col, n), up(row, col, n), out, n, non_temporal);
+      }
     });
   });
 }
@@ -195,12 +217,19 @@ void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
     StridedReader<T> grad_out(args.grad_out, 1);
     StridedReader<T> gate(args.gate, args.step), up(args.up, args.step);
     StridedWriter<T> grad_gate(args.grad_gate, args.step), grad_up(args.grad_up, args.step);
-    const bool unary = is_unary(args.variant);
+    const bool unary = is_unary(args.variant), pairs = reads_pairs(args, false);
     const bool tiles = grad_gate.needs_tile() || (!unary && grad_up.needs_tile());
     const bool non_temporal = !tiles && exceeds_caches(args, unary ? 3 : args.product ? 6 : 5);
-    const int64_t longest = longest_run(args, tiles);
+    const int64_t longest = longest_run(args, tiles && !pairs);
     for_each_run(args.cols, longest, begin, end, [&](int64_t row, int64_t col, int64_t n) {
       T* product = static_cast<T*>(args.grad_out.data) + row * args.grad_out.row_stride + col;
+      if (pairs) {
+        const T* gate_up = static_cast<const T*>(args.gate.data) + row * args.gate.row_stride;
+        T* grads = static_cast<T*>(args.grad_gate.data) + row * args.grad_gate.row_stride;
+        loops.backward_pairs(grad_out(row, col, n), gate_up + 2 * col, grads + 2 * col,
+                             args.product ? product : nullptr, n);
+        return;
+      }
       loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n),
                      grad_gate.begin(row, col), grad_up.begin(row, col),
                      args.product ? product : nullptr, n, non_temporal);

@@ -28,13 +28,15 @@ FUSED_ACTS_INLINE void for_each_vector(int64_t i, int64_t n, Step step) {
 // Elements to the next address that non-temporal stores of T can begin at.
 template <class T>
 FUSED_ACTS_INLINE int64_t misalignment(const T* p) {
-  return (-reinterpret_cast<uintptr_t>(p) & (kLanes * sizeof(T) - 1)) / sizeof(T);
+  return (-reinterpret_cast<uintptr_t>(p) & (sizeof(__m512i) - 1)) / sizeof(T);
 }
 
 template <class T, class Step>
 FUSED_ACTS_INLINE void for_each_vector_non_temporal(const T* out, int64_t n, Step step) {
-  const int64_t first = misalignment(out), head = first < n ? first : n;
-  if (head > 0) step(0, Masked(head));
+  int64_t head = misalignment(out);
+  if (head > n) head = n;
+  if (head > kLanes) step(0, Masked(kLanes));
+  if (head > 0) step(head > kLanes ? kLanes : 0, Masked(head > kLanes ? head - kLanes : head));
   for_each_vector<true>(head, n, step);
   _mm_sfence();  // orders these stores before whatever tells other threads that they are done
 }
@@ -52,12 +54,24 @@ struct Loops {
     T* out = static_cast<T*>(out_data);
     const auto step = [=](int64_t i, auto access) FUSED_ACTS_SIMD {
       using A = decltype(access);
-      const auto f = F<A>{}.value(load(access, gate + i));
+      const auto f = F<A>{}.value(load_in_any_order(access, gate + i));
       if constexpr (Unit::kIsUnary) {
-        store(access, out + i, f);
+        store_in_any_order(access, out + i, f);
       } else {
-        store(access, out + i, f * G<A>{}.value(load(access, up + i)));
+        store_in_any_order(access, out + i, f * G<A>{}.value(load_in_any_order(access, up + i)));
       }
+    };
+    non_temporal ? for_each_vector_non_temporal(out, n, step) : for_each_vector<false>(0, n, step);
+  }
+
+  static void forward_pairs(const void* gate_up_data, void* out_data, int64_t n,
+                            bool non_temporal) {
+    const T* gate_up = static_cast<const T*>(gate_up_data);
+    T* out = static_cast<T*>(out_data);
+    const auto step = [=](int64_t i, auto access) FUSED_ACTS_SIMD {
+      using A = decltype(access);
+      const auto [gate, up] = load_pairs(access, gate_up + 2 * i);
+      store(access, out + i, F<A>{}.value(gate) * G<A>{}.value(up));
     };
     non_temporal ? for_each_vector_non_temporal(out, n, step) : for_each_vector<false>(0, n, step);
   }
@@ -72,16 +86,16 @@ struct Loops {
     T* product = static_cast<T*>(product_data);
     const auto step = [=](int64_t i, auto access) FUSED_ACTS_SIMD {
       using A = decltype(access);
-      const auto grad = load(access, grad_out + i);
-      const auto f = F<A>{}.dual(load(access, gate + i));
+      const auto grad = load_in_any_order(access, grad_out + i);
+      const auto f = F<A>{}.dual(load_in_any_order(access, gate + i));
       if constexpr (Unit::kIsUnary) {
-        store(access, grad_gate + i, times(f.derivative, grad));
+        store_in_any_order(access, grad_gate + i, times(f.derivative, grad));
         return;
       }
-      const auto g = G<A>{}.dual(load(access, up + i));
-      store(access, grad_gate + i, times(f.derivative, grad * g.value));
-      store(access, grad_up + i, times(g.derivative, grad * f.value));
-      if (product) store(access, product + i, f.value * g.value);
+      const auto g = G<A>{}.dual(load_in_any_order(access, up + i));
+      store_in_any_order(access, grad_gate + i, times(f.derivative, grad * g.value));
+      store_in_any_order(access, grad_up + i, times(g.derivative, grad * f.value));
+      if (product) store_in_any_order(access, product + i, f.value * g.value);
     };
     non_temporal = non_temporal &&
                    (Unit::kIsUnary || misalignment(grad_gate) == misalignment(grad_up)) &&
@@ -89,11 +103,33 @@ struct Loops {
     non_temporal ? for_each_vector_non_temporal(grad_gate, n, step)
                  : for_each_vector<false>(0, n, step);
   }
+
+  static void backward_pairs(const void* grad_out_data, const void* gate_up_data, void* grads_data,
+                             void* product_data, int64_t n) {
+    const T *grad_out = static_cast<const T*>(grad_out_data),
+            *gate_up = static_cast<const T*>(gate_up_data);
+    T *grads = static_cast<T*>(grads_data), *product = static_cast<T*>(product_data);
+    for_each_vector<false>(0, n, [=](int64_t i, auto access) FUSED_ACTS_SIMD {
+      using A = decltype(access);
+      const auto grad = load(access, grad_out + i);
+      const auto [gate, up] = load_pairs(access, gate_up + 2 * i);
+      const auto f = F<A>{}.dual(gate);
+      const auto g = G<A>{}.dual(up);
+      if (product) store(access, product + i, f.value * g.value);
+      store_pairs(access, grads + 2 * i, F32xN<A::kRegisters>(times(f.derivative, grad * g.value)),
+                  F32xN<A::kRegisters>(times(g.derivative, grad * f.value)));
+    });
+  }
 };
 
 template <class T, template <class> class Math, class Unit>
 FlatLoops loops() {
-  return {Loops<T, Math, Unit>::forward, Loops<T, Math, Unit>::backward};
+  using L = Loops<T, Math, Unit>;
+  if constexpr (Unit::kIsUnary) {
+    return {L::forward, L::backward, nullptr, nullptr};
+  } else {
+    return {L::forward, L::backward, L::forward_pairs, L::backward_pairs};
+  }
 }
 
 }  // namespace

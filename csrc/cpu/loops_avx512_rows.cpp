@@ -27,6 +27,24 @@ FUSED_ACTS_INLINE void add_at(const Access& access, void* sum, int64_t i, Reals 
   if (sum) store_at<float>(access, sum, i, load_at<Access, float>(access, sum, i) + x);
 }
 
+template <class T, class Access>
+FUSED_ACTS_INLINE auto load_operands(const Access& access, const RowRun& r, int64_t i) {
+  using Operands = Pair<Access::kRegisters>;
+  return r.pairs
+             ? load_pairs(access, static_cast<const T*>(r.gate) + 2 * i)
+             : Operands{load_at<Access, T>(access, r.gate, i), load_at<Access, T>(access, r.up, i)};
+}
+template <class T, class Access, class Reals>
+FUSED_ACTS_INLINE void store_gradients(const Access& access, const RowRun& r, int64_t i, Reals gate,
+                                       Reals up) {
+  if (!r.pairs) {
+    store_at<T>(access, r.grad_gate, i, gate);
+    store_at<T>(access, r.grad_up, i, up);
+  } else if (r.grad_gate) {
+    store_pairs(access, static_cast<T*>(r.grad_gate) + 2 * i, gate, up);
+  }
+}
+
 template <Direction direction, class T, template <class> class Math, class Unit>
 void run(const RowRun& run) {
   const RowRun r = run;
@@ -36,14 +54,13 @@ void run(const RowRun& run) {
     const GatedUnit<Unit, Math<Real>> unit(
         load_at<A, float>(access, r.parameter, i), Real(static_cast<float>(r.limit)),
         load_at<A, float>(access, r.gate_bias, i), load_at<A, float>(access, r.up_bias, i));
-    const Real gate = load_at<A, T>(access, r.gate, i), up = load_at<A, T>(access, r.up, i);
+    const auto [gate, up] = load_operands<T>(access, r, i);
     if constexpr (direction == Direction::kForward) {
       store_at<T>(access, r.out, i, unit.forward(gate, up));
     } else if constexpr (direction == Direction::kBackward) {
       const auto grads = unit.backward(load_at<A, T>(access, r.grad_out, i), gate, up);
       store_at<T>(access, r.out, i, grads.product);
-      store_at<T>(access, r.grad_gate, i, grads.gate);
-      store_at<T>(access, r.grad_up, i, grads.up);
+      store_gradients<T>(access, r, i, grads.gate, grads.up);
       add_at(access, r.gate_sum, i, grads.gate);
       add_at(access, r.up_sum, i, grads.up);
       add_at(access, r.parameter_sum, i, grads.parameter);
@@ -52,8 +69,7 @@ void run(const RowRun& run) {
                                               load_at<A, T>(access, r.gate_tangent, i),
                                               load_at<A, T>(access, r.up_tangent, i));
       store_at<T>(access, r.out, i, grads.grad_out);
-      store_at<T>(access, r.grad_gate, i, grads.gate);
-      store_at<T>(access, r.grad_up, i, grads.up);
+      store_gradients<T>(access, r, i, grads.gate, grads.up);
     }
   };
   // registers in step; second derivatives need many of them

@@ -259,11 +259,16 @@ template <class M>
 struct Softplus {
   using Real = typename M::Real;
   static constexpr const char* kName = "softplus";
-  Real beta;
-  FUSED_ACTS_INLINE explicit Softplus(Real beta) : beta(beta) {}
+  // 1/beta = inverse * raise: of a subnormal beta it may overflow where the quotient does not, and
+  // a GPU's reciprocal takes such a beta for 0
+  Real beta, raise, inverse;
+  FUSED_ACTS_INLINE explicit Softplus(Real beta)
+      : beta(beta),
+        raise(select(Real(0x1p-100f) > abs(beta), Real(0x1p64f), Real(1.0f))),
+        inverse(reciprocal(beta * raise)) {}
   FUSED_ACTS_INLINE Real value(Real x) const {
     const Real z = beta * x;
-    return fma(M::log1p(M::exponential(abs(z)).exp), reciprocal(beta),
+    return fma(M::log1p(M::exponential(abs(z)).exp) * raise, inverse,
                select(z > Real(0.0f), x, Real(0.0f)));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
@@ -275,43 +280,55 @@ struct Softplus {
   }
   // with e = exp(-|beta*x|), in which nothing cancels
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    const Real z = abs(beta * x), e = M::exponential(z).exp, r = reciprocal(beta);
+    const Real z = abs(beta * x), e = M::exponential(z).exp;
     const Real sum = fma(clamp_finite(z) * e, reciprocal(e + Real(1.0f)), M::log1p(e));
-    return select(positive_or_nan(e), -sum * (r * r) * seed, Real(0.0f));
+    const Real share = (sum * raise) * inverse, slope = (inverse * seed) * raise;
+    return select(positive_or_nan(e), -share * slope, Real(0.0f));
   }
 };
 
-// mish(x) = x * tanh(softplus(x)) = x * t, t = (1 - u^2) / (1 + u^2) with u = 1 - sigmoid(x);
-// written so that nothing cancels in the tails. Derivative t + x*t', t' = 4*s*u^2 / (1 + u^2)^2
+// mish(x) = x * tanh(softplus(x)) = x * t, t = h*(h + 2*v) / (h^2 + 2*h*v + 2*v^2), h/v = exp(x)
+// with the larger of the two 1, so that nothing cancels and nothing overflows. Derivative t + x*t',
+// t' = 4*h*(h + v)*v^2 / (h^2 + 2*h*v + 2*v^2)^2
 template <class M>
 struct Mish {
   using Real = typename M::Real;
   static constexpr const char* kName = "mish";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
-    return swish * M::mish_factor(Real(1.0f) - s);
+    const Parts p(x);
+    return (p.x * p.t) * p.scale;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const Parts p = parts(x);
-    return {p.mish, fma(p.swish, p.bend, p.t)};
+    const Parts p(x);
+    return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const Parts p = parts(x);
-    const Real tilt = fma(p.s, fma(p.u * p.u, Real(4.0f) * p.weight, Real(-2.0f)), p.u);
-    return {p.mish, fma(p.swish, p.bend, p.t),
-            p.s * p.bend * fma(clamp_finite(x), tilt, Real(2.0f))};
+    const Parts p(x);
+    const Real tilt = fma(p.sum, fma(p.sum * p.scale, Real(-4.0f) * p.w, Real(1.0f)), p.square);
+    const Real second = p.bend * fma(clamp_finite(x), tilt, p.sum + p.sum);
+    return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale, second * p.scale};
   }
 
  private:
+  // All that h is a factor of lacks the factor scale.
   struct Parts {
-    Real mish, swish, s, u, t, weight, bend;  // t' = s * bend
+    Real x;                               // where infinite times 0 would be NaN, a large number
+    Real scale, t, sum, square, w, bend;  // t, h*(h + v), h^2, 1/(h^2 + ...), 4*v^2*w^2
+    FUSED_ACTS_INLINE explicit Parts(Real argument)
+        : x(select(Real(-1e30f) > argument, Real(-1e30f), argument)) {
+      const auto above = x > Real(0.0f);
+      const auto [power, power_scale] = M::negative_exp(abs(x));
+      const Real one = Real(1.0f), e = power * power_scale;
+      const Real h = select(above, one, power), v = select(above, e, one), v2 = v * v;
+      scale = select(above, one, power_scale);
+      square = h * select(above, one, e);
+      sum = fma(h, v, square);
+      const Real above_line = fma(h, v + v, square), below_line = above_line * scale;
+      t = M::divide_by_sum(above_line, below_line, v2 + v2);
+      w = reciprocal_of_finite(below_line + (v2 + v2));
+      bend = (Real(4.0f) * v2) * (w * w);
+    }
   };
-  static FUSED_ACTS_INLINE Parts parts(Real x) {
-    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
-    const Real u = Real(1.0f) - s, u2 = u * u;
-    const Real weight = reciprocal(Real(1.0f) + u2), factor = (Real(1.0f) + u) * weight;
-    return {swish * factor, swish, s, u, s * factor, weight, Real(4.0f) * u2 * weight * weight};
-  }
 };
 
 }  // namespace fused_acts

@@ -20,8 +20,13 @@ struct Reduced {
 
 // e^-z = power * 2^k with power near 1
 template <class Real>
-struct NegativeExp {
+struct BinaryExp {
   Real power, k;
+};
+
+template <class Real>
+struct ScaledExpm1 {
+  Real f, f_low, scale;
 };
 
 template <class RealType>
@@ -51,25 +56,15 @@ struct Math32 {
   }
   // 2*atanh(s) = 2*s + s*rest with s = x / (2 + x), by its series; 2*s is x - s*x
   static FUSED_ACTS_INLINE Real log1p(Real x) {
-    const Real s = x * reciprocal_of_finite(x + Real(2.0f)), s2 = s * s;
+    const Real s = quotient(x, x + Real(2.0f)), s2 = s * s;
     const Real rest = s2 * polynomial(s2, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9, 2.0f / 11,
                                       2.0f / 13, 2.0f / 15);
     return fma(s, rest - x, x);
   }
-  static FUSED_ACTS_INLINE Real mish_factor(Real u) {
-    return (Real(1.0f) + u) * reciprocal_of_finite(fma(u, u, Real(1.0f)));
-  }
-  // A polynomial of x^2 near 0, of which the linear term has next to no error; beyond it 1 - 2e/(1
-  // + e), where e is so small that its error is in the last bits only.
-  static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
-    const Real a = abs(x), x2 = x * x;
-    const Real near = fma(a * x2,
-                          polynomial(x2, -0.333333313f, 0.133332506f, -0.0539481714f, 0.0216894057f,
-                                     -0.00811350718f, 0.00206062151f),
-                          a);
-    const Real e = exponential(a + a).exp, weight = reciprocal_of_finite(e + Real(1.0f));
-    const Real far = fma(-(e + e), weight, Real(1.0f));
-    return {copy_sign(select(a > Real(0.7f), far, near), x), e, weight};
+  // only its last step rounds: not the sum, and what is left of the division is divided too
+  static FUSED_ACTS_INLINE Real divide_by_sum(Real a, Real b, Real c) {
+    const Real w = reciprocal_of_finite(b + c), q = a * w;
+    return fma(fma(-q, c, fma(-q, b, a)), w, q);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
 
@@ -85,64 +80,84 @@ struct Math32 {
     const Real factor = negative ? raised : 1.0f;
     return {((x * weight) * factor) * scale, (weight * factor) * scale};
   }
-  // e^-z, 0 <= z < 170, without the factor *scale, a power of two that may be subnormal
-  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
+  // 0 <= z < 170
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
     const Exponent t = multiply(z, -kLog2E);
     const bool far = t.high < -80;
-    *scale = far ? 0x1p-64f : 1.0f;
-    return exp2(t.high + (far ? 64.0f : 0.0f), t.low);
+    return {exp2(t.high + (far ? 64.0f : 0.0f), t.low), far ? 0x1p-64f : 1.0f};
   }
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
-    Real scale;
-    const Real power = negative_exp({at_most(z, kSaturation), Real(0.0f)}, &scale);
+    const auto [power, scale] = negative_exp(z);
     const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120, 1.0f / 720,
                                      -1.0f / 5040, 1.0f / 40320, -1.0f / 362880);
     return {power * scale, select(z > Real(0.7f), power * scale - Real(1.0f), near)};
+  }
+  // A polynomial of x^2 near 0, of which the linear term has next to no error; beyond it 1 - 2e/(1
+  // + e), where e is so small that its error is in the last bits only.
+  static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
+    const Real a = abs(x), x2 = x * x;
+    const Real near = fma(a * x2,
+                          polynomial(x2, -0.333333313f, 0.133332506f, -0.0539481714f, 0.0216894057f,
+                                     -0.00811350718f, 0.00206062151f),
+                          a);
+    const Real e = exponential(a + a).exp, weight = reciprocal_of_finite(e + Real(1.0f));
+    const Real far = fma(-(e + e), weight, Real(1.0f));
+    return {copy_sign(select(a > Real(0.7f), far, near), x), e, weight};
   }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
     // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
     // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
     // is not
-    const NegativeExp<Real> e = negative_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
+    const BinaryExp<Real> e = binary_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
     const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
-    const Real weight =
-        reciprocal_of_finite(scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b));
+    const Real sum = scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b);
     x = clamp_below(x, -3.4028235e38f);  // -inf would not become 0
-    return {scale_down(x, a) * weight, scale_down(weight, a)};
+    return {quotient(scale_down(x, a), sum), scale_down(reciprocal_of_finite(sum), a)};
   }
-  // e^-z, z >= 0, without the factor *scale, a power of two that may be subnormal
-  static FUSED_ACTS_INLINE Real negative_exp(Exponent z, Real* scale) {
-    const NegativeExp<Real> e = negative_exp(z);
-    *scale = scale_down(Real(1.0f), e.k);
-    return e.power;
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+    const BinaryExp<Real> e = binary_exp(z);
+    return {e.power, scale_down(Real(1.0f), e.k)};
   }
-  // 2^k * (1 + e), of which e keeps its bits near 0
+  // 2^k * (1 + f), of which f keeps its bits near 0
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
-    const Reduced<Real> r = reduce({at_most(z, kSaturation), Real(kMinusZero)});
-    const Real e = fma(r.rest * r.rest,
-                       polynomial(r.rest, 0.5f, -1.0f / 6, 0.041666355f, -0.0083332732f,
-                                  0.0013941006f, -0.00019914168f),
-                       -r.rest);
-    const Real scale = scale_down(Real(1.0f), r.k);
-    return {fma(scale, e, scale), fma(scale, e, scale - Real(1.0f))};
+    const auto [f, f_low, scale] = scaled_expm1(z);
+    return {fma(scale, f, scale), fma(scale, f, scale - Real(1.0f))};
+  }
+  // -m / (2 + m), m = e^-2|x| - 1, with what its sums and the division have rounded away
+  static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
+    const auto [f, f_low, scale] = scaled_expm1(abs(x + x));
+    const Real shift = scale - Real(1.0f), m = fma(scale, f, shift);
+    const Real rounded = (scale - (shift + Real(1.0f))) + fma(scale, f, shift - m);
+    const Real m_low = fma(scale, f_low, rounded);
+    const Real w = reciprocal_of_finite(m + Real(2.0f)), q = m * w;
+    const Real left = fma(-q, m, fma(q, Real(-2.0f), m)) + fma(-q, m_low, m_low);
+    return {copy_sign(fma(left, w, q), x), fma(scale, f, scale), w};
   }
 #endif
 
+  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Real z) {
+    return negative_exp(Exponent{at_most(z, kSaturation), Real(kMinusZero)});
+  }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a = clamp_above(abs(x), 15.0f);
     const Real half = a * Real(0.5f), high = a * half;
-    Real scale;
-    const Real gaussian = negative_exp({high, fma(a, half, -high)}, &scale);
+    const auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
     // as in Math16, relative error 1.2e-8
     const Real ratio =
         polynomial(reciprocal_of_finite(fma(a, Real(0.33f), Real(1.0f))), 6.339493825254375e-06f,
                    0.13147859254486516f, 0.13367996911260718f, 0.1037215195075865f,
                    0.145838568214747f, -0.1065781681409042f, 0.29124743102272793f,
                    -0.3219487489626301f, 0.14838386053790395f, -0.025829357223232416f);
-    const Real tail = ratio * gaussian;
-    const Real density = gaussian * Real(static_cast<float>(kRsqrt2Pi));
-    return {a * tail, scale, tail * scale, density * scale};
+    // up to 1.25 one half less the integral of the density, as a polynomial of x^2/2
+    const auto far = a > Real(1.25f);
+    const Real integral =
+        polynomial(high, 0.398942292f, -0.132981166f, 0.0398983173f, -0.00951595139f,
+                   0.00188140292f, -0.000331893971f, 4.70680861e-05f);
+    const Real tail = select(far, ratio * gaussian, fma(-a, integral, Real(0.5f)));
+    const Real tail_scale = select(far, scale, Real(1.0f));
+    return {a * tail, tail_scale, tail * tail_scale,
+            gaussian * scale * Real(static_cast<float>(kRsqrt2Pi))};
   }
   static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) { return normal_tail(x); }
 
@@ -174,7 +189,15 @@ struct Math32 {
     // log(2) in two parts, the first so short that k times it is exact
     return {fma(k, Real(-2.12194440e-4f), fma(k, Real(0.693359375f), z.high)) + z.low, k};
   }
-  static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
+  // e^-z = scale * (1 + f + f_low), z >= 0
+  static FUSED_ACTS_INLINE ScaledExpm1<Real> scaled_expm1(Real z) {
+    const auto [rest, k] = reduce({at_most(z, kSaturation), Real(kMinusZero)});
+    const Real curve = (rest * rest) * polynomial(rest, 0.5f, -1.0f / 6, 0.041666355f,
+                                                  -0.0083332732f, 0.0013941006f, -0.00019914168f);
+    const Real f = curve - rest;
+    return {f, curve - (f + rest), scale_down(Real(1.0f), k)};
+  }
+  static FUSED_ACTS_INLINE BinaryExp<Real> binary_exp(Exponent z) {
     const auto [reduced, k] = reduce(z);
     return {polynomial(reduced, 1.0f, -1.0f, 0.49999994f, -0.16666432f, 0.041668f, -0.008374161f,
                        0.0013843647f),

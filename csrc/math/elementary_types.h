@@ -15,6 +15,11 @@ struct SigmoidProduct {
 };
 
 template <class Real>
+struct NegativeExp {
+  Real power, scale;  // e^-z = power * scale, where the scale alone may be too small for a product
+};
+
+template <class Real>
 struct Exponential {
   Real exp, expm1;  // e^-z, and e^-z - 1 without cancellation
 };

@@ -89,7 +89,7 @@ FUSED_ACTS_INLINE double positive_part(double x, float zero = 0.0f) { return x <
 FUSED_ACTS_INLINE bool positive_or_nan(float x) { return !(x <= 0); }
 FUSED_ACTS_INLINE bool positive_or_nan(double x) { return !(x <= 0); }
 
-// 1/x: exactly rounded on the host, within 1 ulp on the device.
+// 1/x: exactly rounded on the host, within 1 ulp on the device, where a subnormal x or result is 0.
 FUSED_ACTS_INLINE float reciprocal(float x) {
 #ifdef __CUDA_ARCH__
   float y;
@@ -106,6 +106,15 @@ FUSED_ACTS_INLINE double reciprocal(double x) { return 1.0 / x; }
 template <class Real>
 FUSED_ACTS_INLINE Real reciprocal_of_finite(Real x) {
   return reciprocal(x);
+}
+
+// a/b for finite b, exactly rounded on the host.
+FUSED_ACTS_INLINE float quotient(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return a * reciprocal(b);
+#else
+  return a / b;
+#endif
 }
 
 // c[0] + c[1]*x + c[2]*x^2 + ...

@@ -2,6 +2,8 @@
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <iomanip>
+#include <sstream>
 #include <vector>
 
 #include "ops/tensors.h"
@@ -25,6 +27,20 @@ void ask_for_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] uintptr_t 
   // advice: failure changes nothing
   madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
+}
+
+// In torch's words, which do not get through its C interface: callers look for them.
+[[noreturn]] void out_of_memory(const View& like, int32_t dtype, int64_t rank,
+                                const int64_t* sizes) {
+  double bytes = static_cast<double>(element_size(dtype));
+  for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
+  std::ostringstream text;
+  text << std::fixed << std::setprecision(0) << bytes << " bytes";
+  if (like.is_cpu())
+    fail<std::runtime_error>("DefaultCPUAllocator: can't allocate memory: you tried to allocate ",
+                             text.str());
+  fail<std::runtime_error>("CUDA out of memory. Tried to allocate ", text.str(), " on ",
+                           device_name(like));
 }
 
 // The sizes of `like` with another last one, without an allocation where there are few.
@@ -52,13 +68,8 @@ Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t*
                    const int64_t* strides) {
   AtenTensorHandle handle;
   if (aoti_torch_empty_strided(rank, sizes, strides, dtype, like.device_type, like.device_index,
-                               &handle) != TORCH_SUCCESS) {
-    // What libtorch has to say does not get through its C interface; Python asks it again.
-    double bytes = static_cast<double>(element_size(dtype));
-    for (int64_t i = 0; i < rank; ++i) bytes *= static_cast<double>(sizes[i]);
-    fail<std::runtime_error>("out of memory: tried to allocate a tensor of ", bytes * 0x1p-30,
-                             " GiB on ", device_name(like));
-  }
+                               &handle) != TORCH_SUCCESS)
+    out_of_memory(like, dtype, rank, sizes);
   return Tensor(handle);
 }
 

@@ -1,23 +1,118 @@
 // Checks that what is written is read by nobody else, from addresses and strides.
 #include "ops/overlap.h"
 
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
 namespace fused_acts {
 namespace {
 
-void check_no_overlap(const GluArgs& args, const Matrix& out, int64_t width, const RowVector& row,
-                      const char* name) {
-  if (!row.data) return;
-  const int64_t size = dtype_size(args.dtype);
-  const int64_t length =
-      ((args.cols - 1) * row.col_stride + 1) * (row.in_real ? real_size(args.dtype) : size);
-  const int64_t stride = out.row_stride * size, out_row = width * size;
-  const int64_t begin = static_cast<const char*>(row.data) - static_cast<const char*>(out.data);
-  if (begin >= (args.rows - 1) * stride + out_row || begin + length <= 0) return;
-  if (args.rows > 1) {
-    const int64_t phase = (begin % stride + stride) % stride;
-    if (phase >= out_row && phase + length <= stride) return;  // between two rows
+// `count` places, `stride` apart.
+struct Axis {
+  int64_t stride, count;
+  int64_t extent() const { return stride * (count - 1); }
+};
+using Axes = std::vector<Axis>;
+
+// Whether sums of one place of each axis are `target` at least once; true, too, where to tell would
+// take long. From the widest axis inwards, which leaves few places of each where they are nested.
+class Sums {
+ public:
+  explicit Sums(const Axes& axes) {
+    for (const Axis& axis : axes)
+      if (axis.count > 1 && axis.stride > 0) axes_.push_back(axis);
+    std::sort(axes_.begin(), axes_.end(),
+              [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
+    size_t merged = 0;
+    for (size_t i = 1; i < axes_.size(); ++i) {
+      if (axes_[i].stride == axes_[merged].stride)
+        axes_[merged].count += axes_[i].count - 1;
+      else
+        axes_[++merged] = axes_[i];
+    }
+    if (!axes_.empty()) axes_.resize(merged + 1);
+    most_.assign(axes_.size() + 1, 0);
+    divisor_.assign(axes_.size() + 1, 0);
+    for (size_t i = axes_.size(); i-- > 0;) {
+      most_[i] = most_[i + 1] + axes_[i].extent();
+      divisor_[i] = std::gcd(divisor_[i + 1], axes_[i].stride);
+    }
   }
-  fail(name, ": expected none of the memory that is written to");
+
+  bool reach(int64_t target) { return reach(0, target); }
+
+ private:
+  bool reach(size_t i, int64_t target) {
+    if (target < 0 || target > most_[i]) return false;
+    if (target == 0) return true;
+    if (target % divisor_[i] != 0) return false;
+    if (i + 1 == axes_.size()) return true;
+    const auto [stride, count] = axes_[i];
+    const int64_t rest = target - most_[i + 1];
+    const int64_t last = std::min(count - 1, target / stride);
+    for (int64_t k = rest > 0 ? (rest + stride - 1) / stride : 0; k <= last; ++k)
+      if (--patience_ < 0 || reach(i + 1, target - k * stride)) return true;
+    return false;
+  }
+
+  Axes axes_;
+  std::vector<int64_t> most_, divisor_;  // of the axes from each one on
+  int64_t patience_ = int64_t{1} << 20;
+};
+
+// The bytes of elements in up to two dimensions.
+struct Bytes {
+  const void* data;
+  Axis rows, cols, element;
+
+  int64_t extent() const { return rows.extent() + cols.extent() + element.extent(); }
+};
+
+Bytes bytes_of(const GluArgs& args, const Matrix& m, int64_t width, int step = 1) {
+  const int64_t size = dtype_size(args.dtype);
+  return {m.data, {m.row_stride * size, args.rows}, {step * size, width}, {1, size}};
+}
+
+Bytes bytes_of(const GluArgs& args, const RowVector& row) {
+  const int64_t size = row.in_real ? real_size(args.dtype) : dtype_size(args.dtype);
+  return {row.data, {0, 1}, {row.col_stride * size, args.cols}, {1, size}};
+}
+
+bool share(const Bytes& a, const Bytes& b) {
+  // a's places less b's are to be the distance; those of b are counted from its end.
+  const int64_t distance = static_cast<const char*>(b.data) - static_cast<const char*>(a.data);
+  const int64_t target = distance + b.extent();
+  if (target < 0 || target > a.extent() + b.extent()) return false;
+  return Sums({a.rows, a.cols, a.element, b.rows, b.cols, b.element}).reach(target);
+}
+
+void check_no_overlap(const GluArgs& args, const Bytes& out, const RowVector& row,
+                      const char* name) {
+  if (row.data && share(bytes_of(args, row), out))
+    fail(name, ": expected none of the memory that is written to");
+}
+
+// Whether two elements of a tensor are one and the same.
+bool overlaps_itself(const View& t) {
+  Axes axes;
+  for (int64_t i = 0; i < t.rank; ++i)
+    if (t.sizes[i] > 1) axes.push_back({t.strides[i], t.sizes[i]});
+  std::sort(axes.begin(), axes.end(),
+            [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
+  // Two that are the same differ in some dimensions; the last of them is this one.
+  Axes both_ways;
+  int64_t extent = 0;
+  for (const Axis& axis : axes) {
+    if (axis.stride <= extent) {
+      Axes differences = both_ways;
+      differences.push_back({axis.stride, axis.count - 1});
+      if (axis.stride == 0 || Sums(differences).reach(extent - axis.stride)) return true;
+    }
+    both_ways.push_back({axis.stride, 2 * axis.count - 1});
+    extent += axis.extent();
+  }
+  return false;
 }
 
 // Points a matrix in a copy to the same elements of what was copied.
@@ -35,21 +130,20 @@ void check_rows_apart(const GluArgs& args, const Matrix& out, int64_t width, con
          " elements apart from each other, got a row stride of ", out.row_stride);
 }
 
-bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, int b_step) {
-  const int64_t rows = args.rows, size = dtype_size(args.dtype);
-  // bytes from the first to one past the last element, of a row and of all
-  const auto row_extent = [&](int step) { return ((args.cols - 1) * step + 1) * size; };
-  const auto extent = [&](const Matrix& m, int step) {
-    return (rows - 1) * m.row_stride * size + row_extent(step);
-  };
-  const int64_t distance = static_cast<const char*>(a.data) - static_cast<const char*>(b.data);
-  if (distance >= extent(b, b_step) || -distance >= extent(a, a_step)) return false;
-  const int64_t row = a.row_stride * size;
-  if (rows > 1 && a.row_stride == b.row_stride && row > 0) {
-    const int64_t phase = (distance % row + row) % row;  // rows of one may lie between the other's
-    if (phase >= row_extent(b_step) && phase + row_extent(a_step) <= row) return false;
+void check_elements_apart(const View& t, const char* name) {
+  if (is_matrix(t)) {
+    const Matrix matrix = matrix_of(t);
+    const int64_t width = t.last_size();
+    if (t.numel <= width || matrix.row_stride >= width) return;
+  } else if (!overlaps_itself(t)) {
+    return;
   }
-  return true;
+  fail(name, ": expected elements apart from each other, got strides ", strides_of(t), " of shape ",
+       shape_of(t), "; clone() it to have them apart");
+}
+
+bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, int b_step) {
+  return share(bytes_of(args, a, args.cols, a_step), bytes_of(args, b, args.cols, b_step));
 }
 
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
@@ -61,9 +155,11 @@ void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matr
 }
 
 void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width) {
-  check_no_overlap(args, out, width, args.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
-  check_no_overlap(args, out, width, args.up_bias, "up_bias");
-  check_no_overlap(args, out, width, args.parameter, "parameter");
+  const Bytes written = bytes_of(args, out, width);
+  const char* bias = is_unary(args.variant) ? "bias" : "gate_bias";
+  check_no_overlap(args, written, args.gate_bias, bias);
+  check_no_overlap(args, written, args.up_bias, "up_bias");
+  check_no_overlap(args, written, args.parameter, "parameter");
 }
 
 bool is_misaligned(const OptionalTensor& copy, const View& from) {

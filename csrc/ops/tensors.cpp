@@ -30,6 +30,14 @@ std::string dtype_name(const View& t) {
   return "dtype number " + std::to_string(number);
 }
 
+std::string list_of(const int64_t* values, int64_t count) {
+  std::ostringstream text;
+  text << '[';
+  for (int64_t i = 0; i < count; ++i) text << (i ? ", " : "") << values[i];
+  text << ']';
+  return text.str();
+}
+
 // Finds the distance between the rows of `t`, in elements; false if they are not dense, evenly
 // spaced and aligned.
 bool find_row_stride(const View& t, int64_t* row_stride) {
@@ -92,13 +100,8 @@ bool View::is_cuda() const { return device_type == kCuda; }
 int32_t uint8_dtype() { return kUint8; }
 int32_t real_dtype(const View& t) { return t.dtype == kFloat64 ? kFloat64 : kFloat32; }
 
-std::string shape_of(const View& t) {
-  std::ostringstream text;
-  text << '[';
-  for (int64_t i = 0; i < t.rank; ++i) text << (i ? ", " : "") << t.sizes[i];
-  text << ']';
-  return text.str();
-}
+std::string shape_of(const View& t) { return list_of(t.sizes, t.rank); }
+std::string strides_of(const View& t) { return list_of(t.strides, t.rank); }
 
 DType checked_dtype(const View& t, const char* name) {
   if (t.dtype == kBFloat16) return DType::kBFloat16;
@@ -118,13 +121,6 @@ void check_device(const View& t, const char* name) {
       "(nvcc) installed, reinstall from source: FUSED_ACTS_CUDA=1 pip install --force-reinstall "
       "--no-deps .");
 #endif
-}
-
-void check_not_expanded(const View& t, const char* name) {
-  for (int64_t i = 0; i < t.rank; ++i)
-    if (t.sizes[i] > 1 && t.strides[i] == 0)
-      fail(name, ": expected elements apart from each other, got a stride of 0 along dimension ", i,
-           " of shape ", shape_of(t), "; clone() it to have them apart");
 }
 
 bool same_device(const View& a, const View& b) {

@@ -50,6 +50,7 @@ int32_t real_dtype(const View& t);      // what `t` is computed in
 uintptr_t element_size(int32_t dtype);  // 1 of what kernels do not take
 
 std::string shape_of(const View& t);
+std::string strides_of(const View& t);
 std::string device_name(const View& t);
 
 // The dtype of `t`; throws unless kernels compute in it.
@@ -62,9 +63,6 @@ void check_device(const View& t, const char* name);
 // `like`.
 void check_matches(const View& t, const char* name, const View& like, const char* like_name,
                    int64_t cols);
-
-// Throws if elements of `t`, which is written, are one and the same along a dimension.
-void check_not_expanded(const View& t, const char* name);
 
 bool same_device(const View& a, const View& b);
 bool same_sizes(const View& t, int64_t rank, const int64_t* sizes);

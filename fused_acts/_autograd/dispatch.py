@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._library.autograd import Info, make_autograd_impl
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
@@ -130,6 +131,39 @@ def entry(
     return call
 
 
+_registry = torch.library.Library("fused_acts", "IMPL")
+
+
+def register_recorded(
+    op: torch._ops.OpOverload,
+    backward: Callable[..., Any],
+    setup_context: Callable[..., Any],
+    decomposition: Callable[..., Any],
+    of_rows: int,
+) -> None:
+    """Registers the derivatives, and the vmap, of an operator that recorded programs call.
+
+    As torch.library.register_autograd does, whose kernel refuses functorch's grad, though, and
+    loses the tangents of forward mode without an error. There the operator is its decomposition.
+    of_rows: how many of its first arguments may have a batch dimension in front.
+    """
+    plain = make_autograd_impl(op, Info(backward, setup_context))
+
+    def autograd(keys: Any, *args: Any) -> Any:
+        return decomposition(*args) if is_transformed() else plain(keys, *args)
+
+    def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
+        if any(dim is not None for dim in in_dims[of_rows:]):
+            # One after the other: functorch runs no vmap in that of an operator.
+            split = [_unbound(info, dim, arg) for arg, dim in zip(args, in_dims, strict=True)]
+            return torch.stack([op(*each) for each in zip(*split, strict=True)]), 0
+        results = op(*batch_first(info, in_dims[:of_rows], args[:of_rows]), *args[of_rows:])
+        return results, (0,) * len(results) if isinstance(results, tuple) else 0
+
+    _registry.impl(op._opname, autograd, "Autograd", with_keyset=True)
+    torch.library.register_vmap(op, vmap)
+
+
 def dispatcher(
     function: Any,
     transformable: Any,
@@ -196,6 +230,11 @@ def batch_first(
             raise ValueError("gate: expected at least one dimension under vmap, got a 0-d tensor")
         else:
             yield tensor.movedim(dim, 0)
+
+
+def _unbound(info: Any, dim: int | None, arg: Any) -> Sequence[Any]:
+    """What each element of the batch has as an argument."""
+    return [arg] * info.batch_size if dim is None else arg.unbind(dim)
 
 
 def vmap_decomposition(

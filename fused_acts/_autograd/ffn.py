@@ -103,7 +103,7 @@ class _FFN(torch.autograd.Function):
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
             grad_product = grad_y @ inputs.down
-            sums = _ops.glu_backward_inplace(
+            sums = _ops.current().glu_backward_inplace(
                 *(grad_product, *_pair(hidden), inputs.gate_bias, inputs.up_bias, None),
                 *ctx.call[:4],
                 _ops.needs_mask(*wanted),

@@ -38,18 +38,13 @@ def _kernel(
     call: Call,
     ops: Any = _ops.direct,
 ) -> Any:
-    try:
-        if not call.has_options:
-            return ops.glu_forward(gate, up, call.variant, call.layout)
-        if call.eager:
-            return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
-        if type(call.scalar) is not float:
-            return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
-        return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
-    except RuntimeError as error:
-        if _checks.is_memory(error):  # else gate may be no packed tensor, or no plain one
-            _checks.check_memory(error, gate, decompositions.unit_like(gate, up, call).shape)
-        raise
+    if not call.has_options:
+        return ops.glu_forward(gate, up, call.variant, call.layout)
+    if call.eager:
+        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+    if type(call.scalar) is not float:
+        return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
+    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
 
 
 class _Glu(torch.autograd.Function):
@@ -62,8 +57,7 @@ class _Glu(torch.autograd.Function):
         parameter: Tensor | None,
         call: Call,
     ) -> Any:
-        ops = _ops if _is_compiling() else _ops.direct
-        return _kernel(gate, up, gate_bias, up_bias, parameter, call, ops)
+        return _kernel(gate, up, gate_bias, up_bias, parameter, call, _ops.current())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -136,17 +130,29 @@ def _recorded(*arguments: Any) -> Any:
     return _ops.gated(*operands, scalar, None if limit == math.inf else limit, *indices)
 
 
-def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+def _of_recorded(*inputs: Any) -> Any:
+    """The arguments of a call, of those of its operator in a recorded program."""
     *operands, scalar, limit, variant, layout = inputs
+    limit = math.inf if limit is None else limit
     call = Call(scalar, limit, variant, layout, has_options=True, eager=False, inplace=False)
-    _Glu.setup_context(ctx, (*operands, call), output)
+    return *operands, call
+
+
+def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
+    _Glu.setup_context(ctx, _of_recorded(*inputs), output)
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
     return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None
 
 
-torch.library.register_autograd(_ops.gated, _backward_recorded, setup_context=_setup_recorded)
+def _decomposed_recorded(*inputs: Any) -> Tensor:
+    return decompositions.forward(*_of_recorded(*inputs))
+
+
+dispatch.register_recorded(
+    _ops.gated, _backward_recorded, _setup_recorded, _decomposed_recorded, of_rows=2
+)
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 _looked_at: Callable[..., Tensor] = dispatch.entry(
@@ -208,13 +214,14 @@ def gated_out(
             "out: expected no inference tensor outside of inference mode, where its changes cannot "
             "be tracked; clone it to get one that can be written"
         )
-    if call.eager:
-        result = decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+    # torch's fallback for the negative bit takes no operator that returns nothing; 2.10 aborts
+    if call.eager or out.is_neg():
+        compute = decompositions.forward if call.eager else gated
+        result = compute(gate, up, gate_bias, up_bias, parameter, call)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
         return out
-    ops = _ops if compiling else _ops.direct
-    ops.glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
+    _ops.current().glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
     if not compiling:
         torch.autograd.graph.increment_version(out)
     return out

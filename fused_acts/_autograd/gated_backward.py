@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _checks, _ops
+from fused_acts import _ops
 from fused_acts._autograd import decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients
 from fused_acts._autograd.gated_second import (
@@ -40,16 +40,12 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        ops = _ops if torch.compiler.is_compiling() else _ops.direct
+        ops = _ops.current()
         operands = gate, up, gate_bias, up_bias, parameter
         backward = (
             _ops.glu_backward_numbers if isinstance(call.scalar, Tensor) else ops.glu_backward
         )
-        try:
-            grads = backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
-        except RuntimeError as error:
-            _checks.check_memory(error, gate, *(t.shape for t in operands[:2] if t is not None))
-            raise
+        grads = backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
         grad_gate, grad_up, sums = grads
         return (
             grad_gate if needs[0] else None,
@@ -171,7 +167,7 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
         operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
         gate, up, gate_bias, up_bias, parameter = operands
         mask = _ops.needs_mask(*needs)
-        sums = _ops.glu_backward_inplace(
+        sums = _ops.current().glu_backward_inplace(
             grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False
         )
     except ValueError:

@@ -33,7 +33,7 @@ class _GluDoubleBackward(torch.autograd.Function):
         needs_out: bool,
         needs_inputs: bool,
     ) -> Gradients:
-        out, grad_gate, grad_up = _ops.glu_double_backward(
+        out, grad_gate, grad_up = _ops.current().glu_double_backward(
             *(grad_out, gate, up, gate_tangent, up_tangent, gate_bias, up_bias, parameter),
             *call[:4],
             needs_out,

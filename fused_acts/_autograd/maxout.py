@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _checks, _ops
+from fused_acts import _ops
 from fused_acts._autograd import dispatch
 
 
@@ -19,11 +19,7 @@ def _select(x: Tensor, winner: Tensor, pieces: int) -> Tensor:
 class _Maxout(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, pieces: int) -> Any:
-        try:
-            return _ops.maxout_forward(x, pieces)
-        except RuntimeError as error:
-            _checks.check_memory(error, x, torch.Size((*x.shape[:-1], x.shape[-1] // pieces)))
-            raise
+        return _ops.current().maxout_forward(x, pieces)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -61,12 +57,7 @@ class _MaxoutSpread(torch.autograd.Function):
 
     @staticmethod
     def forward(grad_out: Tensor, winner: Tensor, pieces: int) -> Any:
-        try:
-            return _ops.maxout_backward(grad_out, winner, pieces)
-        except RuntimeError as error:
-            *rows, cols = grad_out.shape
-            _checks.check_memory(error, grad_out, torch.Size((*rows, cols * pieces)))
-            raise
+        return _ops.current().maxout_backward(grad_out, winner, pieces)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -106,7 +97,9 @@ def _decomposed_spread(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
     return torch.where(winner.unsqueeze(-1) == places, grad_out.unsqueeze(-1), 0.0).flatten(-2)
 
 
-torch.library.register_autograd(_ops.maxout, _Maxout.backward, setup_context=_Maxout.setup_context)
+dispatch.register_recorded(
+    _ops.maxout, _Maxout.backward, _Maxout.setup_context, _decomposed, of_rows=1
+)
 
 maxout: Callable[..., tuple[Tensor, Tensor]] = dispatch.dispatcher(
     _Maxout,

@@ -6,18 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts import _checks, _ops
+from fused_acts import _ops
 from fused_acts._autograd import decompositions, dispatch
 
 
 class _SoftmaxGlu(torch.autograd.Function):
     @staticmethod
     def forward(gate: Tensor, up: Tensor) -> Any:
-        try:
-            return _ops.softmax_glu_forward(gate, up)
-        except RuntimeError as error:
-            _checks.check_memory(error, gate, gate.shape)
-            raise
+        return _ops.current().softmax_glu_forward(gate, up)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -57,11 +53,8 @@ class _SoftmaxGluGrad(torch.autograd.Function):
     def forward(
         grad_out: Tensor, gate: Tensor, up: Tensor, stats: Tensor, needs_gate: bool, needs_up: bool
     ) -> Any:
-        try:
-            grads = _ops.softmax_glu_backward(grad_out, gate, up, stats, needs_gate, needs_up)
-        except RuntimeError as error:
-            _checks.check_memory(error, gate, gate.shape, up.shape)
-            raise
+        operator = _ops.current().softmax_glu_backward
+        grads = operator(grad_out, gate, up, stats, needs_gate, needs_up)
         return grads[0] if needs_gate else None, grads[1] if needs_up else None
 
     @staticmethod
@@ -125,8 +118,16 @@ def _decomposed_gradients(grad_out: Tensor, gate: Tensor, up: Tensor, *_: Any) -
     return grad_gate.to(gate.dtype), (p * seed).to(gate.dtype)
 
 
-torch.library.register_autograd(
-    _ops.softmax_glu, _SoftmaxGlu.backward, setup_context=_SoftmaxGlu.setup_context
+def _decomposed_recorded(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return _decomposed(gate, up)[0], _ops.softmax_glu_forward(gate, up)[1]
+
+
+dispatch.register_recorded(
+    _ops.softmax_glu,
+    _SoftmaxGlu.backward,
+    _SoftmaxGlu.setup_context,
+    _decomposed_recorded,
+    of_rows=2,
 )
 
 softmax_glu: Callable[..., tuple[Tensor, Tensor | None]] = dispatch.dispatcher(

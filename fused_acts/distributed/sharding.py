@@ -35,11 +35,12 @@ class _Choice(NamedTuple):
     sums: Placement  # [1, sums, cols], sums over the rows
 
 
-# The kind of each argument; `scalar` and `limit`, where they are tensors, are on every CPU.
+# The kind of each argument that is a tensor; scalar and limit may also be numbers.
 _KINDS = {
     **dict.fromkeys(("grad_out", "out"), "unit"),
     **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
     **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "vector"),
+    **dict.fromkeys(("scalar", "limit"), "value"),
 }
 
 
@@ -111,7 +112,7 @@ def _shardings(
     """The placements of (results, arguments) that need no communication."""
     arguments = op._schema.arguments
     args = {a.name: value for a, value in zip(arguments, values, strict=True)}
-    tensors = {name: args[name] for name in args if name in _KINDS and args[name] is not None}
+    tensors = {name: args[name] for name in args if name in _KINDS and hasattr(args[name], "shape")}
     choices = _choices(args)
     written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
     if not args.get("product", True):

@@ -40,7 +40,7 @@ STYLE: Any = {
 VALUE, SLOPE = "#2e6f95", "#d1495b"
 EDGE = 6.0
 HEIGHT = (-1.7, 4.0)  # one for all, so that pictures compare
-COLUMNS = 5
+COLUMNS = 3  # so that a page some 700 pixels wide shows the labels in their size
 STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 LEVELS = (*(-step for step in reversed(STEPS)), *STEPS)
 
@@ -120,7 +120,7 @@ def draw_overview(gallery: Gallery, gated: bool) -> Figure:
     figure, axes = plt.subplots(
         rows,
         columns,
-        figsize=(2.2 * columns + 0.6, 2.1 * rows + 0.4),
+        figsize=(2.2 * columns + 0.6, 1.9 * rows + 0.4),
         sharex=True,
         sharey=True,
         squeeze=False,

@@ -15,9 +15,9 @@ FOLDER = "activations"  # of the pictures, beside the page
 HEAD = """\
 # Activations
 
-Written by `python -m fused_acts.gallery`: every number and curve on this page comes from the
+Written by `python -m fused_acts gallery`: every number and curve on this page comes from the
 library's own forward and backward pass in float64. Some of it, or other parameters:
-`python -m fused_acts.gallery swish --beta 1.7 --out FOLDER`, after
+`python -m fused_acts gallery swish --beta 1.7 --out FOLDER`, after
 `pip install 'fused-acts[gallery]'`.
 
 - *Largest* and *smallest derivative*: over all numbers, with the place; "as x -> inf" is

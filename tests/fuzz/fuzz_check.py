@@ -143,7 +143,7 @@ def check_values(
     if options:
         check_call(Called(value, halves, {}), right)
     else:
-        check_result(case.name, Result(value, *halves), alone)
+        check_result(case.name, Result(value, *halves), alone, right.lost)
     by_vectors = dict(zip(ops.vectors, grads[len(ops.inputs) :], strict=True))
     found = {name: grad.detach().cpu() for name, grad in by_vectors.items() if grad is not None}
     for name, grad in found.items():
