@@ -31,6 +31,10 @@ def first_dtensor(folder, name):
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", CALLS)
+# a process each; the others under `slow`
+FIRST = [n if n == "swiglu" else pytest.param(n, marks=pytest.mark.slow) for n in CALLS]
+
+
+@pytest.mark.parametrize("name", FIRST)
 def test_sharding_rules_are_registered_by_the_first_dtensor(name, tmp_path):
     run_alone(first_dtensor, str(tmp_path), name)

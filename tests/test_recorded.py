@@ -146,10 +146,11 @@ def test_a_recorded_program_of_many_parameters():
     torch.testing.assert_close(torch.vmap(program, (None, None, 0))(x, up, bias), expected)
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("options", "ffn", "softmax_glu")]
+OTHERS = ("leaky_relu", "maxout", "options", "ffn", "softmax_glu")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 
 
-@pytest.mark.parametrize("name", ["leaky_relu", "bias", "maxout", *SLOW])
+@pytest.mark.parametrize("name", ["bias", *SLOW])
 def test_every_package_loads(tmp_path, name):
     check_package(tmp_path, model(name).eval())
 

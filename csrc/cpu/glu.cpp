@@ -35,8 +35,8 @@ bool reads_pairs(const GluArgs& args, bool rows) {
 }
 
 // Whether a call should write past the caches. From about the size of a last-level cache, or of a
-// few cores' share in that of a server, its outputs would push each other out.
-// But a run has to be worth the fence behind it.
+// few cores' share in that of a server, its outputs would push each other out; but a run has to be
+// worth the fence behind it.
 bool exceeds_caches(const GluArgs& args, int64_t matrices) {
   return args.cols * dtype_size(args.dtype) >= 4096 &&
          matrices * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;

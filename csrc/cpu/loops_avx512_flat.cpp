@@ -7,8 +7,8 @@
 #include "cpu/target_avx512.h"
 // clang-format on
 
+#include "cpu/access_avx512.h"
 #include "cpu/loops.h"
-#include "cpu/simd_avx512.h"
 
 namespace fused_acts::cpu {
 namespace {

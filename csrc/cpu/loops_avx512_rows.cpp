@@ -7,7 +7,7 @@
 #include "cpu/target_avx512.h"
 // clang-format on
 
-#include "cpu/simd_avx512.h"
+#include "cpu/access_avx512.h"
 #include "cpu/staging.h"
 #include "math/unit.h"
 
