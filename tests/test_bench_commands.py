@@ -121,6 +121,7 @@ def no_bandwidth(monkeypatch):
     monkeypatch.setattr(units, "measure_bandwidth", lambda device, memory: [])
 
 
+@pytest.mark.slow
 def test_units(tmp_path):
     chosen = ["--device", "cpu", "--variants", "swiglu", "swiglu_oai", "--output", str(tmp_path)]
     assert command_line.main(["units", *SMALL, *chosen]) == 0

@@ -155,6 +155,7 @@ def test_every_package_loads(tmp_path, name):
     check_package(tmp_path, model(name).eval())
 
 
+@pytest.mark.slow
 def test_infinite_numbers_in_a_package(tmp_path):
     check_package(tmp_path, Infinite())
 
