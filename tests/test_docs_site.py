@@ -72,7 +72,10 @@ def tab(browser):
     """A tab in which nothing may go wrong."""
     complaints = []
     page = browser.new_page()
-    page.on("console", lambda m: m.type in ("error", "warning") and complaints.append(m.text))
+    page.on(
+        "console",
+        lambda m: m.type in ("error", "warning") and complaints.append(f"{m.text} {m.location}"),
+    )
     page.on("pageerror", lambda error: complaints.append(str(error)))
     # aborted: what was still loading when the tab went on to another page
     page.on(
