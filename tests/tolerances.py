@@ -13,8 +13,9 @@ EXACT_ULPS = 0.5
 # adds its own half.
 ROUNDED_ONCE = {*PRODUCTS, "plus_one"}
 ROUNDED_ONCE_ULPS = 1.5
-# One rounding costs half an ulp; the rest is the error of the float32 arithmetic before it.
-FORWARD_ULPS = {torch.bfloat16: 0.51, torch.float16: 0.55}
+# One rounding costs half an ulp; the rest is the error of the float32 arithmetic before it, and in
+# bfloat16 that of a reciprocal by an instruction that is good to a relative 2^-14, 0.016 ulp.
+FORWARD_ULPS = {torch.bfloat16: 0.52, torch.float16: 0.55}
 GRADIENT_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0}
 # In float32 a function's own error shows. The GELUs have more of it: their exponent is a square.
 # tanh has less: a product with a sigmoid has the sigmoid's.

@@ -1,49 +1,11 @@
-// From a range of a call to runs of neighbouring elements and the loops for them.
+// From a range of a call to blocks of rows and columns, and the loops for them.
 #include <algorithm>
-#include <type_traits>
+#include <cstring>
 
-#include "cpu/convert.h"
-#include "cpu/isa.h"
 #include "cpu/loops.h"
-#include "cpu/strided.h"
 
 namespace fused_acts::cpu {
 namespace {
-
-bool uses_avx512(DType dtype) { return isa() >= Isa::kAvx512 && dtype != DType::kFloat64; }
-
-FlatLoops find_flat_loops(const GluArgs& args) {
-#ifdef FUSED_ACTS_HAS_AVX512
-  if (uses_avx512(args.dtype))
-    return avx512_flat_loops(args.variant, args.dtype, isa() == Isa::kAvx512Bf16);
-#endif
-  return portable_flat_loops(args.variant, args.dtype);
-}
-
-template <class T>
-RowLoop find_row_loop(Direction direction, const GluArgs& args) {
-#ifdef FUSED_ACTS_HAS_AVX512
-  if (uses_avx512(args.dtype)) return avx512_row_loop(direction, args.variant, args.dtype);
-#endif
-  return portable_row_loop<T>(direction, args.variant);
-}
-
-// Whether the loops take an interleaved operand as it is. Those of float16 with options go through
-// tiles anyhow.
-bool reads_pairs(const GluArgs& args, bool rows) {
-  return args.step == 2 && uses_avx512(args.dtype) && !(rows && args.dtype == DType::kFloat16);
-}
-
-// Whether a call should write past the caches. From about the size of a last-level cache, or of a
-// few cores' share in that of a server, its outputs would push each other out; but a run has to be
-// worth the fence behind it.
-bool exceeds_caches(const GluArgs& args, int64_t matrices) {
-  return args.cols * dtype_size(args.dtype) >= 4096 &&
-         matrices * args.rows * args.cols * dtype_size(args.dtype) > int64_t{32} << 20;
-}
-
-// Columns of a run: of a whole row where no operand goes through a tile.
-int64_t longest_run(const GluArgs& args, bool tiles) { return tiles ? kTile : args.cols; }
 
 constexpr int64_t kRows = 32;  // of a tile, where no sums ask for more
 // Rows added up in the type of the arithmetic before they go on to a tile's sum, in double: each
@@ -55,75 +17,89 @@ int64_t rows_per_tile(const GluArgs& args) {
   return args.row_blocks ? args.rows_per_block() : kRows;
 }
 
-// n columns of a row vector in the type of the arithmetic, or one value in its place.
-template <class T, class Real>
-void read_row_vector(const RowVector& row, Real otherwise, int64_t first, int64_t n, Real* target) {
-  if (!row.data) {
-    std::fill_n(target, n, otherwise);
-  } else if (row.in_real || std::is_same_v<T, Real>) {
-    const Real* source = static_cast<const Real*>(row.data) + first * row.col_stride;
-    for (int64_t i = 0; i < n; ++i) target[i] = source[i * row.col_stride];
-  } else if constexpr (!std::is_same_v<T, Real>) {
-    const T* source = static_cast<const T*>(row.data) + first * row.col_stride;
-    T dense[kTile];
-    for (int64_t i = 0; i < n; ++i) dense[i] = source[i * row.col_stride];
-    to_float(dense, target, n);
-  }
+// Whether a call should write past the caches. From about the size of a last-level cache, or of a
+// few cores' share in that of a server, its outputs would push each other out; but a run has to be
+// worth the way to its first boundary.
+bool exceeds_caches(Direction direction, const GluArgs& args) {
+  const int matrices = direction == Direction::kForward ? (is_unary(args.variant) ? 2 : 3)
+                       : is_unary(args.variant)         ? 3
+                       : args.product                   ? 6
+                                                        : 5;
+  const int64_t row = args.cols * dtype_size(args.dtype);
+  return direction != Direction::kDoubleBackward && row >= 4096 &&
+         matrices * args.rows * row > int64_t{32} << 20;
 }
 
-// The tiles, some columns of some rows each, of a call with any options.
+Options options_of(Direction direction, const GluArgs& args) {
+  if (direction == Direction::kDoubleBackward || args.has_row_operands()) return Options::kRows;
+  return args.has_options() || args.step != 1 || !has_flat_kernels(args.variant)
+             ? Options::kNumbers
+             : Options::kNone;
+}
+
+// A call in blocks. T is the storage type.
 template <class T>
-class RowCall {
+class Call {
  public:
-  RowCall(Direction direction, const GluArgs& args)
+  Call(Direction direction, const GluArgs& args)
       : args_(args),
-        loop_(find_row_loop<T>(direction, args)),
-        out_(args.product ? args.grad_out : args.out),
-        pairs_(reads_pairs(args, true)),
-        gate_(args.gate, args.step),
-        up_(args.up, args.step),
-        grad_out_(args.grad_out, 1),
-        gate_tangent_(args.gate_tangent, args.step),
-        up_tangent_(args.up_tangent, args.step),
-        grad_gate_(args.grad_gate, args.step),
-        grad_up_(args.grad_up, args.step) {
-    if (!args.has_row_operands()) read_row_vectors(0, kTile);
+        loops_(loops_for(args.dtype)),
+        options_(options_of(direction, args)),
+        loop_(loops_.glu(direction, options_, args.variant)) {
+    const bool backward = direction != Direction::kForward;
+    const bool reads_zeros =
+        backward && (!args.grad_out.data || (direction == Direction::kDoubleBackward &&
+                                             (!args.gate_tangent.data || !args.up_tangent.data)));
+    const bool scratches =
+        backward && (!args.grad_gate.data || !(args.grad_up.data || is_unary(args.variant)));
+    if (reads_zeros) std::memset(zeros_, 0, sizeof zeros_);
+    longest_ = reads_zeros || scratches || options_ == Options::kRows ? kTile : args.cols;
+
+    block_.pairs = args.step == 2;
+    block_.past_caches = !scratches && exceeds_caches(direction, args);
+    block_.limit = args.limit;
+    block_.scalar = args.scalar;
+    if (args.parameter.data && !args.parameter.col_stride)
+      block_.scalar = args.parameter.in_real ? *static_cast<const Real*>(args.parameter.data)
+                                             : widened(*static_cast<const T*>(args.parameter.data));
+    block_.gate_bias = gate_bias_;
+    block_.up_bias = up_bias_;
+    block_.parameter = parameter_;
+    if (options_ == Options::kRows && !args.has_row_operands()) read_row_vectors(0, kTile);
   }
 
-  void run(int64_t tile) {
+  // Elements [begin, end) of a call without row operands.
+  void run_elements(int64_t begin, int64_t end) {
+    const int64_t cols = args_.cols, row = begin / cols, col = begin % cols;
+    if (col > 0 || end < begin + cols) {
+      const int64_t n = std::min(cols - col, end - begin);
+      run_rows(row, 1, col, n);
+      if (begin + n < end) run_elements(begin + n, end);
+      return;
+    }
+    run_rows(row, (end - begin) / cols, 0, cols);
+    if (const int64_t rest = (end - begin) % cols) run_rows(row + (end - begin) / cols, 1, 0, rest);
+  }
+
+  // One tile of a call with row operands.
+  void run_tile(int64_t tile) {
     const int64_t part = tile / column_tiles(args_), first = tile % column_tiles(args_) * kTile;
     const int64_t n = std::min(kTile, args_.cols - first);
     const int64_t begin = part * rows_per_tile(args_);
     const int64_t end = std::min(args_.rows, begin + rows_per_tile(args_));
-    if (args_.has_row_operands()) read_row_vectors(first, n);
+    read_row_vectors(first, n);
+    if (!args_.row_blocks) return run_rows(begin, end - begin, first, n);
 
     void* const sums[] = {args_.sums.gate, args_.sums.up, args_.sums.parameter};
+    void** const groups[] = {&block_.gate_sum, &block_.up_sum, &block_.parameter_sum};
     for (int i = 0; i < 3; ++i) {
-      if (!sums[i]) continue;
-      std::fill_n(group_[i], n, Real(0));
-      std::fill_n(total_[i], n, 0.0);
+      *groups[i] = sums[i] ? group_[i] : nullptr;
+      if (sums[i]) std::fill_n(group_[i], n, Real(0)), std::fill_n(total_[i], n, 0.0);
     }
-    const auto group = [&](int i) { return sums[i] ? group_[i] : nullptr; };
-    const auto wanted = [](const Matrix& matrix, void* run) { return matrix.data ? run : nullptr; };
-    for (int64_t row = begin; row < end; ++row) {
-      const auto at = [&](const Matrix& matrix, int64_t step) {
-        return static_cast<T*>(matrix.data) + row * matrix.row_stride + first * step;
-      };
-      const void* gate = pairs_ ? at(args_.gate, 2) : gate_(row, first, n);
-      const void* up = pairs_ ? nullptr : up_(row, first, n);
-      void* grad_gate = pairs_ ? at(args_.grad_gate, 2) : grad_gate_.begin(row, first);
-      void* grad_up = pairs_ ? nullptr : grad_up_.begin(row, first);
-      loop_({n, pairs_, args_.limit, gate_bias_, up_bias_, parameter_, gate, up,
-             grad_out_(row, first, n), gate_tangent_(row, first, n), up_tangent_(row, first, n),
-             wanted(out_, at(out_, 1)), wanted(args_.grad_gate, grad_gate),
-             wanted(args_.grad_up, grad_up), group(0), group(1), group(2)});
-      if (!pairs_) {
-        grad_gate_.end(n);
-        grad_up_.end(n);
-      }
-      if ((row + 1 - begin) % kGroup == 0 || row + 1 == end)
-        for (int i = 0; i < 3; ++i)
-          if (sums[i]) add_group(total_[i], group_[i], n);
+    for (int64_t row = begin; row < end; row += kGroup) {
+      run_rows(row, std::min(kGroup, end - row), first, n);
+      for (int i = 0; i < 3; ++i)
+        if (sums[i]) add_group(total_[i], group_[i], n);
     }
     for (int i = 0; i < 3; ++i)
       if (sums[i])
@@ -133,6 +109,34 @@ class RowCall {
  private:
   using Real = typename MathFor<T>::type::Real;
 
+  void run_rows(int64_t row, int64_t rows, int64_t col, int64_t cols) {
+    if (cols <= longest_) return loop_(block_at(row, rows, col, cols));
+    for (const int64_t end = row + rows; row < end; ++row)
+      for (int64_t i = 0; i < cols; i += longest_)
+        loop_(block_at(row, 1, col + i, std::min(longest_, cols - i)));
+  }
+
+  Block block_at(int64_t row, int64_t rows, int64_t col, int64_t cols) {
+    const auto at = [=](const Matrix& matrix, int64_t step, T* otherwise) -> Matrix {
+      if (!matrix.data) return {otherwise, 0};
+      return {static_cast<T*>(matrix.data) + row * matrix.row_stride + col * step,
+              matrix.row_stride};
+    };
+    const int64_t step = args_.step;
+    Block block = block_;
+    block.rows = rows;
+    block.cols = cols;
+    block.gate = at(args_.gate, step, nullptr);
+    block.up = at(args_.up, step, nullptr);
+    block.grad_out = at(args_.grad_out, 1, zeros_);
+    block.gate_tangent = at(args_.gate_tangent, step, zeros_);
+    block.up_tangent = at(args_.up_tangent, step, zeros_);
+    block.out = at(args_.product ? args_.grad_out : args_.out, 1, nullptr);
+    block.grad_gate = at(args_.grad_gate, step, scratch_);
+    block.grad_up = at(args_.grad_up, step, scratch_);
+    return block;
+  }
+
   static void add_group(double* total, Real* group, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       total[i] += group[i];
@@ -140,20 +144,50 @@ class RowCall {
     }
   }
 
+  Real widened(T x) const {
+    Real real;
+    loops_.widen(&x, &real, 1);
+    return real;
+  }
+
   void read_row_vectors(int64_t first, int64_t n) {
     // adding -0 changes nothing, not even the sign of 0
-    read_row_vector<T>(args_.gate_bias, Real(-0.0), first, n, gate_bias_);
-    read_row_vector<T>(args_.up_bias, Real(-0.0), first, n, up_bias_);
-    read_row_vector<T>(args_.parameter, static_cast<Real>(args_.scalar), first, n, parameter_);
+    read_row_vector(args_.gate_bias, -0.0, first, n, gate_bias_);
+    read_row_vector(args_.up_bias, -0.0, first, n, up_bias_);
+    const RowVector& parameter = args_.parameter;
+    read_row_vector(parameter.col_stride ? parameter : RowVector{}, block_.scalar, first, n,
+                    parameter_);
+  }
+
+  // n columns of a row vector in the type of the arithmetic, or one value in their place.
+  void read_row_vector(const RowVector& row, double otherwise, int64_t first, int64_t n,
+                       Real* target) {
+    if (!row.data) {
+      std::fill_n(target, n, static_cast<Real>(otherwise));
+    } else if (row.in_real) {
+      gather(static_cast<const Real*>(row.data) + first * row.col_stride, row.col_stride, n,
+             target);
+    } else {
+      const T* source = static_cast<const T*>(row.data) + first * row.col_stride;
+      T dense[kTile];
+      if (row.col_stride != 1) gather(source, row.col_stride, n, dense);
+      loops_.widen(row.col_stride == 1 ? source : dense, target, n);
+    }
+  }
+  template <class Element>
+  static void gather(const Element* source, int64_t stride, int64_t n, Element* target) {
+    for (int64_t i = 0; i < n; ++i) target[i] = source[i * stride];
   }
 
   const GluArgs& args_;
-  const RowLoop loop_;
-  const Matrix out_;
-  const bool pairs_;
-  StridedReader<T> gate_, up_, grad_out_, gate_tangent_, up_tangent_;
-  StridedWriter<T> grad_gate_, grad_up_;
+  const Loops& loops_;
+  const Options options_;
+  const Loop loop_;
+  int64_t longest_;  // columns of a block
+  Block block_{};    // what all blocks have in common
   alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];
+  // in the place of operands that are not there or not wanted, also as pairs
+  alignas(64) T zeros_[2 * kTile], scratch_[2 * kTile];
   // sums by gate, up and parameter
   alignas(64) Real group_[3][kTile];
   alignas(64) double total_[3][kTile];
@@ -185,57 +219,9 @@ void reduce(const ReduceArgs& args) {
 
 }  // namespace
 
-bool has_flat_loops(const GluArgs& args) {
-  return !args.has_options() && has_flat_kernels(args.variant) &&
-         (!is_unary(args.variant) || uses_avx512(args.dtype));
-}
-
-void glu_forward(const GluArgs& args, int64_t begin, int64_t end) {
-  const FlatLoops loops = find_flat_loops(args);
-  const bool pairs = reads_pairs(args, false), tiles = args.step != 1 && !pairs;
-  const bool non_temporal = !tiles && exceeds_caches(args, is_unary(args.variant) ? 2 : 3);
+void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64_t end) {
   visit_dtype(args.dtype, [&](auto t) {
-    using T = decltype(t);
-    StridedReader<T> gate(args.gate, args.step), up(args.up, args.step);
-    const int64_t longest = longest_run(args, tiles);
-    for_each_run(args.cols, longest, begin, end, [&](int64_t row, int64_t col, int64_t n) {
-      T* out = static_cast<T*>(args.out.data) + row * args.out.row_stride + col;
-      if (pairs) {
-        const T* gate_up = static_cast<const T*>(args.gate.data) + row * args.gate.row_stride;
-        loops.forward_pairs(gate_up + 2 * col, out, n, non_temporal);
-      } else {
-        loops.forward(gate(row, col, n), up(row, col, n), out, n, non_temporal);
-      }
-    });
-  });
-}
-
-void glu_backward(const GluArgs& args, int64_t begin, int64_t end) {
-  const FlatLoops loops = find_flat_loops(args);
-  visit_dtype(args.dtype, [&](auto t) {
-    using T = decltype(t);
-    StridedReader<T> grad_out(args.grad_out, 1);
-    StridedReader<T> gate(args.gate, args.step), up(args.up, args.step);
-    StridedWriter<T> grad_gate(args.grad_gate, args.step), grad_up(args.grad_up, args.step);
-    const bool unary = is_unary(args.variant), pairs = reads_pairs(args, false);
-    const bool tiles = grad_gate.needs_tile() || (!unary && grad_up.needs_tile());
-    const bool non_temporal = !tiles && exceeds_caches(args, unary ? 3 : args.product ? 6 : 5);
-    const int64_t longest = longest_run(args, tiles && !pairs);
-    for_each_run(args.cols, longest, begin, end, [&](int64_t row, int64_t col, int64_t n) {
-      T* product = static_cast<T*>(args.grad_out.data) + row * args.grad_out.row_stride + col;
-      if (pairs) {
-        const T* gate_up = static_cast<const T*>(args.gate.data) + row * args.gate.row_stride;
-        T* grads = static_cast<T*>(args.grad_gate.data) + row * args.grad_gate.row_stride;
-        loops.backward_pairs(grad_out(row, col, n), gate_up + 2 * col, grads + 2 * col,
-                             args.product ? product : nullptr, n);
-        return;
-      }
-      loops.backward(grad_out(row, col, n), gate(row, col, n), up(row, col, n),
-                     grad_gate.begin(row, col), grad_up.begin(row, col),
-                     args.product ? product : nullptr, n, non_temporal);
-      grad_gate.end(n);
-      grad_up.end(n);
-    });
+    Call<decltype(t)>(direction, args).run_elements(begin, end);
   });
 }
 
@@ -244,10 +230,10 @@ int64_t tile_count(const GluArgs& args) {
   return (args.rows + rows - 1) / rows * column_tiles(args);
 }
 
-void glu_rows(Direction direction, const GluArgs& args, int64_t begin, int64_t end) {
+void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t end) {
   visit_dtype(args.dtype, [&](auto t) {
-    RowCall<decltype(t)> call(direction, args);
-    for (int64_t i = begin; i < end; ++i) call.run(i);
+    Call<decltype(t)> call(direction, args);
+    for (int64_t i = begin; i < end; ++i) call.run_tile(i);
   });
 }
 

@@ -6,6 +6,8 @@
 #include <cstring>
 #include <iterator>
 
+#include "cpu/loops.h"
+
 namespace fused_acts::cpu {
 namespace {
 
@@ -15,8 +17,11 @@ struct Candidate {
   bool (*runs_here)();
 };
 
-#if defined(__x86_64__)
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#ifdef FUSED_ACTS_HAS_AVX2
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("f16c");
+}
 #endif
 
 #ifdef FUSED_ACTS_HAS_AVX512
@@ -32,8 +37,11 @@ constexpr Candidate kCandidates[] = {
     {Isa::kAvx512Bf16, "avx512_bf16", has_avx512_bf16},
     {Isa::kAvx512, "avx512", has_avx512},
 #endif
-#if defined(__x86_64__)
+#ifdef FUSED_ACTS_HAS_AVX2
     {Isa::kAvx2, "avx2", has_avx2},
+#endif
+#ifdef FUSED_ACTS_HAS_NEON
+    {Isa::kNeon, "neon", [] { return true; }},
 #endif
     {Isa::kBaseline, "baseline", [] { return true; }},
 };
@@ -44,8 +52,7 @@ const Candidate& find() {
 #endif
   const Candidate* best = kCandidates;
   while (!best->runs_here()) ++best;
-  // Lower, to run the loops that are there for other processors. The copy of a cloned loop stays
-  // the loader's choice.
+  // Lower, to run the loops that are there for other processors.
   const char* wanted = std::getenv("FUSED_ACTS_CPU_CAPABILITY");
   for (const Candidate* c = best; wanted && c != std::end(kCandidates); ++c)
     if (std::strcmp(wanted, c->name) == 0) return *c;
@@ -61,5 +68,30 @@ const Candidate& chosen() {
 
 Isa isa() { return chosen().isa; }
 const char* isa_name() { return chosen().name; }
+
+const Loops& loops_for(DType dtype) {
+  if (dtype == DType::kFloat64) return kScalarFloat64;
+  const auto choose = [dtype](const Loops& f32, const Loops& f16, const Loops& bf16) -> auto& {
+    return dtype == DType::kFloat32 ? f32 : dtype == DType::kFloat16 ? f16 : bf16;
+  };
+  switch (isa()) {
+#ifdef FUSED_ACTS_HAS_AVX512
+    case Isa::kAvx512Bf16:
+      return choose(kAvx512Float32, kAvx512Float16, kAvx512Bf16BFloat16);
+    case Isa::kAvx512:
+      return choose(kAvx512Float32, kAvx512Float16, kAvx512BFloat16);
+#endif
+#ifdef FUSED_ACTS_HAS_AVX2
+    case Isa::kAvx2:
+      return choose(kAvx2Float32, kAvx2Float16, kAvx2BFloat16);
+#endif
+#ifdef FUSED_ACTS_HAS_NEON
+    case Isa::kNeon:
+      return choose(kNeonFloat32, kNeonFloat16, kNeonBFloat16);
+#endif
+    default:
+      return choose(kScalarFloat32, kScalarFloat16, kScalarBFloat16);
+  }
+}
 
 }  // namespace fused_acts::cpu

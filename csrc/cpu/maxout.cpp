@@ -4,7 +4,8 @@
 #include <algorithm>
 
 #include "cpu/isa.h"
-#include "cpu/strided.h"
+#include "cpu/loops.h"
+#include "cpu/runs.h"
 
 namespace fused_acts::cpu {
 namespace {

@@ -96,16 +96,10 @@ struct ReduceArgs {
 
 namespace cpu {
 
-// Whether a call, forward or backward, is one for the flat loops.
-bool has_flat_loops(const GluArgs& args);
-
-// Flat loops: elements [begin, end) of the flat index row * cols + col. Calls on disjoint ranges
-// may run at the same time.
-void glu_forward(const GluArgs& args, int64_t begin, int64_t end);
-void glu_backward(const GluArgs& args, int64_t begin, int64_t end);
-
-// Row loops: tiles [begin, end) of tile_count(args), in any direction with any options.
-void glu_rows(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
+// Without row operands: elements [begin, end) of the flat index row * cols + col. With or without:
+// tiles [begin, end) of tile_count(args). Calls on disjoint ranges may run at the same time.
+void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
+void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
 int64_t tile_count(const GluArgs& args);
 
 void reduce_partials(const ReduceArgs& args);

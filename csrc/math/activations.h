@@ -148,9 +148,11 @@ template <class M>
 struct Sigmoid {
   using Real = typename M::Real;
   static constexpr const char* kName = "sigmoid";
-  FUSED_ACTS_INLINE Real value(Real x) const { return M::sigmoid(M::sigmoid_exponent(x, 1.0)); }
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::times_sigmoid(Real(1.0f), M::sigmoid_exponent(x, 1.0)).product;
+  }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const Real s = value(x);
+    const Real s = M::sigmoid(M::sigmoid_exponent(x, 1.0));
     return {s, fma(-s, s, s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {

@@ -10,7 +10,7 @@
 //   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
-//   Real     sigmoid(exponent)
+//   Real     sigmoid(exponent)             so close that 1 - sigmoid is right too
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(z)          for z >= 0
 //   NegativeExp    negative_exp(z)         for z >= 0
@@ -27,7 +27,9 @@ namespace fused_acts {
 
 // ---- float16 and bfloat16 storage ----
 
-template <class RealType>
+// kCoarse: for bfloat16, whose 8 bits leave room for an estimate of a reciprocal, good to 14, where
+// an instruction has one.
+template <class RealType, bool kCoarse = false>
 struct Math16 {
   using Real = RealType;
   using Exponent = Real;  // -log2(e) * argument + log2(kScale)
@@ -60,11 +62,11 @@ struct Math16 {
   // (1 - e) / (1 + e) for x >= 0, odd
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     const auto [exp, expm1] = exponential(abs(x + x));
-    const Real weight = reciprocal(expm1 + Real(2.0f));
+    const Real weight = inverse(expm1 + Real(2.0f));
     return {copy_sign(expm1 * weight, x), exp, weight};
   }
   static FUSED_ACTS_INLINE Real log1p(Real x) {
-    const Real s = x * reciprocal(x + Real(2.0f));
+    const Real s = x * inverse(x + Real(2.0f));
     return s * polynomial(s * s, 2.0f, 2.0f / 3, 2.0f / 5, 2.0f / 7, 2.0f / 9);
   }
   static FUSED_ACTS_INLINE Real divide_by_sum(Real a, Real b, Real c) {
@@ -74,33 +76,40 @@ struct Math16 {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
   }
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
-    const Real s = sigmoid(t);
+    const Real s = inverse(exp2_fast(t) + Real(kScale)) * Real(kScale);
     return {x * s, s};
   }
   // The ratio exp(a^2/2) * P(Z > a) is a polynomial in 1/(q + a), over [0, 14.5].
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     // relative error 3.3e-6, but 4.1e-7 where |x| is near 0.75, the root of GELU's derivative
-    return normal_tail(x, 3.3f, -4.16966101e-05f, 0.402140559f, 1.21905117f, 5.47790466f,
-                       -3.00306266f, 86.161104f, -104.651138f);
+    return normal_tail_by<false>(x, 3.3f, -4.16966101e-05f, 0.402140559f, 1.21905117f, 5.47790466f,
+                                 -3.00306266f, 86.161104f, -104.651138f);
   }
   static FUSED_ACTS_INLINE NormalTail<Real> coarse_normal_tail(Real x) {
     // relative error 1.4e-5
-    return normal_tail(x, 2.77777778f, 0.000182289127f, 0.38955535f, 1.2974342f, 0.778301303f,
-                       15.0735112f, -16.2168902f);
+    return normal_tail_by<kCoarse>(x, 2.77777778f, 0.000182289127f, 0.38955535f, 1.2974342f,
+                                   0.778301303f, 15.0735112f, -16.2168902f);
   }
 
  private:
-  template <class... Coefficients>
-  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x, float q, Coefficients... c) {
+  template <bool kIsCoarse = kCoarse>
+  static FUSED_ACTS_INLINE Real inverse(Real x) {
+    return kIsCoarse ? coarse_reciprocal(x) : reciprocal(x);
+  }
+  template <bool kIsCoarse, class... Coefficients>
+  static FUSED_ACTS_INLINE NormalTail<Real> normal_tail_by(Real x, float q, Coefficients... c) {
     const Real a =
         clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
     const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
-    const Real t = reciprocal(a + Real(q));
+    const Real t = inverse<kIsCoarse>(a + Real(q));
     const Real tail = polynomial(t, kScale * c...) * scaled_gaussian;
     return {a, tail, tail, scaled_gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
   }
 };
+
+template <class Real>
+using MathBFloat16 = Math16<Real, true>;
 
 // ---- float64 storage ----
 

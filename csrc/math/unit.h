@@ -23,10 +23,15 @@ struct SecondGradients {
   Real grad_out, gate, up;
 };
 
-template <class Unit, class M>
+// What of the options there may be: none; a parameter and a limit, each one number; biases and a
+// parameter for each column too.
+enum class Options { kNone, kNumbers, kRows };
+
+template <class Unit, class M, Options options = Options::kRows>
 struct GatedUnit {
   using Real = typename M::Real;
-  using F = typename Unit::template RowF<M>;
+  using F = std::conditional_t<options == Options::kNone, typename Unit::template F<M>,
+                               typename Unit::template RowF<M>>;
   using G = typename Unit::template G<M>;
   static constexpr bool kHasParameter = std::is_constructible_v<F, Real>;
 
@@ -38,11 +43,11 @@ struct GatedUnit {
       : f(make_f(parameter)), limit(limit), gate_bias(gate_bias), up_bias(up_bias) {}
 
   FUSED_ACTS_INLINE Real forward(Real gate, Real up) const {
-    return f.value(limited_gate(gate + gate_bias)) * g.value(limited_up(up + up_bias));
+    return f.value(limited_gate(biased_gate(gate))) * g.value(limited_up(biased_up(up)));
   }
 
   FUSED_ACTS_INLINE Gradients<Real> backward(Real grad_out, Real gate, Real up) const {
-    const Real z = gate + gate_bias, w = up + up_bias;
+    const Real z = biased_gate(gate), w = biased_up(up);
     const auto f_dual = f.dual(limited_gate(z));
     const auto g_dual = g.dual(limited_up(w));
     const Real seed = grad_out * g_dual.value;
@@ -54,7 +59,7 @@ struct GatedUnit {
   FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real grad_out, Real gate, Real up,
                                                           Real gate_tangent,
                                                           Real up_tangent) const {
-    const Real z = gate + gate_bias, w = up + up_bias;
+    const Real z = biased_gate(gate), w = biased_up(up);
     const auto f_triple = f.triple(limited_gate(z));
     const auto g_triple = g.triple(limited_up(w));
     const Real along_gate = by_gate(z, gate_tangent), along_up = by_up(w, up_tangent);
@@ -86,16 +91,24 @@ struct GatedUnit {
     }
   }
 
-  FUSED_ACTS_INLINE Real limited_gate(Real x) const { return select(x > limit, limit, x); }
+  FUSED_ACTS_INLINE Real biased_gate(Real x) const {
+    return options == Options::kRows ? x + gate_bias : x;
+  }
+  FUSED_ACTS_INLINE Real biased_up(Real x) const {
+    return options == Options::kRows ? x + up_bias : x;
+  }
+  FUSED_ACTS_INLINE Real limited_gate(Real x) const {
+    return options == Options::kNone ? x : at_most(x, limit);
+  }
   FUSED_ACTS_INLINE Real limited_up(Real x) const {
-    return select(abs(x) > limit, copy_sign(limit, x), x);
+    return options == Options::kNone ? x : clamp(x, -limit, limit);
   }
   // A derivative by what was limited, 0 where it was cut off.
   FUSED_ACTS_INLINE Real by_gate(Real x, Real derivative) const {
-    return select(x > limit, Real(0.0f), derivative);
+    return options == Options::kNone ? derivative : select(x > limit, Real(0.0f), derivative);
   }
   FUSED_ACTS_INLINE Real by_up(Real x, Real derivative) const {
-    return select(abs(x) > limit, Real(0.0f), derivative);
+    return options == Options::kNone ? derivative : select(abs(x) > limit, Real(0.0f), derivative);
   }
 
   FUSED_ACTS_INLINE Real by_parameter([[maybe_unused]] Real z, [[maybe_unused]] Real seed) const {

@@ -12,15 +12,15 @@ namespace {
 constexpr int64_t kGrain = 16384;
 
 void run_on_cpu(Direction direction, const GluArgs& args) {
-  if (direction != Direction::kDoubleBackward && cpu::has_flat_loops(args)) {
-    const auto kernel = direction == Direction::kForward ? cpu::glu_forward : cpu::glu_backward;
-    parallel_for(args.rows * args.cols, kGrain,
-                 [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
+  if (!args.has_row_operands()) {
+    parallel_for(args.rows * args.cols, kGrain, [&](int64_t begin, int64_t end) {
+      cpu::glu_elements(direction, args, begin, end);
+    });
     return;
   }
   const int64_t tiles = cpu::tile_count(args), tile = args.rows * args.cols / tiles;
   parallel_for(tiles, std::max<int64_t>(kGrain / std::max<int64_t>(tile, 1), 1),
-               [&](int64_t begin, int64_t end) { cpu::glu_rows(direction, args, begin, end); });
+               [&](int64_t begin, int64_t end) { cpu::glu_tiles(direction, args, begin, end); });
 }
 
 int run_on_cuda(Direction direction, const GluArgs& args, void* stream) {

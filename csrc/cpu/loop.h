@@ -1,0 +1,215 @@
+// The loop of the gated units: over instruction set, direction, storage type, unit and options.
+// Only for the files that compile it for an instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/access.h"
+#include "cpu/loops.h"
+
+#ifndef FUSED_ACTS_SIMD  // what a lambda needs to be inlined, see target_*.h
+#define FUSED_ACTS_SIMD __attribute__((always_inline, nothrow))
+#endif
+
+namespace fused_acts::cpu {
+namespace {
+
+// One row of a block.
+template <class T>
+struct Row {
+  const T *gate, *up, *grad_out, *gate_tangent, *up_tangent;
+  T *out, *grad_gate, *grad_up;
+
+  FUSED_ACTS_INLINE Row(const Block& b, int64_t row)
+      : gate(at(b.gate, row)),
+        up(at(b.up, row)),
+        grad_out(at(b.grad_out, row)),
+        gate_tangent(at(b.gate_tangent, row)),
+        up_tangent(at(b.up_tangent, row)),
+        out(at(b.out, row)),
+        grad_gate(at(b.grad_gate, row)),
+        grad_up(at(b.grad_up, row)) {}
+
+ private:
+  static FUSED_ACTS_INLINE T* at(const Matrix& matrix, int64_t row) {
+    return matrix.data ? static_cast<T*>(matrix.data) + row * matrix.row_stride : nullptr;
+  }
+};
+
+template <class Isa, class T, template <class> class Math, class Unit, Direction direction,
+          Options options>
+struct GluLoop {
+  using Lane = typename Isa::Lane;
+  static constexpr int64_t kLanes = Isa::kLanes;
+  // Registers in step: with one alone the processor would wait for each result.
+  static constexpr int kUnroll = kLanes == 1 ? 1 : options == Options::kNone && direction == Direction::kForward ? 4 : 2;
+  // Numbers fit the elements in any order.
+  static constexpr bool kAnyOrder = options != Options::kRows;
+  static constexpr bool kHasPairs = options != Options::kNone && !Unit::kIsUnary;
+
+  static void run(const Block& block) {
+    const Block b = block;
+    for (int64_t r = 0; r < b.rows; ++r) {
+      const Row<T> row(b, r);
+      bool streams = false;
+      int64_t i = 0, head = 0;
+      if constexpr (Isa::kStreams) {
+        streams = b.past_caches && aligned_alike(b, row);
+        if (streams) head = to_boundary(direction == Direction::kForward ? row.out : row.grad_gate);
+      }
+      for (int64_t end = head < b.cols ? head : b.cols;; end = b.cols) {
+        if constexpr (kLanes > 1)
+          for (; i < end; i += kLanes < end - i ? kLanes : end - i)
+            run_step(b, row, i, false, Part<Isa>{kLanes < end - i ? kLanes : end - i});
+        if (i == b.cols) break;
+        for (; i + kUnroll * kLanes <= b.cols; i += kUnroll * kLanes)
+          run_step(b, row, i, streams, Full<Isa, kUnroll>{});
+      }
+    }
+    if constexpr (Isa::kStreams)
+      if (b.past_caches) Isa::fence();
+  }
+
+ private:
+  // Elements to the next address that can be written past the caches.
+  static FUSED_ACTS_INLINE int64_t to_boundary(const T* p) {
+    return (-reinterpret_cast<uintptr_t>(p) & (sizeof(typename Isa::Float) - 1)) / sizeof(T);
+  }
+  static FUSED_ACTS_INLINE bool aligned_alike(const Block& b, const Row<T>& row) {
+    if (direction == Direction::kForward) return true;
+    const int64_t first = to_boundary(row.grad_gate);
+    return !b.pairs && (Unit::kIsUnary || first == to_boundary(row.grad_up)) &&
+           (!row.out || first == to_boundary(row.out));
+  }
+
+  template <class Access>
+  static FUSED_ACTS_INLINE void run_step(const Block& b, const Row<T>& row, int64_t i, bool streams,
+                                         Access access) {
+    using Real = RealOf<Access>;
+    const bool pairs = kHasPairs && b.pairs;
+    const bool special = streams || (direction != Direction::kForward && row.out);
+    const auto read = [&](const T* p) FUSED_ACTS_SIMD {
+      return !kAnyOrder || pairs ? load(access, p + i) : load_in_any_order(access, p + i);
+    };
+    Real gate, up(0.0f);
+    if (pairs) {
+      load_pairs(access, row.gate + 2 * i, &gate, &up);
+    } else {
+      gate = read(row.gate);
+      if constexpr (!Unit::kIsUnary) up = read(row.up);
+    }
+    const auto unit = unit_at(b, i, access);
+    const auto put = [&](auto to, T* p, Real x) FUSED_ACTS_SIMD {
+      !kAnyOrder || pairs ? store(to, p + i, x) : store_in_any_order(to, p + i, x);
+    };
+    const auto write = [&](auto to, Real out, Real grad_gate, Real grad_up) FUSED_ACTS_SIMD {
+      if constexpr (direction == Direction::kForward) return put(to, row.out, out);
+      if (pairs) {
+        store_pairs(to, row.grad_gate + 2 * i, grad_gate, grad_up);
+      } else {
+        put(to, row.grad_gate, grad_gate);
+        if constexpr (!Unit::kIsUnary) put(to, row.grad_up, grad_up);
+      }
+    };
+    // one test for all that is not always there
+    const auto finish = [&](Real out, Real grad_gate, Real grad_up) FUSED_ACTS_SIMD {
+      if (!special) return write(access, out, grad_gate, grad_up);
+      if (direction != Direction::kForward && row.out) put(access, row.out, out);
+      if constexpr (Isa::kStreams && Access::kRegisters > 1) {
+        if (streams) return write(PastCaches<Isa, kUnroll>{}, out, grad_gate, grad_up);
+      }
+      write(access, out, grad_gate, grad_up);
+    };
+    if constexpr (direction == Direction::kForward) {
+      const Real none(0.0f);
+      finish(unit.forward(gate, up), none, none);
+    } else if constexpr (direction == Direction::kBackward) {
+      const auto grads = unit.backward(read(row.grad_out), gate, up);
+      finish(grads.product, grads.gate, grads.up);
+      if constexpr (options == Options::kRows) {
+        add(access, b.gate_sum, i, grads.gate);
+        add(access, b.up_sum, i, grads.up);
+        add(access, b.parameter_sum, i, grads.parameter);
+      }
+    } else {
+      Real gate_tangent, up_tangent(0.0f);
+      if (pairs) {
+        load_pairs(access, row.gate_tangent + 2 * i, &gate_tangent, &up_tangent);
+      } else {
+        gate_tangent = read(row.gate_tangent);
+        if constexpr (!Unit::kIsUnary) up_tangent = read(row.up_tangent);
+      }
+      const auto grads =
+          unit.double_backward(read(row.grad_out), gate, up, gate_tangent, up_tangent);
+      finish(grads.grad_out, grads.gate, grads.up);
+    }
+  }
+
+  template <class Access>
+  static FUSED_ACTS_INLINE auto unit_at(const Block& b, int64_t i, const Access& access) {
+    using Real = RealOf<Access>;
+    const Real limit(static_cast<Lane>(b.limit));
+    if constexpr (options == Options::kRows) {
+      const auto vector = [&](const void* p) FUSED_ACTS_SIMD {
+        return load(access, static_cast<const Lane*>(p) + i);
+      };
+      return GatedUnit<Unit, Math<Real>, options>(vector(b.parameter), limit, vector(b.gate_bias),
+                                                  vector(b.up_bias));
+    } else {
+      const Real none(0.0f);
+      return GatedUnit<Unit, Math<Real>, options>(Real(static_cast<Lane>(b.scalar)), limit, none,
+                                                  none);
+    }
+  }
+
+  template <class Access, class Real>
+  static FUSED_ACTS_INLINE void add(const Access& access, void* sum, int64_t i, Real x) {
+    Lane* p = static_cast<Lane*>(sum) + i;
+    if (sum) store(access, p, load(access, p) + x);
+  }
+};
+
+template <class Isa, class T, template <class> class Math, Direction direction, Options options>
+Loop loop_of(Variant variant) {
+  return visit_variant(variant, [](auto unit) -> Loop {
+    return GluLoop<Isa, T, Math, decltype(unit), direction, options>::run;
+  });
+}
+
+template <class Isa, class T>
+void widen(const void* source_data, void* target_data, int64_t n) {
+  using Lane = typename Isa::Lane;
+  const T* source = static_cast<const T*>(source_data);
+  Lane* target = static_cast<Lane*>(target_data);
+  int64_t i = 0;
+  for (const Full<Isa, 1> full{}; i + Isa::kLanes <= n; i += Isa::kLanes)
+    store(full, target + i, load(full, source + i));
+  if constexpr (Isa::kLanes > 1)
+    if (const Part<Isa> part{n - i}; i < n) store(part, target + i, load(part, source + i));
+}
+
+// Second derivatives, in which more cancels, have a math of their own.
+template <class Isa, class T, template <class> class Math, template <class> class Math2 = Math>
+Loop glu_loop(Direction direction, Options options, Variant variant) {
+  if (direction == Direction::kDoubleBackward)
+    return loop_of<Isa, T, Math2, Direction::kDoubleBackward, Options::kRows>(variant);
+  const bool forward = direction == Direction::kForward;
+  switch (options) {
+    case Options::kNone:
+      return visit_flat_variant(variant, [&](auto unit) -> Loop {
+        using Unit = decltype(unit);
+        return forward
+                   ? GluLoop<Isa, T, Math, Unit, Direction::kForward, Options::kNone>::run
+                   : GluLoop<Isa, T, Math, Unit, Direction::kBackward, Options::kNone>::run;
+      });
+    case Options::kNumbers:
+      return forward ? loop_of<Isa, T, Math, Direction::kForward, Options::kNumbers>(variant)
+                     : loop_of<Isa, T, Math, Direction::kBackward, Options::kNumbers>(variant);
+    default:
+      return forward ? loop_of<Isa, T, Math, Direction::kForward, Options::kRows>(variant)
+                     : loop_of<Isa, T, Math, Direction::kBackward, Options::kRows>(variant);
+  }
+}
+
+}  // namespace
+}  // namespace fused_acts::cpu
