@@ -62,7 +62,7 @@ FUSED_ACTS_INLINE Register read_through_buffer(const T* p, int64_t n) {
     std::memcpy(&x, p, sizeof x);
   } else {
     T buffer[sizeof x / sizeof(T)] = {};
-    for (int64_t i = 0; i < n; ++i) buffer[i] = p[i];
+    std::memcpy(buffer, p, n * sizeof(T));
     std::memcpy(&x, buffer, sizeof x);
   }
   return x;
@@ -74,7 +74,7 @@ FUSED_ACTS_INLINE void write_through_buffer(T* p, int64_t n, Register x) {
   } else {
     T buffer[sizeof x / sizeof(T)];
     std::memcpy(buffer, &x, sizeof x);
-    for (int64_t i = 0; i < n; ++i) p[i] = buffer[i];
+    std::memcpy(p, buffer, n * sizeof(T));
   }
 }
 

@@ -36,13 +36,25 @@ struct Row {
   }
 };
 
+// How many registers go through a computation in step: with one alone the processor waits for
+// results, and with many, or a long computation, there are too few of them.
+template <class Isa, class M, class Unit>
+constexpr int registers_in_step(Direction direction, Options options) {
+  constexpr int own = kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
+  constexpr int length = own > 0 && std::is_same_v<M, Math32<typename M::Real>> ? own + 1 : own;
+  if (Isa::kRegisters < 32 || direction == Direction::kDoubleBackward) return 1;
+  if (options != Options::kNone) return length == 0 ? 2 : 1;
+  if (direction == Direction::kBackward) return length < 2 ? 2 : 1;
+  return length < 2 ? 4 : length == 2 ? 2 : 1;
+}
+
 template <class Isa, class T, template <class> class Math, class Unit, Direction direction,
           Options options>
 struct GluLoop {
   using Lane = typename Isa::Lane;
   static constexpr int64_t kLanes = Isa::kLanes;
-  // Registers in step: with one alone the processor would wait for each result.
-  static constexpr int kUnroll = kLanes == 1 ? 1 : options == Options::kNone && direction == Direction::kForward ? 4 : 2;
+  static constexpr int kUnroll =
+      registers_in_step<Isa, Math<typename Isa::template Real<1>>, Unit>(direction, options);
   // Numbers fit the elements in any order.
   static constexpr bool kAnyOrder = options != Options::kRows;
   static constexpr bool kHasPairs = options != Options::kNone && !Unit::kIsUnary;
@@ -98,7 +110,7 @@ struct GluLoop {
       gate = read(row.gate);
       if constexpr (!Unit::kIsUnary) up = read(row.up);
     }
-    const auto unit = unit_at(b, i, access);
+    auto unit = unit_at(b, i, access);
     const auto put = [&](auto to, T* p, Real x) FUSED_ACTS_SIMD {
       !kAnyOrder || pairs ? store(to, p + i, x) : store_in_any_order(to, p + i, x);
     };
@@ -124,7 +136,7 @@ struct GluLoop {
       const Real none(0.0f);
       finish(unit.forward(gate, up), none, none);
     } else if constexpr (direction == Direction::kBackward) {
-      const auto grads = unit.backward(read(row.grad_out), gate, up);
+      auto grads = unit.backward(read(row.grad_out), gate, up);
       finish(grads.product, grads.gate, grads.up);
       if constexpr (options == Options::kRows) {
         add(access, b.gate_sum, i, grads.gate);
@@ -139,7 +151,7 @@ struct GluLoop {
         gate_tangent = read(row.gate_tangent);
         if constexpr (!Unit::kIsUnary) up_tangent = read(row.up_tangent);
       }
-      const auto grads =
+      auto grads =
           unit.double_backward(read(row.grad_out), gate, up, gate_tangent, up_tangent);
       finish(grads.grad_out, grads.gate, grads.up);
     }

@@ -13,7 +13,7 @@ struct Avx2 {
   using Half = __m128i;   // kLanes elements of 16 bits
   using Words = __m256i;  // twice as many
   using Mask = __m256;
-  static constexpr int kLanes = 8;
+  static constexpr int kLanes = 8, kRegisters = 16;
   static constexpr bool kScales = false, kStreams = true;
   template <int K>
   using Real = Vec<Avx2, K>;

@@ -13,7 +13,7 @@ struct Avx512 {
   using Half = __m256i;   // kLanes elements of 16 bits
   using Words = __m512i;  // twice as many
   using Mask = __mmask16;
-  static constexpr int kLanes = 16;
+  static constexpr int kLanes = 16, kRegisters = 32;
   static constexpr bool kScales = true;
   template <int K>
   using Real = Vec<Avx512, K>;

@@ -14,7 +14,7 @@ struct Neon {
   using Half = uint16x4_t;   // kLanes elements of 16 bits
   using Words = uint16x8_t;  // twice as many
   using Mask = uint32x4_t;
-  static constexpr int kLanes = 4;
+  static constexpr int kLanes = 4, kRegisters = 32;
   static constexpr bool kScales = false, kStreams = false;
   template <int K>
   using Real = Vec<Neon, K>;

@@ -14,7 +14,7 @@ struct Scalar {
   struct Words {
     uint16_t even, odd;
   };
-  static constexpr int kLanes = 1;
+  static constexpr int kLanes = 1, kRegisters = 1;
   static constexpr bool kStreams = false;
   template <int K>
   using Real = F;

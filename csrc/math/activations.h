@@ -86,7 +86,7 @@ struct LeakyRelu {
     return {value(x), select(x > Real(0.0f), Real(1.0f), slope)};
   }
   FUSED_ACTS_INLINE Triple<Real, Real, Zero> triple(Real x) const {
-    const auto [value, derivative] = dual(x);
+    auto [value, derivative] = dual(x);
     return {value, derivative, Zero{}};
   }
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
@@ -103,13 +103,13 @@ struct Elu {
   FUSED_ACTS_INLINE explicit Elu(Real alpha) : alpha(alpha) {}
   FUSED_ACTS_INLINE Real value(Real x) const { return select(x > Real(0.0f), x, alpha * below(x)); }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto all = triple(x);
+    auto all = triple(x);
     return {all.value, all.derivative};
   }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     using Second = Where<decltype(positive_or_nan(x)), Real>;
-    const auto above = x > Real(0.0f);
-    const auto [exp, expm1] = M::exponential(positive_part(-x));
+    auto above = x > Real(0.0f);
+    auto [exp, expm1] = M::exponential(positive_part(-x));
     const Real slope = alpha * exp;
     return Triple<Real, Real, Second>{select(above, x, alpha * copy_sign(expm1, x)),
                                       select(above, Real(1.0f), slope),
@@ -134,11 +134,11 @@ struct Tanh {
   static constexpr const char* kName = "tanh";
   FUSED_ACTS_INLINE Real value(Real x) const { return M::tanh(x).tanh; }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [tanh, exp, weight] = M::tanh(x);
+    auto [tanh, exp, weight] = M::tanh(x);
     return {tanh, Real(4.0f) * exp * weight * weight};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [tanh, derivative] = dual(x);
+    auto [tanh, derivative] = dual(x);
     return {tanh, derivative, Real(-2.0f) * tanh * derivative};
   }
 };
@@ -156,7 +156,7 @@ struct Sigmoid {
     return {s, fma(-s, s, s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [s, derivative] = dual(x);
+    auto [s, derivative] = dual(x);
     return {s, derivative, derivative * fma(s, Real(-2.0f), Real(1.0f))};
   }
 };
@@ -172,19 +172,18 @@ struct SwishBeta {
     return M::times_sigmoid(x, M::scaled_exponent(x, beta)).product;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
     return {swish, fma(swish, beta * (Real(1.0f) - s), s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
+    auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
     const Real rest = Real(1.0f) - s, z = clamp_finite(beta * x);
     const Real bracket = fma(z, fma(s, Real(-2.0f), Real(1.0f)), Real(2.0f));
     return {swish, fma(swish, beta * rest, s), (beta * s) * (rest * bracket)};
   }
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    const auto [swish, s] = M::times_sigmoid(x, M::scaled_exponent(x, beta));
-    const Real rest = Real(1.0f) - s;
-    return select(positive_or_nan(rest), x * (swish * rest) * seed, Real(0.0f));
+    const Real s = M::sigmoid(M::scaled_exponent(x, beta)), rest = Real(1.0f) - s;
+    return select(positive_or_nan(rest), x * ((x * s) * rest) * seed, Real(0.0f));
   }
 };
 
@@ -197,7 +196,7 @@ struct Swish {
     return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
     return {swish, fma(swish, Real(1.0f) - s, s)};
   }
 };
@@ -209,18 +208,18 @@ struct Gelu {
   using Real = typename M::Real;
   static constexpr const char* kName = "gelu";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    const auto normal = M::coarse_normal_tail(x);
+    auto normal = M::coarse_normal_tail(x);
     return fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto normal = M::normal_tail(x);
+    auto normal = M::normal_tail(x);
     const Real below = select(x > Real(0.0f), Real(1.0f) - normal.tail, normal.tail);
     return {fma(-normal.factor_a, normal.factor_b, positive_part(x, -0.0f)),
             fma(x, normal.density, below)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [gelu, derivative] = dual(x);
-    const auto normal = M::normal_tail(x);
+    auto [gelu, derivative] = dual(x);
+    auto normal = M::normal_tail(x);
     const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // the density is 0 there
     return {gelu, derivative, normal.density * fma(-a, a, Real(2.0f))};
   }
@@ -239,14 +238,14 @@ struct GeluTanh {
     return M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).product;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
+    auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
     // gelu*(1 - s) is 0 long before the slope reaches this bound, and 0*inf must not arise
     constexpr float kBound = 4096.0f;
     const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
     return {gelu, fma(gelu * fma(s, Real(-kBound), Real(kBound)), slope, s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [gelu, derivative] = dual(x);
+    auto [gelu, derivative] = dual(x);
     const Real s = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic)).sigmoid;
     const Real a = select(abs(x) > Real(32.0f), Real(32.0f), x);  // s*(1 - s) is 0 there
     const Real slope = fma(a * a, Real(3 * kCubic), Real(kLinear));
@@ -277,7 +276,7 @@ struct Softplus {
     return {value(x), M::sigmoid(M::scaled_exponent(x, beta))};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const auto [softplus, s] = dual(x);
+    auto [softplus, s] = dual(x);
     return {softplus, s, beta * fma(-s, s, s)};
   }
   // with e = exp(-|beta*x|), in which nothing cancels
@@ -297,15 +296,15 @@ struct Mish {
   using Real = typename M::Real;
   static constexpr const char* kName = "mish";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    const Parts p(x);
+    Parts p(x);
     return (p.x * p.t) * p.scale;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const Parts p(x);
+    Parts p(x);
     return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const Parts p(x);
+    Parts p(x);
     const Real tilt = fma(p.sum, fma(p.sum * p.scale, Real(-4.0f) * p.w, Real(1.0f)), p.square);
     const Real second = p.bend * fma(clamp_finite(x), tilt, p.sum + p.sum);
     return {(p.x * p.t) * p.scale, fma(p.x, p.sum * p.bend, p.t) * p.scale, second * p.scale};
@@ -318,8 +317,8 @@ struct Mish {
     Real scale, t, sum, square, w, bend;  // t, h*(h + v), h^2, 1/(h^2 + ...), 4*v^2*w^2
     FUSED_ACTS_INLINE explicit Parts(Real argument)
         : x(select(Real(-1e30f) > argument, Real(-1e30f), argument)) {
-      const auto above = x > Real(0.0f);
-      const auto [power, power_scale] = M::negative_exp(abs(x));
+      auto above = x > Real(0.0f);
+      auto [power, power_scale] = M::negative_exp(abs(x));
       const Real one = Real(1.0f), e = power * power_scale;
       const Real h = select(above, one, power), v = select(above, e, one), v2 = v * v;
       scale = select(above, one, power_scale);
@@ -332,5 +331,22 @@ struct Mish {
     }
   };
 };
+
+// How many values are needed at once, roughly: 0, 1 or 2 for few, more and many. Loops over several
+// registers take fewer of them in step for it.
+template <class F>
+constexpr int kLength = 0;
+template <class M>
+inline constexpr int kLength<GeluTanh<M>> = 1;
+template <class M>
+inline constexpr int kLength<Elu<M>> = 1;
+template <class M>
+inline constexpr int kLength<Gelu<M>> = 2;
+template <class M>
+inline constexpr int kLength<Tanh<M>> = 2;
+template <class M>
+inline constexpr int kLength<Mish<M>> = 2;
+template <class M>
+inline constexpr int kLength<Softplus<M>> = 2;
 
 }  // namespace fused_acts

@@ -1,5 +1,6 @@
 // What an activation returns: its value, and derivatives as numbers or what takes less to multiply
-// by.
+// by. Variables of these types and of those of elementary_types.h are not const: GCC keeps const
+// structs in memory, which loops of registers then write to.
 #pragma once
 
 #include "math/primitives.h"

@@ -61,7 +61,7 @@ struct Math16 {
   }
   // (1 - e) / (1 + e) for x >= 0, odd
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
-    const auto [exp, expm1] = exponential(abs(x + x));
+    auto [exp, expm1] = exponential(abs(x + x));
     const Real weight = inverse(expm1 + Real(2.0f));
     return {copy_sign(expm1 * weight, x), exp, weight};
   }
@@ -127,7 +127,7 @@ struct Math64 {
   }
   static FUSED_ACTS_INLINE NegativeExp<double> negative_exp(double z) { return {::exp(-z), 1.0}; }
   static FUSED_ACTS_INLINE TanhParts<double> tanh(double x) {
-    const auto [exp, expm1] = exponential(abs(x + x));
+    auto [exp, expm1] = exponential(abs(x + x));
     const double sum = expm1 + 2.0;
     return {copy_sign(expm1 / sum, x), exp, 1.0 / sum};
   }

@@ -40,7 +40,7 @@ struct Math32 {
   }
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
     x = clamp(x, -kSaturation, kSaturation);
-    const Exponent cubic = multiply(square(x), b);
+    Exponent cubic = multiply(square(x), b);
     const Real linear = Real(static_cast<float>(a));
     const Real slope = linear + cubic.high;  // the rounding error of this sum goes to slope_low
     const Real part = slope - linear;
@@ -71,7 +71,7 @@ struct Math32 {
 #ifdef __CUDA_ARCH__
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
     // e = e^-|z|, raised by 2^32 in the far negative tail, where the product is normal but e is not
-    const Exponent t = multiply({clamp(z.high, -kSaturation, kSaturation), z.low}, kLog2E);
+    Exponent t = multiply({clamp(z.high, -kSaturation, kSaturation), z.low}, kLog2E);
     const bool negative = t.high < 0, far = t.high < -80;
     const Real sign = negative ? 1.0f : -1.0f;
     const Real raised = exp2(sign * t.high + (far ? 32.0f : 0.0f), sign * t.low);
@@ -82,12 +82,12 @@ struct Math32 {
   }
   // 0 <= z < 170
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
-    const Exponent t = multiply(z, -kLog2E);
+    Exponent t = multiply(z, -kLog2E);
     const bool far = t.high < -80;
     return {exp2(t.high + (far ? 64.0f : 0.0f), t.low), far ? 0x1p-64f : 1.0f};
   }
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
-    const auto [power, scale] = negative_exp(z);
+    auto [power, scale] = negative_exp(z);
     const Real near = z * polynomial(z, -1.0f, 0.5f, -1.0f / 6, 1.0f / 24, -1.0f / 120, 1.0f / 720,
                                      -1.0f / 5040, 1.0f / 40320, -1.0f / 362880);
     return {power * scale, select(z > Real(0.7f), power * scale - Real(1.0f), near)};
@@ -109,24 +109,24 @@ struct Math32 {
     // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
     // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
     // is not
-    const BinaryExp<Real> e = binary_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
+    BinaryExp<Real> e = binary_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
     const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
     const Real sum = scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b);
     x = clamp_below(x, -3.4028235e38f);  // -inf would not become 0
     return {quotient(scale_down(x, a), sum), scale_down(reciprocal_of_finite(sum), a)};
   }
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
-    const BinaryExp<Real> e = binary_exp(z);
+    BinaryExp<Real> e = binary_exp(z);
     return {e.power, scale_down(Real(1.0f), e.k)};
   }
   // 2^k * (1 + f), of which f keeps its bits near 0
   static FUSED_ACTS_INLINE Exponential<Real> exponential(Real z) {
-    const auto [f, f_low, scale] = scaled_expm1(z);
+    auto [f, f_low, scale] = scaled_expm1(z);
     return {fma(scale, f, scale), fma(scale, f, scale - Real(1.0f))};
   }
   // -m / (2 + m), m = e^-2|x| - 1, with what its sums and the division have rounded away
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
-    const auto [f, f_low, scale] = scaled_expm1(abs(x + x));
+    auto [f, f_low, scale] = scaled_expm1(abs(x + x));
     const Real shift = scale - Real(1.0f), m = fma(scale, f, shift);
     const Real rounded = (scale - (shift + Real(1.0f))) + fma(scale, f, shift - m);
     const Real m_low = fma(scale, f_low, rounded);
@@ -142,7 +142,7 @@ struct Math32 {
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     const Real a = clamp_above(abs(x), 15.0f);
     const Real half = a * Real(0.5f), high = a * half;
-    const auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
+    auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
     // as in Math16, relative error 1.2e-8
     const Real ratio =
         polynomial(reciprocal_of_finite(fma(a, Real(0.33f), Real(1.0f))), 6.339493825254375e-06f,
@@ -150,7 +150,7 @@ struct Math32 {
                    0.145838568214747f, -0.1065781681409042f, 0.29124743102272793f,
                    -0.3219487489626301f, 0.14838386053790395f, -0.025829357223232416f);
     // up to 1.25 one half less the integral of the density, as a polynomial of x^2/2
-    const auto far = a > Real(1.25f);
+    auto far = a > Real(1.25f);
     const Real integral =
         polynomial(high, 0.398942292f, -0.132981166f, 0.0398983173f, -0.00951595139f,
                    0.00188140292f, -0.000331893971f, 4.70680861e-05f);
@@ -191,14 +191,14 @@ struct Math32 {
   }
   // e^-z = scale * (1 + f + f_low), z >= 0
   static FUSED_ACTS_INLINE ScaledExpm1<Real> scaled_expm1(Real z) {
-    const auto [rest, k] = reduce({at_most(z, kSaturation), Real(kMinusZero)});
+    auto [rest, k] = reduce({at_most(z, kSaturation), Real(kMinusZero)});
     const Real curve = (rest * rest) * polynomial(rest, 0.5f, -1.0f / 6, 0.041666355f,
                                                   -0.0083332732f, 0.0013941006f, -0.00019914168f);
     const Real f = curve - rest;
     return {f, curve - (f + rest), scale_down(Real(1.0f), k)};
   }
   static FUSED_ACTS_INLINE BinaryExp<Real> binary_exp(Exponent z) {
-    const auto [reduced, k] = reduce(z);
+    auto [reduced, k] = reduce(z);
     return {polynomial(reduced, 1.0f, -1.0f, 0.49999994f, -0.16666432f, 0.041668f, -0.008374161f,
                        0.0013843647f),
             k};

@@ -48,8 +48,8 @@ struct GatedUnit {
 
   FUSED_ACTS_INLINE Gradients<Real> backward(Real grad_out, Real gate, Real up) const {
     const Real z = biased_gate(gate), w = biased_up(up);
-    const auto f_dual = f.dual(limited_gate(z));
-    const auto g_dual = g.dual(limited_up(w));
+    auto f_dual = f.dual(limited_gate(z));
+    auto g_dual = g.dual(limited_up(w));
     const Real seed = grad_out * g_dual.value;
     return {by_gate(z, times(f_dual.derivative, seed)),
             by_up(w, times(g_dual.derivative, grad_out * f_dual.value)),
@@ -60,8 +60,8 @@ struct GatedUnit {
                                                           Real gate_tangent,
                                                           Real up_tangent) const {
     const Real z = biased_gate(gate), w = biased_up(up);
-    const auto f_triple = f.triple(limited_gate(z));
-    const auto g_triple = g.triple(limited_up(w));
+    auto f_triple = f.triple(limited_gate(z));
+    auto g_triple = g.triple(limited_up(w));
     const Real along_gate = by_gate(z, gate_tangent), along_up = by_up(w, up_tangent);
     // What is 0 by its kind, a derivative or the tangent of what stands still, is selected and not
     // multiplied: 0 * inf is no derivative.
