@@ -61,7 +61,7 @@ SOURCES = {
     RECORD: [],
 }
 CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
-LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_avx512*", "csrc/ops/*"]
+LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_*", "csrc/ops/*"]
 
 
 class Toolkit:

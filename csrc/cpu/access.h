@@ -154,7 +154,7 @@ FUSED_ACTS_INLINE auto load_in_any_order(const Access& access, const T* p) {
   if constexpr (std::is_same_v<T, BFloat16> && Access::kRegisters % 2 == 0) {
     RealOf<Access> x;
     FUSED_ACTS_EACH(i, Access::kRegisters / 2)
-      load_two(access, p + 2 * i * Access::Isa::kLanes, &at(x, 2 * i), &at(x, 2 * i + 1));
+    load_two(access, p + 2 * i * Access::Isa::kLanes, &at(x, 2 * i), &at(x, 2 * i + 1));
     return x;
   } else {
     return load(access, p);
@@ -164,7 +164,7 @@ template <class Access, class T, class Real>
 FUSED_ACTS_INLINE void store_in_any_order(const Access& access, T* p, Real x) {
   if constexpr (std::is_same_v<T, BFloat16> && Access::kRegisters % 2 == 0) {
     FUSED_ACTS_EACH(i, Access::kRegisters / 2)
-      store_two(access, p + 2 * i * Access::Isa::kLanes, at(x, 2 * i), at(x, 2 * i + 1));
+    store_two(access, p + 2 * i * Access::Isa::kLanes, at(x, 2 * i), at(x, 2 * i + 1));
   } else {
     store(access, p, x);
   }
@@ -174,12 +174,12 @@ FUSED_ACTS_INLINE void store_in_any_order(const Access& access, T* p, Real x) {
 template <class Access, class T, class Real = RealOf<Access>>
 FUSED_ACTS_INLINE void load_pairs(const Access& access, const T* p, Real* even, Real* odd) {
   FUSED_ACTS_EACH(i, Access::kRegisters)
-    load_two(access, p + 2 * i * Access::Isa::kLanes, &at(*even, i), &at(*odd, i));
+  load_two(access, p + 2 * i * Access::Isa::kLanes, &at(*even, i), &at(*odd, i));
 }
 template <class Access, class T, class Real>
 FUSED_ACTS_INLINE void store_pairs(const Access& access, T* p, Real even, Real odd) {
   FUSED_ACTS_EACH(i, Access::kRegisters)
-    store_two(access, p + 2 * i * Access::Isa::kLanes, at(even, i), at(odd, i));
+  store_two(access, p + 2 * i * Access::Isa::kLanes, at(even, i), at(odd, i));
 }
 
 }  // namespace

@@ -32,9 +32,8 @@ bool exceeds_caches(Direction direction, const GluArgs& args) {
 
 Options options_of(Direction direction, const GluArgs& args) {
   if (direction == Direction::kDoubleBackward || args.has_row_operands()) return Options::kRows;
-  return args.has_options() || args.step != 1 || !has_flat_kernels(args.variant)
-             ? Options::kNumbers
-             : Options::kNone;
+  return args.has_options() || args.step != 1 || !has_flat_kernels(args.variant) ? Options::kNumbers
+                                                                                 : Options::kNone;
 }
 
 // A call in blocks. T is the storage type.
@@ -220,9 +219,8 @@ void reduce(const ReduceArgs& args) {
 }  // namespace
 
 void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64_t end) {
-  visit_dtype(args.dtype, [&](auto t) {
-    Call<decltype(t)>(direction, args).run_elements(begin, end);
-  });
+  visit_dtype(args.dtype,
+              [&](auto t) { Call<decltype(t)>(direction, args).run_elements(begin, end); });
 }
 
 int64_t tile_count(const GluArgs& args) {

@@ -12,8 +12,6 @@
 #endif
 #endif
 
-#define FUSED_ACTS_WIDE_CLONES
-
 namespace fused_acts::cpu {
 
 enum class Isa { kBaseline, kNeon, kAvx2, kAvx512, kAvx512Bf16 };

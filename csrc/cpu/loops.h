@@ -26,12 +26,32 @@ struct Block {
 };
 using Loop = void (*)(const Block&);
 
+// Of softmax_glu, over n columns of one row, see loop_softmax.h.
+struct SoftmaxLoop {
+  void (*sum_up)(const void* gate, int64_t n, double* largest, double* sum);
+  void (*forward)(const void* gate, const void* up, void* out, int64_t n, double largest,
+                  double scale);
+  double (*backward_up)(const void* gate, const void* up, const void* grad_out, void* grad_up,
+                        int64_t n, double largest, double scale);
+  void (*backward_gate)(const void* gate, const void* up, const void* grad_out, void* grad_gate,
+                        int64_t n, double largest, double scale, double sum);
+};
+
+// Of maxout, over n groups of neighbours.
+struct MaxoutLoop {
+  void (*forward)(const void* x, int64_t pieces, void* out, uint8_t* winner, int64_t n);
+  void (*backward)(const void* grad_out, const uint8_t* winner, int64_t pieces, void* grad_x,
+                   int64_t n);
+};
+
 struct Loops {
   // Second derivatives, and units that need a parameter, have no loops for calls without options:
   // theirs take all, or all numbers.
   Loop (*glu)(Direction direction, Options options, Variant variant);
   // n elements to the type of the arithmetic.
   void (*widen)(const void* source, void* target, int64_t n);
+  SoftmaxLoop softmax;
+  MaxoutLoop maxout;
 };
 
 // Those of the instruction set that runs, see isa.h.

@@ -7,12 +7,12 @@
 #include "cpu/target_avx2.h"
 // clang-format on
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_avx2.h"
 
 namespace fused_acts::cpu {
 
-const Loops kAvx2Float16 = {glu_loop<Avx2, Float16, Math16>, widen<Avx2, Float16>};
+const Loops kAvx2Float16 = all_loops<Avx2, Float16, DType::kFloat16, Math16>();
 
 }  // namespace fused_acts::cpu
 

@@ -7,12 +7,12 @@
 #include "cpu/target_avx2.h"
 // clang-format on
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_avx2.h"
 
 namespace fused_acts::cpu {
 
-const Loops kAvx2Float32 = {glu_loop<Avx2, float, Math32>, widen<Avx2, float>};
+const Loops kAvx2Float32 = all_loops<Avx2, float, DType::kFloat32, Math32>();
 
 }  // namespace fused_acts::cpu
 

@@ -7,12 +7,12 @@
 #include "cpu/target_avx512.h"
 // clang-format on
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_avx512.h"
 
 namespace fused_acts::cpu {
 
-const Loops kAvx512Float32 = {glu_loop<Avx512, float, Math32>, widen<Avx512, float>};
+const Loops kAvx512Float32 = all_loops<Avx512, float, DType::kFloat32, Math32>();
 
 }  // namespace fused_acts::cpu
 

@@ -7,12 +7,13 @@
 #include "cpu/target_avx512.h"
 // clang-format on
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_avx512.h"
 
 namespace fused_acts::cpu {
 
-const Loops kAvx512Bf16BFloat16 = {glu_loop<Avx512Bf16, BFloat16, MathBFloat16, Math16>, widen<Avx512Bf16, BFloat16>};
+const Loops kAvx512Bf16BFloat16 =
+    all_loops<Avx512Bf16, BFloat16, DType::kBFloat16, MathBFloat16, Math16>();
 
 }  // namespace fused_acts::cpu
 

@@ -3,12 +3,12 @@
 
 #ifdef FUSED_ACTS_HAS_NEON
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_neon.h"
 
 namespace fused_acts::cpu {
 
-const Loops kNeonBFloat16 = {glu_loop<Neon, BFloat16, Math16>, widen<Neon, BFloat16>};
+const Loops kNeonBFloat16 = all_loops<Neon, BFloat16, DType::kBFloat16, Math16>();
 
 }  // namespace fused_acts::cpu
 

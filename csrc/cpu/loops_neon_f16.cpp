@@ -3,12 +3,12 @@
 
 #ifdef FUSED_ACTS_HAS_NEON
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_neon.h"
 
 namespace fused_acts::cpu {
 
-const Loops kNeonFloat16 = {glu_loop<Neon, Float16, Math16>, widen<Neon, Float16>};
+const Loops kNeonFloat16 = all_loops<Neon, Float16, DType::kFloat16, Math16>();
 
 }  // namespace fused_acts::cpu
 

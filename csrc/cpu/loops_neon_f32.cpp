@@ -3,12 +3,12 @@
 
 #ifdef FUSED_ACTS_HAS_NEON
 
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_neon.h"
 
 namespace fused_acts::cpu {
 
-const Loops kNeonFloat32 = {glu_loop<Neon, float, Math32>, widen<Neon, float>};
+const Loops kNeonFloat32 = all_loops<Neon, float, DType::kFloat32, Math32>();
 
 }  // namespace fused_acts::cpu
 

@@ -1,18 +1,10 @@
 // The loops of float32 and float64 for any processor.
-#include "cpu/loop.h"
+#include "cpu/all_loops.h"
 #include "cpu/simd_scalar.h"
 
 namespace fused_acts::cpu {
-namespace {
 
-template <class>
-using ScalarMath64 = Math64;
-
-}  // namespace
-
-const Loops kScalarFloat32 = {glu_loop<Scalar<float>, float, Math32>,
- widen<Scalar<float>, float>};
-const Loops kScalarFloat64 = {glu_loop<Scalar<double>, double, ScalarMath64>,
- widen<Scalar<double>, double>};
+const Loops kScalarFloat32 = all_loops<Scalar<float>, float, DType::kFloat32, Math32>();
+const Loops kScalarFloat64 = all_loops<Scalar<double>, double, DType::kFloat64, Math64Of>();
 
 }  // namespace fused_acts::cpu

@@ -19,12 +19,8 @@ struct Avx2 {
   using Real = Vec<Avx2, K>;
 
   static FUSED_ACTS_INLINE Float broadcast(float x) { return _mm256_set1_ps(x); }
-  static FUSED_ACTS_INLINE Float fma(Float a, Float b, Float c) {
-    return _mm256_fmadd_ps(a, b, c);
-  }
-  static FUSED_ACTS_INLINE Float abs(Float x) {
-    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
-  }
+  static FUSED_ACTS_INLINE Float fma(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+  static FUSED_ACTS_INLINE Float abs(Float x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
   static FUSED_ACTS_INLINE Float copy_sign(Float magnitude, Float x) {
     return _mm256_or_ps(abs(magnitude), _mm256_and_ps(_mm256_set1_ps(-0.0f), x));
   }

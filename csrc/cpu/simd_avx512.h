@@ -19,9 +19,7 @@ struct Avx512 {
   using Real = Vec<Avx512, K>;
 
   static FUSED_ACTS_INLINE Float broadcast(float x) { return _mm512_set1_ps(x); }
-  static FUSED_ACTS_INLINE Float fma(Float a, Float b, Float c) {
-    return _mm512_fmadd_ps(a, b, c);
-  }
+  static FUSED_ACTS_INLINE Float fma(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
   static FUSED_ACTS_INLINE Float abs(Float x) { return _mm512_abs_ps(x); }
   static FUSED_ACTS_INLINE Float copy_sign(Float magnitude, Float x) {
     const Float sign = _mm512_set1_ps(-0.0f);

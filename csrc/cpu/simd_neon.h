@@ -30,7 +30,9 @@ struct Neon {
   static FUSED_ACTS_INLINE Float select(Mask condition, Float a, Float b) {
     return vbslq_f32(condition, a, b);
   }
-  static FUSED_ACTS_INLINE Float min_or_bound(Float x, Float bound) { return vminnmq_f32(x, bound); }
+  static FUSED_ACTS_INLINE Float min_or_bound(Float x, Float bound) {
+    return vminnmq_f32(x, bound);
+  }
   static FUSED_ACTS_INLINE Float min_or_nan(Float x, Float bound) { return vminq_f32(x, bound); }
   static FUSED_ACTS_INLINE Float max_or_nan(Float x, Float bound) { return vmaxq_f32(x, bound); }
   // a maximum would turn -0 into +0

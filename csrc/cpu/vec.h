@@ -26,8 +26,7 @@ struct Mask {
   typename Isa::Mask v[K];
 };
 
-#define FUSED_ACTS_EACH(i, K) \
-  _Pragma("GCC unroll 8") for (int i = 0; i < K; ++i)
+#define FUSED_ACTS_EACH(i, K) _Pragma("GCC unroll 8") for (int i = 0; i < K; ++i)
 
 template <class Isa, int K>
 FUSED_ACTS_INLINE Vec<Isa, K> operator+(Vec<Isa, K> a, Vec<Isa, K> b) {

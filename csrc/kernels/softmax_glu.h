@@ -17,6 +17,9 @@ struct SoftmaxGluArgs {
   Matrix out;                 // [rows, cols], forward
   Matrix grad_gate, grad_up;  // [rows, cols], backward
   void* stats;                // [rows, 2], dense
+  // On the CPU rows are taken in equal parts, and what each adds to its row's sum is kept.
+  int64_t parts = 1;
+  double* partials = nullptr;  // [rows, parts, 2]
 };
 
 // Below every gate that takes part: a row of -inf alone then has a sum of 0 and becomes NaN, as it
@@ -26,9 +29,11 @@ constexpr Real kLowest = std::numeric_limits<Real>::lowest();
 
 namespace cpu {
 
-// Rows [begin, end).
-void softmax_glu_forward(const SoftmaxGluArgs& args, int64_t begin, int64_t end);
-void softmax_glu_backward(const SoftmaxGluArgs& args, int64_t begin, int64_t end);
+// Parts [begin, end) of rows * parts: first what they add, and once that of all parts of their rows
+// is there, their results.
+void softmax_glu_add(Direction direction, const SoftmaxGluArgs& args, int64_t begin, int64_t end);
+void softmax_glu_finish(Direction direction, const SoftmaxGluArgs& args, int64_t begin,
+                        int64_t end);
 
 }  // namespace cpu
 

@@ -150,4 +150,7 @@ struct Math64 {
   }
 };
 
+template <class>
+using Math64Of = Math64;  // as the others are written
+
 }  // namespace fused_acts

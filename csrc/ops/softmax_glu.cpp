@@ -46,6 +46,30 @@ std::vector<int64_t> stats_sizes(const View& gate) {
   return result;
 }
 
+// Parts of a row depend on its length alone, so that every number of threads adds alike.
+void run_on_cpu(Direction direction, SoftmaxGluArgs args) {
+  args.parts = (args.cols + kGrain - 1) / kGrain;
+  std::vector<double> partials(2 * args.rows * args.parts);
+  args.partials = partials.data();
+  const int64_t grain = std::max<int64_t>(kGrain / args.cols, 1);
+  if (args.parts == 1) {
+    // a row stays in the caches between its passes
+    parallel_for(args.rows, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        cpu::softmax_glu_add(direction, args, row, row + 1);
+        cpu::softmax_glu_finish(direction, args, row, row + 1);
+      }
+    });
+    return;
+  }
+  parallel_for(args.rows * args.parts, grain, [&](int64_t begin, int64_t end) {
+    cpu::softmax_glu_add(direction, args, begin, end);
+  });
+  parallel_for(args.rows * args.parts, grain, [&](int64_t begin, int64_t end) {
+    cpu::softmax_glu_finish(direction, args, begin, end);
+  });
+}
+
 void run(Direction direction, const SoftmaxGluCall& call) {
   const SoftmaxGluArgs& args = call.args;
   if (args.rows == 0 || args.cols == 0) return;
@@ -56,11 +80,7 @@ void run(Direction direction, const SoftmaxGluCall& call) {
         return forward ? cuda::softmax_glu_forward(args, stream)
                        : cuda::softmax_glu_backward(args, stream);
       },
-      [&] {
-        const auto kernel = forward ? cpu::softmax_glu_forward : cpu::softmax_glu_backward;
-        parallel_for(args.rows, std::max<int64_t>(kGrain / args.cols, 1),
-                     [&](int64_t begin, int64_t end) { kernel(args, begin, end); });
-      });
+      [&] { run_on_cpu(direction, args); });
 }
 
 std::tuple<Tensor, Tensor> softmax_glu_forward(const Tensor& gate, const Tensor& up) {

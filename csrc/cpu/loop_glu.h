@@ -41,8 +41,10 @@ struct Row {
 template <class Isa, class M, class Unit>
 constexpr int registers_in_step(Direction direction, Options options) {
   constexpr int own = kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
-  constexpr int length = own > 0 && std::is_same_v<M, Math32<typename M::Real>> ? own + 1 : own;
+  constexpr bool precise = std::is_same_v<M, Math32<typename M::Real>>;
+  constexpr int length = own > 0 && precise ? own + 1 : own;
   if (Isa::kRegisters < 32 || direction == Direction::kDoubleBackward) return 1;
+  if (options == Options::kRows && precise) return 1;
   if (options != Options::kNone) return length == 0 ? 2 : 1;
   if (direction == Direction::kBackward) return length < 2 ? 2 : 1;
   return length < 2 ? 4 : length == 2 ? 2 : 1;
@@ -151,8 +153,7 @@ struct GluLoop {
         gate_tangent = read(row.gate_tangent);
         if constexpr (!Unit::kIsUnary) up_tangent = read(row.up_tangent);
       }
-      auto grads =
-          unit.double_backward(read(row.grad_out), gate, up, gate_tangent, up_tangent);
+      auto grads = unit.double_backward(read(row.grad_out), gate, up, gate_tangent, up_tangent);
       finish(grads.grad_out, grads.gate, grads.up);
     }
   }
@@ -200,19 +201,17 @@ void widen(const void* source_data, void* target_data, int64_t n) {
     if (const Part<Isa> part{n - i}; i < n) store(part, target + i, load(part, source + i));
 }
 
-// Second derivatives, in which more cancels, have a math of their own.
-template <class Isa, class T, template <class> class Math, template <class> class Math2 = Math>
+template <class Isa, class T, template <class> class Math, template <class> class CloseMath>
 Loop glu_loop(Direction direction, Options options, Variant variant) {
   if (direction == Direction::kDoubleBackward)
-    return loop_of<Isa, T, Math2, Direction::kDoubleBackward, Options::kRows>(variant);
+    return loop_of<Isa, T, CloseMath, Direction::kDoubleBackward, Options::kRows>(variant);
   const bool forward = direction == Direction::kForward;
   switch (options) {
     case Options::kNone:
       return visit_flat_variant(variant, [&](auto unit) -> Loop {
         using Unit = decltype(unit);
-        return forward
-                   ? GluLoop<Isa, T, Math, Unit, Direction::kForward, Options::kNone>::run
-                   : GluLoop<Isa, T, Math, Unit, Direction::kBackward, Options::kNone>::run;
+        return forward ? GluLoop<Isa, T, Math, Unit, Direction::kForward, Options::kNone>::run
+                       : GluLoop<Isa, T, Math, Unit, Direction::kBackward, Options::kNone>::run;
       });
     case Options::kNumbers:
       return forward ? loop_of<Isa, T, Math, Direction::kForward, Options::kNumbers>(variant)
