@@ -9,7 +9,7 @@ cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/
 schema = $(bin)/check-jsonschema --quiet --builtin-schema vendor
 built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 
-.PHONY: test bench lint format stubs kernel-report gallery wheel docs clean
+.PHONY: test bench lint format stubs kernel-report cpu-report gallery wheel docs clean
 
 test: $(VENV)/test.done
 	$(bin)/python -m pytest -m "not slow"
@@ -44,6 +44,11 @@ stubs: $(VENV)/lint.done
 kernel-report: $(VENV)/torch.done
 	$(bin)/pip install --quiet nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm matplotlib==3.11.2
 	$(bin)/python tools/kernel_report.py --write
+
+# Instructions of the CPU loops of the build for this checkout, checked against their budgets, into
+# docs/cpu.md.
+cpu-report: $(VENV)/test.done
+	$(bin)/python tools/cpu_report.py --write
 
 # docs/activations.md and its pictures. One matplotlib, so that they change with the tables only.
 gallery: $(VENV)/gallery.done

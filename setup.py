@@ -1,12 +1,14 @@
 """Builds the operators, libfused_acts.so: one library, and so one wheel, for every Python.
 
 Everything else about the package is in pyproject.toml. FUSED_ACTS_CUDA=auto|0|1 and
-TORCH_CUDA_ARCH_LIST choose the CUDA kernels, CXX the compiler, CXXFLAGS and LDFLAGS what it gets
-besides, MAX_JOBS the number of compilers that run at once.
+TORCH_CUDA_ARCH_LIST choose the CUDA kernels, FUSED_ACTS_CPU=all|native the CPU loops, CXX the
+compiler, CXXFLAGS and LDFLAGS what it gets besides, MAX_JOBS the number of compilers that run at
+once.
 """
 
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -124,6 +126,7 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
     anonymous = f"-ffile-prefix-map={ROOT}=."
     cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
+    cxx += toolchain.cpu_flags(compiler, platform.machine())
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     cxx += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])

@@ -93,6 +93,7 @@ docs/distributed
 docs/api
 docs/support
 docs/numerics
+docs/cpu
 docs/kernels
 docs/benchmarks
 ```

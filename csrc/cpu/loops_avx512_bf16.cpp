@@ -1,7 +1,7 @@
 // The loops of bfloat16 for AVX-512. Nothing but them leaves this file.
 #include "cpu/isa.h"
 
-#ifdef FUSED_ACTS_HAS_AVX512
+#ifdef FUSED_ACTS_HAS_AVX512_WITHOUT_BF16
 
 // clang-format off: before the headers that it is for
 #include "cpu/target_avx512.h"
