@@ -23,6 +23,8 @@ from fused_acts._nested import on_values
 # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
+_is_inference_mode = torch.is_inference_mode_enabled
+_increment_version = torch.autograd.graph.increment_version
 _transforms_active = torch._C._are_functorch_transforms_active
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _mode_count = torch._C._len_torch_dispatch_stack
@@ -44,7 +46,10 @@ def _kernel(
         return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
     if type(call.scalar) is not float:
         return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
-    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:4])
+    scalar, limit, variant, layout, *_ = call
+    return ops.glu_forward_options(
+        gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout
+    )
 
 
 class _Glu(torch.autograd.Function):
@@ -209,7 +214,7 @@ def gated_out(
         _write_traced(gate, up, gate_bias, up_bias, parameter, call, out)
         return out
     compiling = _is_compiling()
-    if not compiling and out.is_inference() and not torch.is_inference_mode_enabled():
+    if not compiling and out.is_inference() and not _is_inference_mode():
         raise RuntimeError(
             "out: expected no inference tensor outside of inference mode, where its changes cannot "
             "be tracked; clone it to get one that can be written"
@@ -221,9 +226,10 @@ def gated_out(
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
         return out
-    _ops.current().glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
+    ops: Any = _ops if compiling else _ops.direct
+    ops.glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
     if not compiling:
-        torch.autograd.graph.increment_version(out)
+        _increment_version(out)
     return out
 
 
