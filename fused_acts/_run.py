@@ -15,7 +15,7 @@ from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
-from fused_acts._layouts import LAYOUT_INDEX, unpack
+from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
@@ -70,15 +70,7 @@ def tensors_of(variant: int, layout: str, options: Mapping[str, Any]) -> Vectors
         return options.get("gate_bias"), options.get("up_bias"), parameter
     if is_unary(variant):
         return bias, None, parameter
-    try:
-        return *unpack(bias, layout), parameter
-    except RuntimeError as error:  # of torch, without the name
-        if "storage of size 0" in str(error):
-            raise RuntimeError(
-                f"bias: expected a tensor with memory, got one of shape {list(bias.shape)} whose "
-                "data is not allocated: its storage was freed, as by resize_(0), or never filled"
-            ) from None
-        raise
+    return *unpack_bias(bias, layout), parameter
 
 
 def recover(

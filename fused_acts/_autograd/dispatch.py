@@ -112,7 +112,7 @@ def entry(
     recorded: the call as it is to stand in a recorded program. prepare changes the arguments where
     no failure can be mended later; is_recordable tells whether `recorded` takes them.
     """
-    apply, bare = raw_apply(function), function.forward
+    apply = raw_apply(function)
 
     def record(*args: Any) -> Any:
         if is_transformed() or torch.onnx.is_in_onnx_export() or not is_recordable(*args):
@@ -125,7 +125,7 @@ def entry(
             return record(*args)
         if is_transformed():
             return decomposition(*args)
-        return apply(*args) if torch.is_grad_enabled() and require_grad(*args) else bare(*args)
+        return apply(*args)
 
     def formula(*args: Any) -> Any:
         return decomposition(*prepare(*args))
@@ -269,7 +269,7 @@ def has_tangent(tensor: Tensor | None) -> bool:
 
 
 def require_grad(*args: Any) -> bool:
-    for arg in args:  # noqa: SIM110: `any` takes twice as long
+    for arg in args:  # noqa: SIM110  # `any` takes twice as long
         if isinstance(arg, Tensor) and arg.requires_grad:
             return True
     return False

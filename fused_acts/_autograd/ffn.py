@@ -10,8 +10,9 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
-from fused_acts._autograd.gated_backward import claim, vector_gradients
+from fused_acts._autograd.gated_backward import claim, needed
 from fused_acts._call import Call
+from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
@@ -51,8 +52,7 @@ class Inputs(NamedTuple):
         gate_bias, *up_bias = self.biases
         if up_bias or gate_bias is None:
             return gate_bias, up_bias[0] if up_bias else None
-        gate_bias, half = gate_bias.chunk(2)
-        return gate_bias, half
+        return unpack_bias(gate_bias, "gate_up")
 
 
 def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -112,14 +112,14 @@ class _FFN(torch.autograd.Function):
         if needs_unit:
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
-            grad_product = grad_y @ inputs.down
-            sums = _ops.current().glu_backward_inplace(
+            grad_product = torch.mm(grad_y, inputs.down)
+            vectors = _ops.current().glu_backward_inplace(
                 *(grad_product, *_pair(hidden), *inputs.bias_pair(), None),
                 *ctx.call[:4],
                 _ops.needs_mask(*wanted),
                 needs_product,
             )
-            grad_biases = _bias_gradients(sums, inputs.biases, needs.biases)
+            grad_biases = _bias_gradients(vectors, inputs.biases, needs.biases)
             product = grad_product if needs_product else product
             del grad_product
         elif needs_product:
@@ -127,23 +127,26 @@ class _FFN(torch.autograd.Function):
             if claimed:
                 ctx.written = False  # others may read what is still there
 
-        grad_down = grad_y.t() @ product if needs.down else None
+        grad_down = torch.mm(grad_y.t(), product) if needs.down else None
         del product  # whose memory the others take
         grad_x = None
         if needs.x:
             for grad, weight in zip(hidden, inputs.projections, strict=True):
-                grad_x = grad @ weight if grad_x is None else torch.addmm(grad_x, grad, weight)
+                grad_x = (
+                    torch.mm(grad, weight) if grad_x is None else torch.addmm(grad_x, grad, weight)
+                )
         grad_projections = [
-            hidden[i].t() @ inputs.x if need else None for i, need in enumerate(needs.projections)
+            torch.mm(hidden[i].t(), inputs.x) if need else None
+            for i, need in enumerate(needs.projections)
         ]
         grad_down_bias = grad_y.sum(0) if needs.down_bias else None
         return None, None, grad_x, grad_down, grad_down_bias, *grad_biases, *grad_projections
 
 
-def _bias_gradients(sums: Tensor, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
+def _bias_gradients(vectors: Any, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
     if len(biases) == 1:
-        return (sums.flatten().to(biases[0].dtype) if needs[0] else None,)
-    return vector_gradients(sums, *biases, None, (False, False, *needs, False))[:2]
+        return (torch.cat(vectors[:2]) if needs[0] else None,)
+    return needed(vectors[:2], biases, needs)
 
 
 def _is_batched(tensor: Tensor) -> bool:

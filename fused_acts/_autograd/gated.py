@@ -52,9 +52,17 @@ def _kernel(
     )
 
 
+def _save(ctx: Any, inputs: Any) -> None:
+    call = ctx.call = inputs[-1]
+    # What is not there takes as long to save.
+    ctx.save_for_backward(*inputs[: OPERANDS if call.has_options else 2])
+
+
 class _Glu(torch.autograd.Function):
+    # With ctx, which takes a tenth less time than a setup_context.
     @staticmethod
     def forward(
+        ctx: Any,
         gate: Tensor,
         up: Tensor | None,
         gate_bias: Tensor | None,
@@ -62,13 +70,8 @@ class _Glu(torch.autograd.Function):
         parameter: Tensor | None,
         call: Call,
     ) -> Any:
+        _save(ctx, (gate, up, gate_bias, up_bias, parameter, call))
         return _kernel(gate, up, gate_bias, up_bias, parameter, call, _ops.current())
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        call = ctx.call = inputs[-1]
-        # What is not there takes as long to save.
-        ctx.save_for_backward(*inputs[: OPERANDS if call.has_options else 2])
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
@@ -83,8 +86,19 @@ class _Glu(torch.autograd.Function):
 
 class _GluTransformable(_Glu):
     @staticmethod
+    def forward(  # type: ignore[override]
+        gate: Tensor,
+        up: Tensor | None,
+        gate_bias: Tensor | None,
+        up_bias: Tensor | None,
+        parameter: Tensor | None,
+        call: Call,
+    ) -> Any:
+        return _kernel(gate, up, gate_bias, up_bias, parameter, call, _ops.current())
+
+    @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _Glu.setup_context(ctx, inputs, output)
+        _save(ctx, inputs)
         ctx.save_for_forward(*inputs[:OPERANDS])
         ctx.set_materialize_grads(False)
 
@@ -144,7 +158,7 @@ def _of_recorded(*inputs: Any) -> Any:
 
 
 def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
-    _Glu.setup_context(ctx, _of_recorded(*inputs), output)
+    _save(ctx, _of_recorded(*inputs))
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
@@ -227,7 +241,11 @@ def gated_out(
         out.copy_(result)
         return out
     ops: Any = _ops if compiling else _ops.direct
-    ops.glu_forward_out(gate, up, gate_bias, up_bias, parameter, *call[:4], out)
+    if call.has_options:
+        options = gate_bias, up_bias, parameter, call.scalar, call.limit
+        ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
+    else:
+        ops.glu_forward_out(gate, up, call.variant, call.layout, out)
     if not compiling:
         _increment_version(out)
     return out
@@ -235,13 +253,14 @@ def gated_out(
 
 def _write(*arguments: Any) -> None:
     prepared: Any = _prepared(*arguments[:-1])
-    out, call, operands = arguments[-1], prepared[-1], prepared[:-1]
+    out, call, (gate, up, *vectors) = arguments[-1], prepared[-1], prepared[:-1]
     if call.eager or isinstance(call.scalar, Tensor):
         result = decompositions.forward(*prepared)
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
     else:
-        _ops.glu_forward_out(*operands, *call[:4], out)
+        options = *vectors, call.scalar, call.limit
+        _ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
 
 
 _write_traced = dispatch.one_node(_write)
