@@ -34,16 +34,17 @@ check_tables()
 check_gpu()
 
 OPERATORS: list[torch._ops.OpOverload] = []
-# The same by name, without the layer of Python around them, which only tracing needs.
+# The same by name, without the layer of Python around them, which only Dynamo needs.
 direct: Any = SimpleNamespace()
 
 
 _overloads: Any = sys.modules[__name__]
+_is_dynamo = torch.compiler.is_dynamo_compiling
 
 
 def current() -> Any:
     """Where the operators are to be called by their names."""
-    return _overloads if torch.compiler.is_compiling() else direct
+    return _overloads if _is_dynamo() else direct
 
 
 # Of torch's allocator, and of CUDA's where that is turned off.

@@ -240,7 +240,7 @@ def gated_out(
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
         return out
-    ops: Any = _ops if compiling else _ops.direct
+    ops = _ops.current()
     if call.has_options:
         options = gate_bias, up_bias, parameter, call.scalar, call.limit
         ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
