@@ -14,6 +14,7 @@ from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
 from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation
 
 _is_compiling = torch.compiler.is_compiling
+_is_dynamo = torch.compiler.is_dynamo_compiling
 
 # The operators take units and activations, which have no up, as indices into ROWS.
 VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
@@ -146,18 +147,22 @@ def parse_options(variant: int, layout: str, options: Mapping[str, Any]) -> Call
 
 # typed: True is no number, though it equals 1.
 _parse_once = functools.lru_cache(maxsize=4096, typed=True)(parse)
+_PLAIN = frozenset({bool, int, str, type(None)})  # beside float, of which 0.0 and -0.0 are one key
 
 
 def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:
     """`parse` of keyword arguments, remembered: most come again and again."""
-    if _is_compiling():  # Dynamo does not trace through a cache
+    if _is_dynamo():  # it does not trace through a cache
         return parse_options(variant, layout, options)
     key: list[Any] = []
     for name, value in options.items():
-        if isinstance(value, Tensor):
-            value = Tensor
-        elif not value and value is not None and value is not False:
-            return parse_options(variant, layout, options)  # 0.0 and -0.0 would be one key
+        if type(value) is not float:
+            if isinstance(value, Tensor):
+                value = Tensor
+            elif type(value) not in _PLAIN:
+                return parse_options(variant, layout, options)
+        elif not value:
+            return parse_options(variant, layout, options)
         key += name, value
     return _parse_once(variant, layout, *key)
 

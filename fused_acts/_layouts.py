@@ -20,6 +20,22 @@ def unpack(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
     return (first, second) if layout == "gate_up" else (second, first)
 
 
+def unpack_bias(bias: Tensor, layout: str) -> tuple[Tensor, Tensor]:
+    """`unpack` of a packed bias [2 * cols]."""
+    try:
+        if layout == "gate_up" and type(bias) in (Tensor, torch.nn.Parameter):
+            gate_bias, up_bias = bias.chunk(2, -1)  # one operation; a DTensor would be gathered
+            return gate_bias, up_bias
+        return unpack(bias, layout)
+    except RuntimeError as error:  # of torch, without the name
+        if "storage of size 0" in str(error):
+            raise RuntimeError(
+                f"bias: expected a tensor with memory, got one of shape {list(bias.shape)} whose "
+                "data is not allocated: its storage was freed, as by resize_(0), or never filled"
+            ) from None
+        raise
+
+
 def pack(gate: Tensor, up: Tensor, layout: str) -> Tensor:
     """The packed x: [..., 2 * cols] of gate and up, [..., cols] each."""
     if layout == "interleaved":

@@ -9,7 +9,7 @@ because the way through the dispatcher is longer where there is a derivative.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,16 +34,17 @@ check_tables()
 check_gpu()
 
 OPERATORS: list[torch._ops.OpOverload] = []
-# The same by name, without the layer of Python around them, which only tracing needs.
+# The same by name, without the layer of Python around them, which only Dynamo needs.
 direct: Any = SimpleNamespace()
 
 
 _overloads: Any = sys.modules[__name__]
+_is_dynamo = torch.compiler.is_dynamo_compiling
 
 
 def current() -> Any:
     """Where the operators are to be called by their names."""
-    return _overloads if torch.compiler.is_compiling() else direct
+    return _overloads if _is_dynamo() else direct
 
 
 # Of torch's allocator, and of CUDA's where that is turned off.
@@ -88,11 +89,6 @@ def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
     return check_call(gate, up, gate_bias, up_bias, parameter, variant)
 
 
-def _sums(gate: Tensor, cols: int, needs: int) -> Tensor:
-    real = torch.promote_types(gate.dtype, torch.float32)
-    return gate.new_empty((1, (needs >> 2).bit_count(), cols), dtype=real)
-
-
 def _new_result(gate: Tensor, shape: torch.Size, variant: int, *vectors: Tensor | None) -> Tensor:
     """An activation of a dense x keeps its strides, unless there is a value for each column."""
     by_elements = all(v is None or (v.dim() <= 1 and v.numel() == 1) for v in vectors)
@@ -125,38 +121,62 @@ def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tenso
 
 
 @_operator
-def glu_forward_out(gate: Tensor, up: Tensor | None, *rest: Any) -> None:
-    *options, out = rest
+def glu_forward_out(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    layout: int,
+    out: Tensor,
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    parameter: Tensor | None = None,
+    scalar: float = 1.0,
+    limit: float | None = None,
+) -> None:
+    options = gate_bias, up_bias, parameter, scalar, limit, variant, layout
     check_matches("out", out, _unit(gate, up, *options), gate)
 
 
-def _gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    *options, needs = rest
-    shape = _unit(gate, up, *options)
-    check_matches("grad_out", grad_out, shape, gate)
+def _inputs(grad_out: Tensor, gate: Tensor, up: Tensor | None, options: Any, needs: int) -> Any:
+    check_matches("grad_out", grad_out, _unit(gate, up, *options), gate)
     grad_gate = gate.new_empty(0)
     if needs & 1:
         grad_gate = _new_result(gate, gate.shape, options[5], *options[:3])
-    grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
-    return grad_gate, grad_up, _sums(gate, shape[-1], needs)
+    return grad_gate, gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
+
+
+def _vectors(gate: Tensor, vectors: Sequence[Tensor | None], needs: int) -> tuple[Tensor, ...]:
+    return tuple(
+        gate.new_empty(0) if vector is None or not needs & bit else vector.new_empty(vector.shape)
+        for vector, bit in zip(vectors, (4, 8, 16), strict=True)
+    )
 
 
 @_operator
-def glu_backward(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    return _gradients(grad_out, gate, up, *rest)
+def glu_backward(
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, variant: int, layout: int, needs: int
+) -> Any:
+    options = None, None, None, 1.0, None, variant, layout
+    return _inputs(grad_out, gate, up, options, needs)
+
+
+@_operator
+def glu_backward_options(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    *options, needs = rest
+    return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options[:3], needs)
 
 
 @_operator
 def glu_backward_numbers(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    return _gradients(grad_out, gate, up, *rest)
+    *options, needs = rest
+    return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options[:3], needs)
 
 
 @_operator
-def glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Tensor:
+def glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     *options, needs, _product = rest
-    shape = _unit(gate, up, *options)
-    check_matches("grad_out", grad_out, shape, gate)
-    return _sums(gate, shape[-1], needs)
+    check_matches("grad_out", grad_out, _unit(gate, up, *options), gate)
+    return _vectors(gate, options[:3], needs)
 
 
 @_operator

@@ -15,13 +15,12 @@ from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
-from fused_acts._layouts import LAYOUT_INDEX, unpack
+from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]
-_NO_VECTORS: Vectors = None, None, None
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 
@@ -41,18 +40,17 @@ def run(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        if not options and out is None and not _is_dynamo():
-            return gated(gate, up, None, None, None, DEFAULTS[variant][index])
-        call, vectors = DEFAULTS[variant][index], _NO_VECTORS
+        call, gate_bias, up_bias, parameter = DEFAULTS[variant][index], None, None, None
         if options or _is_dynamo():
             if _is_dynamo() and not autocasts(gate):
                 _check_arguments(gate, up, variant, out, options)  # an operator has other names
-            call, vectors = resolve(variant, layout, options), tensors_of(variant, layout, options)
+            call = resolve(variant, layout, options)
+            gate_bias, up_bias, parameter = tensors_of(variant, layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
         if out is not None:
-            return gated_out(gate, up, *vectors, call, out)
-        return gated(gate, up, *vectors, call)
+            return gated_out(gate, up, gate_bias, up_bias, parameter, call, out)
+        return gated(gate, up, gate_bias, up_bias, parameter, call)
     except FAILURES as error:
         return recover(
             error,
@@ -65,22 +63,14 @@ def tensors_of(variant: int, layout: str, options: Mapping[str, Any]) -> Vectors
     """(gate_bias, up_bias, parameter)"""
     name = ROWS[variant].parameter
     parameter = None if name is None else options.get(name)
-    if not isinstance(parameter, Tensor):
+    if parameter is not None and not isinstance(parameter, Tensor):
         parameter = None
     bias = options.get("bias")
     if bias is None:
         return options.get("gate_bias"), options.get("up_bias"), parameter
     if is_unary(variant):
         return bias, None, parameter
-    try:
-        return *unpack(bias, layout), parameter
-    except RuntimeError as error:  # of torch, without the name
-        if "storage of size 0" in str(error):
-            raise RuntimeError(
-                f"bias: expected a tensor with memory, got one of shape {list(bias.shape)} whose "
-                "data is not allocated: its storage was freed, as by resize_(0), or never filled"
-            ) from None
-        raise
+    return *unpack_bias(bias, layout), parameter
 
 
 def recover(

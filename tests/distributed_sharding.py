@@ -222,7 +222,8 @@ def check_operators_of_programs(mesh: DeviceMesh) -> None:
                 if each.placements[0].is_partial():  # sums over rows
                     assert torch.allclose(each.full_tensor(), expected)
                 else:
-                    assert each.placements == (place,) or expected.shape[0] == 1
+                    of_each = place if expected.dim() > 1 else of_row
+                    assert each.placements == (of_each,) or expected.numel() == 0
                     assert torch.equal(each.full_tensor(), expected), (name, place)
 
 

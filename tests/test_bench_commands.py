@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).parent.parent))  # last: the package tested i
 pytest.importorskip("numpy")
 
 from bench import __main__ as command_line  # noqa: E402
-from bench import machine, units  # noqa: E402
+from bench import machine, targets, units  # noqa: E402
 from bench.cases import Case, Model, make_inputs  # noqa: E402
 from bench.check import Oracle  # noqa: E402
 from bench.competitors import Form, eager  # noqa: E402
@@ -110,6 +110,22 @@ def test_eager_forms(variant, layout):
         form.given(*inputs.tensors, out=inputs.out)
         for result in (form.fresh(*inputs.tensors), inputs.out):
             assert oracle.error([result]).acceptable
+
+
+@pytest.mark.parametrize("form, code", [("ratio", 1), ("count", 1), ("seconds", 0)])
+def test_targets(form, code, monkeypatch, tmp_path, capsys):
+    """A line with one cell above its limit, a count of them, and one that is met."""
+    values = {"ratio": (1.0, 1.34), "count": (0.0, 1.0), "seconds": (0.5, 1.0)}[form]
+    cells = [("good", values[0]), ("slow", values[1])]
+    line = targets.Target("a line", "1.5", 0 if form == "count" else 1.2, lambda _: cells, 0, form)
+    monkeypatch.setattr(targets, "all_targets", lambda quick: [line])
+    assert command_line.main(["targets", "--output", str(tmp_path)]) == code
+    out = capsys.readouterr().out
+    text = {"ratio": "1.00-1.34", "count": "1 of 2", "seconds": "1 s"}[form]
+    assert text in out and f"{1 - code} of 1 lines met" in out
+    assert ("missed" in out and "slow" in out) == bool(code)
+    rows = (tmp_path / "targets.csv").read_text().splitlines()
+    assert rows[0] == "what,cell,at_most,measured" and len(rows) == 3
 
 
 SMALL = ["--tokens", "1", "3", "--d-ff", "64", "--seconds", "0", "--rounds", "1", "--no-compile"]

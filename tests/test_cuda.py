@@ -10,7 +10,6 @@ import torch
 from cases import (
     DTYPES,
     LAYOUTS,
-    NOTHING,
     as_inputs,
     forward_backward,
     gated,
@@ -51,7 +50,7 @@ def test_operands_on_two_devices(where):
     with pytest.raises(ValueError, match=f"^{named}: ") as raised:
         if where == "grad_out":
             inputs = moved["gate"], moved["up"]
-            torch.ops.fused_acts.glu_backward(moved["grad_out"], *inputs, *NOTHING, 0, 0, 3)
+            torch.ops.fused_acts.glu_backward(moved["grad_out"], *inputs, 0, 0, 3)
         else:
             fused_acts.gated(moved["gate"], moved["up"], out=moved["out"])
     assert "cpu" in str(raised.value) and "cuda" in str(raised.value)
@@ -76,7 +75,7 @@ def use_two_devices():
     for name, call in {
         "up": lambda: fused_acts.gated(here[0], there[1]),
         "out": lambda: fused_acts.gated(here[0], here[1], out=out),
-        "grad_out": lambda: backward(there[2], here[0], here[1], *NOTHING, 0, 0, 3),
+        "grad_out": lambda: backward(there[2], here[0], here[1], 0, 0, 3),
     }.items():
         with pytest.raises(ValueError, match=f"^{name}: .*cuda:0.*cuda:1"):
             call()

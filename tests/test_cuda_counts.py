@@ -11,7 +11,6 @@ import torch
 from cases import (
     DTYPES,
     LAYOUTS,
-    NOTHING,
     PACKED,
     VARIANTS,
     as_inputs,
@@ -73,13 +72,13 @@ def calls(dtype):
     out = torch.empty_like(gate)
     backward = OPS.glu_backward
     yield "forward", lambda: OPS.glu_forward(gate, up, 0, 0), [1]
-    yield "forward into out", lambda: OPS.glu_forward_out(gate, up, *NOTHING, 0, 0, out), []
-    yield "backward", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 3), [1, 1]
-    yield "backward to gate", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 1), [1]
-    yield "backward to up", lambda: backward(grad_out, gate, up, *NOTHING, 0, 0, 2), [1]
+    yield "forward into out", lambda: OPS.glu_forward_out(gate, up, 0, 0, out), []
+    yield "backward", lambda: backward(grad_out, gate, up, 0, 0, 3), [1, 1]
+    yield "backward to gate", lambda: backward(grad_out, gate, up, 0, 0, 1), [1]
+    yield "backward to up", lambda: backward(grad_out, gate, up, 0, 0, 2), [1]
     for i, x in enumerate(packed):
         yield f"forward, {PACKED[i]}", lambda i=i, x=x: OPS.glu_forward(x, None, 0, i), [1]
-        yield f"backward, {PACKED[i]}", partial(backward, grad_out, x, None, *NOTHING, 0, i, 1), [2]
+        yield f"backward, {PACKED[i]}", partial(backward, grad_out, x, None, 0, i, 1), [2]
     leaves = [gate.requires_grad_(), up.requires_grad_()]
     recorded = gated("swiglu", leaves)
     grad = torch.autograd.grad
@@ -148,11 +147,11 @@ def launch(cases, dtypes, variants):
         for variant in variants:
             if layout == "separate":
                 OPS.glu_forward(*inputs, variant, 0)
-                OPS.glu_backward(grad_out, *inputs, *NOTHING, variant, 0, 3)
+                OPS.glu_backward(grad_out, *inputs, variant, 0, 3)
             else:
                 index = PACKED.index(layout)
                 OPS.glu_forward(*inputs, None, variant, index)
-                OPS.glu_backward(grad_out, *inputs, None, *NOTHING, variant, index, 1)
+                OPS.glu_backward(grad_out, *inputs, None, variant, index, 1)
 
 
 def launches(tmp_path, *arguments):

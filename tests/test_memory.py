@@ -40,10 +40,11 @@ def operator_calls(device):
             ("x", None, "bias", None, "parameter"),
         ),
         "glu_forward_out": (
-            (gate, up, *rows, torch.zeros_like(gate)),
-            ("gate", "up", *vectors, None, None, None, None, "out"),
+            (gate, up, SWIGLU, 0, torch.zeros_like(gate), *rows[:5]),
+            ("gate", "up", None, None, "out", *vectors),
         ),
-        "glu_backward": ((grad, gate, up, *rows, 31), ("grad_out", "gate", "up", *vectors)),
+        "glu_backward": ((grad, gate, up, SWIGLU, 0, 3), ("grad_out", "gate", "up")),
+        "glu_backward_options": ((grad, gate, up, *rows, 31), ("grad_out", "gate", "up", *vectors)),
         "glu_backward_inplace": (
             (grad, gate, up, *rows, 31, True),
             ("grad_out", "gate", "up", *vectors),
@@ -171,7 +172,7 @@ def test_any_address(dtype, shape):
 def test_any_address_in_place(which, shape):
     gate, up, grad = operands(*shape, dtype=torch.float32)
     numbers = (None, None, None, 1.0, INF, SWIGLU, 0)
-    expected = OPS.glu_backward(grad, gate, up, *numbers, 3)
+    expected = OPS.glu_backward(grad, gate, up, SWIGLU, 0, 3)
     pair = [misaligned(t) if odd else t.clone() for t, odd in zip((gate, up), which, strict=True)]
     for product in (False, True):
         given = [pair[0].clone(), pair[1].clone()]

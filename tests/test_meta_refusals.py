@@ -35,8 +35,11 @@ def right_calls():
         along = {"gate_tangent": next(iter(inputs.values())), "up_tangent": inputs["up"]}
         seed = {"grad_out": grad}
         yield f"glu_forward_options{form}", inputs | given
-        yield f"glu_forward_out{form}", inputs | given | {"out": torch.zeros_like(gate)}
-        yield f"glu_backward{form}", seed | inputs | given | {"needs": 1}
+        indices = {"variant": given["variant"], "layout": given["layout"]}
+        out = {"out": torch.zeros_like(gate)}
+        yield f"glu_forward_out{form}", inputs | indices | out | given
+        yield f"glu_backward{form}", seed | inputs | indices | {"needs": 1}
+        yield f"glu_backward_options{form}", seed | inputs | given | {"needs": 1}
         yield (
             f"glu_backward_inplace{form}",
             seed | inputs | given | {"needs": 1, "product": False},

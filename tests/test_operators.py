@@ -27,15 +27,15 @@ def sample_calls(dtype, variant):
     yield OPS.glu_forward, (gate, up, variant, 0)
     yield OPS.glu_forward, (gate[:, 1:], up[:, :-1], variant, 0)
     yield OPS.glu_forward, (gate[:0], up[:0], variant, 0)
-    yield OPS.glu_forward_out, (gate, up, *NOTHING, variant, 0, torch.zeros_like(gate))
+    yield OPS.glu_forward_out, (gate, up, variant, 0, torch.zeros_like(gate))
     for needs in range(4):
-        yield OPS.glu_backward, (grad_out, gate, up, *NOTHING, variant, 0, needs)
-    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), gate, up, *NOTHING, variant, 0, 3)
+        yield OPS.glu_backward, (grad_out, gate, up, variant, 0, needs)
+    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), gate, up, variant, 0, 3)
     for layout, name in enumerate(PACKED):
         (x,) = as_inputs(gate, up, name)
         yield OPS.glu_forward, (x, None, variant, layout)
-        yield OPS.glu_forward_out, (x, None, *NOTHING, variant, layout, torch.zeros_like(gate))
-        yield OPS.glu_backward, (grad_out, x, None, *NOTHING, variant, layout, 1)
+        yield OPS.glu_forward_out, (x, None, variant, layout, torch.zeros_like(gate))
+        yield OPS.glu_backward, (grad_out, x, None, variant, layout, 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -74,9 +74,10 @@ def sample_calls_with_options(dtype):
                 yield OPS.gated, (*both, *rows, *numbers)
                 for given in (tensors, unlimited):
                     yield OPS.glu_forward_numbers, (*both, *rows, *given)
-                yield OPS.glu_forward_out, (*both, *rows, *numbers, torch.zeros_like(gate))
+                out = (variant, layout, torch.zeros_like(gate))
+                yield OPS.glu_forward_out, (*both, *out, *rows, *numbers[:2])
                 for needs in (wanted, wanted & ~3):
-                    yield OPS.glu_backward, (grad_out, *both, *rows, *numbers, needs)
+                    yield OPS.glu_backward_options, (grad_out, *both, *rows, *numbers, needs)
                     yield OPS.glu_backward_numbers, (grad_out, *both, *rows, *tensors, needs)
                 for product in (True, False):
                     inplace = (grad_out, *both, *rows, *numbers, wanted, product)
@@ -114,7 +115,7 @@ def sample_calls_of_activations(dtype, variant):
     yield OPS.glu_forward, (x, None, variant, 0)
     yield OPS.glu_forward, (x[:, 1:], None, variant, 0)
     yield OPS.glu_forward, (x[:0], None, variant, 0)
-    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), x, None, *NOTHING, variant, 0, 1)
+    yield OPS.glu_backward, (grad_out[:1].expand(3, -1), x, None, variant, 0, 1)
     for rows in (
         (None, None, None),
         (bias, None, None),
@@ -127,9 +128,10 @@ def sample_calls_of_activations(dtype, variant):
         yield OPS.glu_forward_options, (x, None, *rows, *numbers)
         yield OPS.gated, (x, None, *rows, *numbers)
         yield OPS.glu_forward_numbers, (x, None, *rows, *tensors)
-        yield OPS.glu_forward_out, (x, None, *rows, *numbers, torch.zeros_like(x))
+        out = (variant, 0, torch.zeros_like(x))
+        yield OPS.glu_forward_out, (x, None, *out, *rows, *numbers[:2])
         for needs in (wanted, wanted & ~1):
-            yield OPS.glu_backward, (grad_out, x, None, *rows, *numbers, needs)
+            yield OPS.glu_backward_options, (grad_out, x, None, *rows, *numbers, needs)
             yield OPS.glu_backward_numbers, (grad_out, x, None, *rows, *tensors, needs)
         yield OPS.glu_backward_inplace, (grad_out, x, None, *rows, *numbers, wanted, False)
         for seed, along in ((grad_out, x.cos()), (None, x.cos()), (grad_out, None)):
@@ -139,7 +141,7 @@ def sample_calls_of_activations(dtype, variant):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_opcheck_of_activations(dtype):
-    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 9)
+    check_operators(sample_calls_of_activations(dtype, INDEX["elu"]), 10)
 
 
 def test_fakes_have_the_strides_of_the_results():
@@ -164,27 +166,27 @@ def ops_called_wrongly():
         "layout": (lambda: OPS.glu_forward(gate, None, 0, 3), ValueError, "layout"),
         "negative layout": (lambda: OPS.glu_forward(gate, None, 0, -1), ValueError, "layout"),
         "variant, packed": (
-            lambda: OPS.glu_backward(grad_out[:, :3], gate, None, *NOTHING, 99, 0, 1),
+            lambda: OPS.glu_backward(grad_out[:, :3], gate, None, 99, 0, 1),
             ValueError,
             "variant",
         ),
         "grad_out shape": (
-            lambda: OPS.glu_backward(grad_out[:, 1:], gate, up, *NOTHING, 0, 0, 3),
+            lambda: OPS.glu_backward(grad_out[:, 1:], gate, up, 0, 0, 3),
             ValueError,
             "grad_out",
         ),
         "grad_out dtype": (
-            lambda: OPS.glu_backward(grad_out.double(), gate, up, *NOTHING, 0, 0, 3),
+            lambda: OPS.glu_backward(grad_out.double(), gate, up, 0, 0, 3),
             ValueError,
             "grad_out",
         ),
         "grad_out shape, packed": (
-            lambda: OPS.glu_backward(grad_out, gate, None, *NOTHING, 0, 0, 1),
+            lambda: OPS.glu_backward(grad_out, gate, None, 0, 0, 1),
             ValueError,
             "grad_out",
         ),
         "up shape": (
-            lambda: OPS.glu_backward(grad_out, gate, up[1:], *NOTHING, 0, 0, 3),
+            lambda: OPS.glu_backward(grad_out, gate, up[1:], 0, 0, 3),
             ValueError,
             "up",
         ),
@@ -199,8 +201,12 @@ def activations_called_wrongly():
         "up": (lambda: OPS.glu_forward(x, up, gelu, 0), "up"),
         "layout": (lambda: OPS.glu_forward(x, None, gelu, 2), "layout"),
         "variant": (lambda: OPS.glu_forward(x, None, 99, 0), "variant"),
-        "two tensors": (lambda: OPS.glu_backward(grad_out, x, up, *rest, 3), "up"),
-        "grad_out": (lambda: OPS.glu_backward(grad_out[:, 1:], x, None, *rest, 1), "grad_out"),
+        "two tensors": (lambda: OPS.glu_backward(grad_out, x, up, gelu, 0, 3), "up"),
+        "grad_out": (lambda: OPS.glu_backward(grad_out[:, 1:], x, None, gelu, 0, 1), "grad_out"),
+        "two tensors, options": (
+            lambda: OPS.glu_backward_options(grad_out, x, up, *rest, 3),
+            "up",
+        ),
         "options": (lambda: OPS.glu_forward_options(x, up, *rest), "up"),
     }
 
@@ -237,6 +243,5 @@ def test_layouts_and_rows_are_in_the_order_of_the_operators():
 @pytest.mark.parametrize("variant", range(len(VARIANTS)))
 def test_a_gradient_not_needed_is_not_computed(variant, needs):
     gate, up, grad_out = operands(4, 6, dtype=torch.float32)
-    *grads, sums = OPS.glu_backward(grad_out, gate, up, *NOTHING, variant, 0, needs)
+    grads = OPS.glu_backward(grad_out, gate, up, variant, 0, needs)
     assert [g.shape for g in grads] == [gate.shape if needs & bit else (0,) for bit in (1, 2)]
-    assert sums.numel() == 0

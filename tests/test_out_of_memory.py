@@ -31,8 +31,9 @@ def calls_without_room(device):
         "softmax_glu": lambda ops: fused_acts.softmax_glu(x, x),
         "glu_forward": lambda ops: ops.glu_forward(x, x, SWIGLU, 0),
         "glu_forward_options": lambda ops: ops.glu_forward_options(x, x, *numbers),
-        "glu_backward": lambda ops: ops.glu_backward(x, x, x, *numbers, 3),
-        "glu_backward, alone": lambda ops: ops.glu_backward(x, x, None, *alone, 1),
+        "glu_backward": lambda ops: ops.glu_backward(x, x, x, SWIGLU, 0, 3),
+        "glu_backward_options": lambda ops: ops.glu_backward_options(x, x, x, *numbers, 3),
+        "glu_backward_options, alone": lambda ops: ops.glu_backward_options(x, x, None, *alone, 1),
         "glu_double_backward": lambda ops: ops.glu_double_backward(
             x, x, x, x, x, *numbers, True, True
         ),

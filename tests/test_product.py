@@ -24,7 +24,7 @@ INF = float("inf")
 
 
 def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, device="cpu"):
-    """(product, gradients of the inputs, sums), from copies of (grad_out, *inputs)."""
+    """(product, gradients of the inputs and of the rows), from copies of (grad_out, *inputs)."""
     row = fused_acts.reference.VARIANTS[variant]
     limit = INF if row.limit is None else row.limit
     grad_out, *inputs = (to_device(tensor, device) for tensor in tensors)
@@ -32,8 +32,8 @@ def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, d
     rows = [None if r is None else to_device(r, device) for r in rows]
     index = PACKED.index(layout) if layout != "separate" else 0
     numbers = (row.default, limit, VARIANTS.index(variant), index)
-    sums = OPS.glu_backward_inplace(grad_out, gate, up, *rows, *numbers, needs, True)
-    return grad_out.cpu(), [tensor.cpu() for tensor in inputs], sums.cpu()
+    by_rows = OPS.glu_backward_inplace(grad_out, gate, up, *rows, *numbers, needs, True)
+    return grad_out.cpu(), [tensor.cpu() for tensor in inputs], [grad.cpu() for grad in by_rows]
 
 
 def check(variant, gate, up, grad_out, layout, device, options=None, place=lambda tensor: tensor):
@@ -42,12 +42,11 @@ def check(variant, gate, up, grad_out, layout, device, options=None, place=lambd
     rows.append(options.get(fused_acts.reference.VARIANTS[variant].parameter))
     needs = 3 + sum(4 << i for i, row in enumerate(rows) if row is not None)
     tensors = [place(tensor) for tensor in (grad_out, *as_inputs(gate, up, layout))]
-    product, grads, sums = run(variant, tensors, layout, rows, needs, device)
+    product, grads, by_rows = run(variant, tensors, layout, rows, needs, device)
     if layout != "separate":
         grads = unpack(grads[0], layout)
-    sums = {name: sums[0, kind] for kind, name in enumerate(options)}
-    if "slope" in sums and options["slope"].numel() == 1:
-        sums["slope"] = sums["slope"][:1]
+    present = [grad for grad, row in zip(by_rows, rows, strict=True) if row is not None]
+    sums = dict(zip(options, present, strict=True))
     exact = oracle(variant, gate, up, options, grad_out)
     actual = Called(product, [grad.contiguous() for grad in grads], sums)
     check_call(actual, exact)

@@ -92,6 +92,18 @@ Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* 
   return new_strided(like, dtype, rank, sizes, strides);
 }
 
+Tensor new_empty(const View& like) {
+  const int64_t size = 0;
+  return new_tensor(like, like.dtype, 1, &size);
+}
+
+Tensor piece_of(const Tensor& t, const View& like, int64_t first) {
+  const int64_t strides[] = {1};  // like is a row vector or a single value
+  AtenTensorHandle handle;
+  check(aoti_torch__reinterpret_tensor(t.get(), like.rank, like.sizes, strides, first, &handle));
+  return Tensor(handle);
+}
+
 NewMatrix::NewMatrix(const View& like, int64_t cols)
     : tensor(new_tensor(like, like.dtype, like.rank, SizesLike(like, cols).get())),
       matrix{data_of(tensor), cols} {
@@ -108,9 +120,7 @@ NewMatrix::NewMatrix(const View& like)
 }
 
 Tensor result(std::optional<NewMatrix>& matrix, const View& like) {
-  if (matrix) return std::move(matrix->tensor);
-  const int64_t size = 0;
-  return new_tensor(like, like.dtype, 1, &size);
+  return matrix ? std::move(matrix->tensor) : new_empty(like);
 }
 
 }  // namespace fused_acts

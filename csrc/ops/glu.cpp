@@ -1,17 +1,12 @@
 // The operators of the gated units and of activations.
-#include <algorithm>
 #include <tuple>
 
-#include "ops/backend.h"
-#include "ops/glu_args.h"
+#include "ops/glu_gradients.h"
 #include "ops/library.h"
 #include "ops/overlap.h"
 
 namespace fused_acts {
 namespace {
-
-// Which gradients a backward call is asked for. Those of packed gate and up are kGate's.
-enum Needs : int64_t { kGate = 1, kUp = 2, kGateBias = 4, kUpBias = 8, kParameter = 16 };
 
 const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 
@@ -67,8 +62,10 @@ Tensor glu_forward_numbers(const Tensor& gate, const OptionalTensor& up,
                              number_in(limit, "limit"), variant, layout);
 }
 
-void glu_forward_out(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
-                     const Tensor& out_tensor) {
+void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout,
+                     const Tensor& out_tensor, const OptionalTensor& gate_bias,
+                     const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
+                     std::optional<double> limit) {
   GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN, true);
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
@@ -97,65 +94,9 @@ const Matrix* matrix(const std::optional<Holder>& holder) {
   return holder ? &holder->matrix : nullptr;
 }
 
-// As many row blocks as keep a GPU busy, in at most 1% of the memory that large gradients take. A
-// GPU thread adds up the rows of a block one after the other, so there are more, for shorter sums.
-int64_t row_block_count(const GluArgs& args, bool on_gpu) {
-  constexpr int64_t kShortest = 32, kUsual = 12, kBytesOfRows = 640;
-  const int64_t most = on_gpu ? 8192 : 1024;
-  const int64_t by_rows = std::min(kUsual, (args.rows + kShortest - 1) / kShortest);
-  const int64_t by_memory = args.rows * dtype_size(args.dtype) / kBytesOfRows;
-  const int64_t blocks = std::min(std::max(by_rows, by_memory), most);
-  if (blocks == 0) return 0;
-  const int64_t rows = (args.rows + blocks - 1) / blocks;
-  return (args.rows + rows - 1) / rows;  // none is empty
-}
-
-// Runs a backward call whose gradients are in place and returns the sums [1, count, cols] over rows
-// of those that `needs` names, in the order of its bits.
-Tensor backward_with_sums(GluCall& call, const OptionalTensor& parameter, int64_t needs) {
-  GluArgs& args = call.args;
-  const View& gate = call.gate;
-  const int64_t count = !!(needs & kGateBias) + !!(needs & kUpBias) + !!(needs & kParameter);
-  const int32_t real = real_dtype(gate);
-  const int64_t sizes[] = {1, count, args.cols};
-  Tensor sums = new_tensor(gate, real, 3, sizes);
-  if (count == 0) {
-    if (needs || args.product) run(Direction::kBackward, call);
-    return sums;
-  }
-  args.row_blocks = row_block_count(args, gate.is_cuda());
-  const int64_t partial_sizes[] = {count, args.row_blocks, args.cols};
-  const Tensor partials = new_tensor(gate, real, 3, partial_sizes);
-  char* next = static_cast<char*>(data_of(partials));
-  const auto take = [&](bool needed) -> void* {
-    char* sum = next;
-    if (needed) next += args.row_blocks * args.cols * real_size(args.dtype);
-    return needed ? sum : nullptr;
-  };
-  args.sums.gate = take(needs & kGateBias);
-  args.sums.up = take(needs & kUpBias);
-  args.sums.parameter = take(needs & kParameter);
-  run(Direction::kBackward, call);
-  // Not by its stride: one value for each column may lie at a single address, expanded.
-  const bool total = (needs & kParameter) && parameter && View(*parameter, "parameter").numel == 1;
-  const ReduceArgs reduce{data_of(partials),
-                          data_of(sums),
-                          count,
-                          args.row_blocks,
-                          args.cols,
-                          args.dtype == DType::kFloat64,
-                          total};
-  run_where_it_is(
-      gate, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
-      [&] { cpu::reduce_partials(reduce); });
-  return sums;
-}
-
-// (gate's gradient, up's, sums); what is not asked for, or was packed with gate's, is [0].
-std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
-                                                const Tensor& gate_tensor, const OptionalTensor& up,
-                                                FUSED_ACTS_OPTIONS, int64_t needs) {
-  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN, true);
+Gradients backward(const Tensor& grad_tensor, const Tensor& gate_tensor, const OptionalTensor& up,
+                   const Options& options, int64_t needs) {
+  GluCall call = checked_call(gate_tensor, up, options, true);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const View grad_out(grad_tensor, "grad_out");
@@ -166,26 +107,57 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward(const Tensor& grad_tensor,
   if (needs & kGate) grad_gate = call.new_matrix(gate.last_size());
   if (up && needs & kUp) grad_up.emplace(gate, gate.last_size());
   call.place(matrix(grad_gate), matrix(grad_up), &args.grad_gate, &args.grad_up);
-  Tensor sums = backward_with_sums(call, parameter, needs);
-  return {result(grad_gate, gate), result(grad_up, gate), std::move(sums)};
+  Gradients gradients;
+  run_backward(call, options, needs, &gradients);
+  if (grad_gate) gradients.gate = std::move(grad_gate->tensor);
+  if (grad_up) gradients.up = std::move(grad_up->tensor);
+  return gradients;
 }
 
-std::tuple<Tensor, Tensor, Tensor> glu_backward_numbers(
-    const Tensor& grad_out, const Tensor& gate, const OptionalTensor& up,
-    const OptionalTensor& gate_bias, const OptionalTensor& up_bias, const OptionalTensor& parameter,
-    const Tensor& scalar, const OptionalTensor& limit, int64_t variant, int64_t layout,
-    int64_t needs) {
-  return glu_backward(grad_out, gate, up, gate_bias, up_bias, parameter,
-                      number_in(scalar, "scalar"), number_in(limit, "limit"), variant, layout,
-                      needs);
+// The results of operators: [0] in the place of what is absent.
+Tensor present(OptionalTensor& t, const Tensor& gate) {
+  return t ? *std::move(t) : new_empty(View(gate, "gate"));
 }
 
-// Writes the gradients over gate and up, and the product over grad_out if that is wanted. What is
-// written is dense or evenly spaced and shares no memory.
-Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor,
-                            const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs,
-                            bool product) {
-  GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
+std::tuple<Tensor, Tensor> glu_backward(const Tensor& grad_out, const Tensor& gate,
+                                        const OptionalTensor& up, int64_t variant, int64_t layout,
+                                        int64_t needs) {
+  Options options;
+  options.variant = variant;
+  options.layout = layout;
+  Gradients by = backward(grad_out, gate, up, options, needs);
+  return {present(by.gate, gate), present(by.up, gate)};
+}
+
+using FiveTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+FiveTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
+                                 const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs) {
+  Gradients by = backward(grad_out, gate, up, FUSED_ACTS_GIVEN, needs);
+  return {present(by.gate, gate), present(by.up, gate), present(by.gate_bias, gate),
+          present(by.up_bias, gate), present(by.parameter, gate)};
+}
+
+FiveTensors glu_backward_numbers(const Tensor& grad_out, const Tensor& gate,
+                                 const OptionalTensor& up, const OptionalTensor& gate_bias,
+                                 const OptionalTensor& up_bias, const OptionalTensor& parameter,
+                                 const Tensor& scalar, const OptionalTensor& limit, int64_t variant,
+                                 int64_t layout, int64_t needs) {
+  return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter,
+                              number_in(scalar, "scalar"), number_in(limit, "limit"), variant,
+                              layout, needs);
+}
+
+// Writes the gradients over gate and up, and the product over grad_out if that is wanted, and
+// returns those of gate_bias, up_bias and parameter. What is written is dense or evenly spaced and
+// shares no memory.
+std::tuple<Tensor, Tensor, Tensor> glu_backward_inplace(const Tensor& grad_tensor,
+                                                        const Tensor& gate_tensor,
+                                                        const OptionalTensor& up,
+                                                        FUSED_ACTS_OPTIONS, int64_t needs,
+                                                        bool product) {
+  const Options options = FUSED_ACTS_GIVEN;
+  GluCall call = checked_call(gate_tensor, up, options);
   GluArgs& args = call.args;
   const View& gate = call.gate;
   const View grad_out(grad_tensor, "grad_out");
@@ -202,14 +174,16 @@ Tensor glu_backward_inplace(const Tensor& grad_tensor, const Tensor& gate_tensor
   if (gate.numel > 0) check_in_place(call, grad, grad_out, product);
   if (needs & kGate) args.grad_gate = args.gate;
   if (needs & (up ? kUp : kGate)) args.grad_up = args.up;
-  Tensor sums = backward_with_sums(call, parameter, needs);
+  Gradients by;
+  run_backward(call, options, needs, &by);
   const auto put_back = [](const OptionalTensor& copy, const Tensor& target) {
     if (copy) copy_values(target, *copy);
   };
   if (needs & kGate) put_back(call.gate_copy, gate_tensor);
   if (up && needs & kUp) put_back(call.up_copy, *up);
   if (product) put_back(grad.copy, grad_tensor);
-  return sums;
+  return {present(by.gate_bias, gate_tensor), present(by.up_bias, gate_tensor),
+          present(by.parameter, gate_tensor)};
 }
 
 // ---- Double backward ----
@@ -258,6 +232,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("glu_backward_numbers", TORCH_BOX(&glu_backward_numbers));
   m.impl("glu_forward_out", TORCH_BOX(&glu_forward_out));
   m.impl("glu_backward", TORCH_BOX(&glu_backward));
+  m.impl("glu_backward_options", TORCH_BOX(&glu_backward_options));
   m.impl("glu_backward_inplace", TORCH_BOX(&glu_backward_inplace));
   m.impl("glu_double_backward", TORCH_BOX(&glu_double_backward));
 }
@@ -276,15 +251,22 @@ FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
   // The same with a derivative, which Python registers: what a recorded program calls.
   m.def("gated(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
-  m.def("glu_forward_out(Tensor gate, Tensor? up, " OPTIONS ", Tensor(a!) out) -> ()");
-  m.def("glu_backward(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
-        ", int needs) -> (Tensor, Tensor, Tensor)");
+  // Options that are not given are quicker: there is one operator for calls with and without.
+  m.def(
+      "glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out, "
+      "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, float scalar=1.0, "
+      "float? limit=None) -> ()");
+  m.def(
+      "glu_backward(Tensor grad_out, Tensor gate, Tensor? up, int variant, int layout, int needs) "
+      "-> (Tensor, Tensor)");
+  m.def("glu_backward_options(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
+        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The two with numbers that change from one call of compiled code to the next.
   m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS ") -> Tensor");
   m.def("glu_backward_numbers(Tensor grad_out, Tensor gate, Tensor? up, " NUMBERS
-        ", int needs) -> (Tensor, Tensor, Tensor)");
+        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
-        ", int needs, bool product) -> Tensor");
+        ", int needs, bool product) -> (Tensor, Tensor, Tensor)");
   m.def(
       "glu_double_backward(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, "
       "Tensor? up_tangent, " OPTIONS

@@ -74,6 +74,8 @@ void copy_values(const Tensor& to, const Tensor& from) {
   check(aoti_torch_copy_(to.get(), from.get(), 0));
 }
 
+void set_to_zero(const Tensor& t) { check(aoti_torch_zero_(t.get())); }
+
 std::string device_name(const View& t) {
   if (t.is_cpu()) return "cpu";
   const std::string type = t.is_cuda() ? "cuda" : "device type " + std::to_string(t.device_type);

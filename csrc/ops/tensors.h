@@ -102,6 +102,7 @@ void* data_of(const Tensor& t);
 bool is_contiguous(const View& t);
 
 void copy_values(const Tensor& to, const Tensor& from);
+void set_to_zero(const Tensor& t);
 
 // A contiguous copy.
 Tensor copy_of(const View& t);
@@ -110,6 +111,10 @@ Tensor copy_of(const View& t);
 Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes,
                    const int64_t* strides);
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);
+Tensor new_empty(const View& like);  // [0], in the place of a result that is not asked for
+
+// `t`'s elements from `first` on, which are contiguous, as a tensor of the shape of `like`.
+Tensor piece_of(const Tensor& t, const View& like, int64_t first);
 
 // A new tensor of the dtype and shape of `like`, but for `cols` as its last dimension.
 struct NewMatrix {
@@ -121,7 +126,7 @@ struct NewMatrix {
   explicit NewMatrix(const View& like);
 };
 
-// The tensor of a result, or [0] in place of one that is not asked for.
+// The tensor of a result, or `new_empty`.
 Tensor result(std::optional<NewMatrix>& matrix, const View& like);
 
 }  // namespace fused_acts

@@ -8,6 +8,8 @@ from torch import Tensor
 
 
 def autocasts(gate: Tensor) -> bool:
+    if not torch._C._is_any_autocast_enabled():  # in a tenth of the time
+        return False
     device = gate.device.type
     return device != "meta" and torch.is_autocast_enabled(device)
 

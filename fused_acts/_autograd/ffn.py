@@ -1,6 +1,7 @@
 """A feed-forward block, down(f(gate(x)) * g(up(x))), as one autograd Function."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -9,8 +10,9 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
-from fused_acts._autograd.gated_backward import claim, vector_gradients
+from fused_acts._autograd.gated_backward import claim, needed
 from fused_acts._call import Call
+from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
 
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
@@ -26,23 +28,31 @@ class Inputs(NamedTuple):
     """The input and the weights of a block."""
 
     x: Tensor  # [..., d_model], in the Function [tokens, d_model]
-    gate_bias: Tensor | None  # [d_ff]
-    up_bias: Tensor | None  # [d_ff]
     down: Tensor  # [d_model, d_ff]
     down_bias: Tensor | None  # [d_model]
-    projections: tuple[Tensor, ...]  # of gate and up, [d_ff, d_model] each, or [2 * d_ff, d_model]
+    # Of gate and up, [d_ff] and [d_ff, d_model] each, or of both in one.
+    biases: tuple[Tensor | None, ...]
+    projections: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, tensors: Sequence[Any]) -> "Inputs":
-        x, gate_bias, up_bias, down, down_bias, *projections = tensors
-        return cls(x, gate_bias, up_bias, down, down_bias, tuple(projections))
+        x, down, down_bias, *rest = tensors
+        middle = len(rest) // 2
+        return cls(x, down, down_bias, tuple(rest[:middle]), tuple(rest[middle:]))
 
     def flat(self) -> tuple[Tensor | None, ...]:
-        return *self[:5], *self.projections
+        return *self[:3], *self.biases, *self.projections
 
     def hidden(self) -> list[Tensor]:
         """gate and up, or what holds both."""
         return [linear(self.x, weight) for weight in self.projections]
+
+    def bias_pair(self) -> tuple[Tensor | None, Tensor | None]:
+        """Of gate and up."""
+        gate_bias, *up_bias = self.biases
+        if up_bias or gate_bias is None:
+            return gate_bias, up_bias[0] if up_bias else None
+        return unpack_bias(gate_bias, "gate_up")
 
 
 def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -52,7 +62,7 @@ def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit(hidden: Iterable[Tensor], inputs: Inputs, call: Call) -> Tensor:
-    return gated.gated(*_pair(hidden), inputs.gate_bias, inputs.up_bias, None, call)
+    return gated.gated(*_pair(hidden), *inputs.bias_pair(), None, call)
 
 
 def _decomposed(call: Call, inputs: Inputs) -> Tensor:
@@ -91,24 +101,25 @@ class _FFN(torch.autograd.Function):
 
         # Which gradients the unit's kernel is to compute.
         needs_hidden = [needs.x or need for need in needs.projections]
-        wanted = (needs_hidden[0], needs_hidden[-1], needs.gate_bias, needs.up_bias, False)
+        wanted = (needs_hidden[0], needs_hidden[-1], needs.biases[0], needs.biases[-1], False)
         *hidden, product = kept if ctx.recompute == "none" else (*kept, None)
-        needs_product = needs.down and product is None
+        needs_unit, needs_product = any(wanted), needs.down and product is None
         # By one thread at a time, also where it only reads.
-        claimed = bool(hidden) and (any(wanted) or needs_product) and claim(ctx)
-        if (any(wanted) or needs_product) and not claimed:
+        claimed = bool(hidden) and (needs_unit or needs_product) and claim(ctx)
+        if (needs_unit or needs_product) and not claimed:
             hidden = inputs.hidden()
-        sums = inputs.x.new_empty(0)
-        if any(wanted):
+        grad_biases: tuple[Tensor | None, ...] = (None,) * len(inputs.biases)
+        if needs_unit:
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
-            grad_product = grad_y @ inputs.down
-            sums = _ops.current().glu_backward_inplace(
-                *(grad_product, *_pair(hidden), inputs.gate_bias, inputs.up_bias, None),
+            grad_product = torch.mm(grad_y, inputs.down)
+            vectors = _ops.current().glu_backward_inplace(
+                *(grad_product, *_pair(hidden), *inputs.bias_pair(), None),
                 *ctx.call[:4],
                 _ops.needs_mask(*wanted),
                 needs_product,
             )
+            grad_biases = _bias_gradients(vectors, inputs.biases, needs.biases)
             product = grad_product if needs_product else product
             del grad_product
         elif needs_product:
@@ -116,23 +127,26 @@ class _FFN(torch.autograd.Function):
             if claimed:
                 ctx.written = False  # others may read what is still there
 
-        grad_down = grad_y.t() @ product if needs.down else None
+        grad_down = torch.mm(grad_y.t(), product) if needs.down else None
         del product  # whose memory the others take
         grad_x = None
         if needs.x:
             for grad, weight in zip(hidden, inputs.projections, strict=True):
-                grad_x = grad @ weight if grad_x is None else torch.addmm(grad_x, grad, weight)
-        biases = inputs.gate_bias, inputs.up_bias, None
-        wanted_weights = enumerate(needs.projections)
-        return (
-            None,
-            None,
-            grad_x,
-            *vector_gradients(sums, *biases, wanted)[:2],
-            grad_down,
-            grad_y.sum(0) if needs.down_bias else None,
-            *(hidden[i].t() @ inputs.x if need else None for i, need in wanted_weights),
-        )
+                grad_x = (
+                    torch.mm(grad, weight) if grad_x is None else torch.addmm(grad_x, grad, weight)
+                )
+        grad_projections = [
+            torch.mm(hidden[i].t(), inputs.x) if need else None
+            for i, need in enumerate(needs.projections)
+        ]
+        grad_down_bias = grad_y.sum(0) if needs.down_bias else None
+        return None, None, grad_x, grad_down, grad_down_bias, *grad_biases, *grad_projections
+
+
+def _bias_gradients(vectors: Any, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
+    if len(biases) == 1:
+        return (torch.cat(vectors[:2]) if needs[0] else None,)
+    return needed(vectors[:2], biases, needs)
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -169,8 +183,8 @@ _traced_node = dispatch.one_node(_traced)
 
 def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
     """Without a gradient, through one workspace: fresh large tensors cost more than the unit."""
-    x, gate_bias, up_bias, down, down_bias, projections = inputs
-    tokens = x.shape[0]
+    x, down, down_bias, _, projections = inputs
+    tokens, (gate_bias, up_bias) = x.shape[0], inputs.bias_pair()
     hidden = [x.new_empty(_BLOCK, weight.shape[0]) for weight in projections]
     product = x.new_empty(_BLOCK, down.shape[1])
     y = x.new_empty(tokens, down.shape[0])
@@ -189,8 +203,17 @@ def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
     return y
 
 
-def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
-    """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
+def _on_rows(function: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    """function of x [tokens, d_model], for an x of any rank."""
+    x = inputs.x
+    if x.dim() == 2:
+        return function(inputs)
+    y = function(inputs._replace(x=x.unsqueeze(0).flatten(0, -2)))
+    return y.reshape(*x.shape[:-1], inputs.down.shape[0])
+
+
+def _special(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
+    """Of nested tensors, under autocast, or where `dispatch.is_looked_at`."""
     x = inputs.x
     if x.is_nested:
         return on_values(lambda rows: gated_ffn(call, recompute, inputs._replace(x=rows)), x=x)
@@ -199,21 +222,32 @@ def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
         cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat())
         with torch.autocast(x.device.type, enabled=False):
             return gated_ffn(call, recompute, Inputs.of(tuple(cast)))
-    rows = inputs._replace(x=x.unsqueeze(0).flatten(0, -2))  # [tokens, d_model]
-    records = torch.is_grad_enabled() and dispatch.require_grad(*rows.flat())
-    if dispatch.is_transformed():
-        y = _decomposed(call, rows)
-    elif torch.compiler.is_dynamo_compiling():
-        if records and dispatch.compiles_to_kernels():
-            y = _traced_node(recompute, call, *rows.flat())
-        else:
-            y = _decomposed(call, rows)
-    elif dispatch.is_recorded():  # which would count blocks once and for all
-        y = _decomposed(call, rows)
-    elif records:
-        y = _apply(call, recompute, *rows.flat())
-    elif x.device.type == "cpu" and rows.x.shape[0] > _BLOCK:
-        y = _in_blocks(call, rows)
-    else:
-        y = _decomposed(call, rows)
-    return y.reshape(*x.shape[:-1], inputs.down.shape[0])
+    is_decomposed = dispatch.is_transformed()
+    if torch.compiler.is_dynamo_compiling() and not is_decomposed:
+        if _records(inputs) and dispatch.compiles_to_kernels():
+            return _on_rows(lambda rows: _traced_node(recompute, call, *rows.flat()), inputs)
+        is_decomposed = True
+    # A recorded program would count blocks once and for all.
+    if is_decomposed or dispatch.is_recorded():
+        return _on_rows(partial(_decomposed, call), inputs)
+    return _eager(call, recompute, inputs)
+
+
+def _records(inputs: Inputs) -> bool:
+    return torch.is_grad_enabled() and dispatch.require_grad(*inputs.flat())
+
+
+def _eager(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
+    x = inputs.x
+    if _records(inputs):
+        return _on_rows(lambda rows: _apply(call, recompute, *rows.flat()), inputs)
+    if x.is_cpu and x.numel() > _BLOCK * x.shape[-1]:
+        return _on_rows(partial(_in_blocks, call), inputs)
+    return _decomposed(call, inputs)
+
+
+def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
+    """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
+    if dispatch.is_looked_at() or context.autocasts(inputs.x) or inputs.x.is_nested:
+        return _special(call, recompute, inputs)
+    return _eager(call, recompute, inputs)

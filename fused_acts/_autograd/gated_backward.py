@@ -5,7 +5,7 @@ Names are those of gated.py.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -40,17 +40,21 @@ class _GluBackward(torch.autograd.Function):
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
-        ops = _ops.current()
-        operands = gate, up, gate_bias, up_bias, parameter
-        backward = (
-            _ops.glu_backward_numbers if isinstance(call.scalar, Tensor) else ops.glu_backward
-        )
-        grads = backward(grad_out, *operands, *call[:4], _ops.needs_mask(*needs))
-        grad_gate, grad_up, sums = grads
+        ops, mask = _ops.current(), _ops.needs_mask(*needs)
+        vectors: Gradients = (None,) * 3
+        if not call.has_options:
+            by_gate, by_up = ops.glu_backward(grad_out, gate, up, call.variant, call.layout, mask)
+        else:
+            operands = gate, up, gate_bias, up_bias, parameter
+            backward = ops.glu_backward_options
+            if isinstance(call.scalar, Tensor):
+                backward = _ops.glu_backward_numbers
+            by_gate, by_up, *computed = backward(grad_out, *operands, *call[:4], mask)
+            vectors = needed(computed, operands[2:], needs[2:])
         return (
-            grad_gate if needs[0] else None,
-            grad_up if needs[1] and up is not None else None,
-            *vector_gradients(sums, gate_bias, up_bias, parameter, needs),
+            by_gate if needs[0] else None,
+            by_up if needs[1] and up is not None else None,
+            *vectors,
         )
 
     @staticmethod
@@ -110,33 +114,14 @@ glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
 )
 
 
-def vector_gradients(
-    sums: Tensor,
-    gate_bias: Tensor | None,
-    up_bias: Tensor | None,
-    parameter: Tensor | None,
-    needs: tuple[bool, ...],
+def needed(
+    computed: Sequence[Tensor], vectors: Sequence[Tensor | None], needs: tuple[bool, ...]
 ) -> Gradients:
-    """Gradients of the biases and the parameter from the sums over rows, [1, sums, cols]."""
-    if not any(needs[2:]):
-        return None, None, None
-    results: list[Tensor | None] = []
-    totals, count = sums[0], 0
-    # By operations that do not ask for the whole sums of a DTensor, as clone and unbind do.
-    for vector, need in zip((gate_bias, up_bias, parameter), needs[2:], strict=True):
-        if not need or vector is None:
-            results.append(None)
-            continue
-        total = totals[count]
-        count += 1
-        if total.numel() == 0:
-            results.append(torch.zeros_like(vector))
-            continue
-        if vector.dim() == 0 or vector.shape != total.shape:
-            total = total[:1].reshape(vector.shape)
-        # A copy, because the sums of one call lie in one tensor.
-        results.append(total.to(vector.dtype, copy=True))
-    return tuple(results)
+    """The gradients of biases and parameter, without what stands for those there are not."""
+    return tuple(
+        grad if need and vector is not None else None
+        for grad, vector, need in zip(computed, vectors, needs, strict=True)
+    )
 
 
 _claiming = threading.Lock()
@@ -165,9 +150,9 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
         )
     try:
         operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
-        gate, up, gate_bias, up_bias, parameter = operands
+        gate, up = operands[:2]
         mask = _ops.needs_mask(*needs)
-        sums = _ops.current().glu_backward_inplace(
+        vectors = _ops.current().glu_backward_inplace(
             grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False
         )
     except ValueError:
@@ -179,5 +164,5 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *vector_gradients(sums, gate_bias, up_bias, parameter, needs),
+        *needed(vectors, operands[2:], needs[2:]),
     )

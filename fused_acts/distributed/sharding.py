@@ -32,7 +32,8 @@ class _Choice(NamedTuple):
     input: Placement  # [..., cols], or packed [..., 2 * cols]
     vector: Placement  # [cols], what all rows share
     value: Placement  # a single value
-    sums: Placement  # [1, sums, cols], sums over the rows
+    vector_gradient: Placement
+    value_gradient: Placement
 
 
 # The kind of each argument that is a tensor; scalar and limit may also be numbers.
@@ -64,13 +65,11 @@ def _choices(args: Arguments) -> list[_Choice]:
     inputs = [args[n] for n, kind in _KINDS.items() if kind == "input" and args.get(n) is not None]
     last = inputs[0].ndim - 1
     whole = Replicate()
-    choices = [_Choice(whole, whole, whole, whole, whole)]
-    choices += [_Choice(Shard(i), Shard(i), whole, whole, Partial()) for i in range(last)]
+    choices = [_Choice(whole, whole, whole, whole, whole, whole)]
+    choices += [_Choice(Shard(i), Shard(i), whole, whole, *[Partial()] * 2) for i in range(last)]
     columns = _columns(args, inputs)
-    # The gradient of a single value is a sum over columns too; those beside it are not.
-    mixed = args.get("needs", 0) & 16 and _is_value(args["parameter"])
-    if columns is not None and not mixed:
-        choices.append(_Choice(Shard(last), columns, Shard(0), whole, Shard(2)))
+    if columns is not None:
+        choices.append(_Choice(Shard(last), columns, Shard(0), whole, Shard(0), Partial()))
     return choices
 
 
@@ -111,7 +110,8 @@ def _shardings(
 ) -> list[tuple[Placements, Placements]]:
     """The placements of (results, arguments) that need no communication."""
     arguments = op._schema.arguments
-    args = {a.name: value for a, value in zip(arguments, values, strict=True)}
+    # What is left to its default is not among the values.
+    args = {a.name: value for a, value in zip(arguments, values, strict=False)}
     tensors = {name: args[name] for name in args if name in _KINDS and hasattr(args[name], "shape")}
     choices = _choices(args)
     written = {a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write}
@@ -128,10 +128,25 @@ def _shardings(
     ]
 
 
-def _gradients(args: Arguments) -> list[str | None]:
+def _inputs(args: Arguments) -> list[str | None]:
     needs = args["needs"]
     by_up = needs & 2 and args["up"] is not None
-    return ["input" if needs & 1 else None, "input" if by_up else None, "sums"]
+    return ["input" if needs & 1 else None, "input" if by_up else None]
+
+
+def _vectors(args: Arguments) -> list[str | None]:
+    kinds: list[str | None] = []
+    for name, bit in (("gate_bias", 4), ("up_bias", 8), ("parameter", 16)):
+        vector = args[name]
+        kind = None
+        if vector is not None and args["needs"] & bit:
+            kind = "value_gradient" if _is_value(vector) else "vector_gradient"
+        kinds.append(kind)
+    return kinds
+
+
+def _gradients(args: Arguments) -> list[str | None]:
+    return _inputs(args) + _vectors(args)
 
 
 def _double_backward(args: Arguments) -> list[str | None]:
@@ -149,8 +164,9 @@ RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_backward_numbers: _gradients,
     _ops.gated: lambda args: ["unit"],
     _ops.glu_forward_out: lambda args: [],
-    _ops.glu_backward: _gradients,
-    _ops.glu_backward_inplace: lambda args: ["sums"],
+    _ops.glu_backward: _inputs,
+    _ops.glu_backward_options: _gradients,
+    _ops.glu_backward_inplace: _vectors,
     _ops.glu_double_backward: _double_backward,
 }
 

@@ -9,7 +9,6 @@ from fused_acts import functional
 from fused_acts._autograd.ffn import RECOMPUTE, Inputs, Recompute, gated_ffn
 from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._names import VariantName
-from fused_acts._run import tensors_of
 from fused_acts.nn.gated import check_options
 
 
@@ -77,9 +76,10 @@ class GatedFFN(torch.nn.Module):
     @property
     def projections(self) -> tuple[torch.nn.Linear, ...]:
         """Of gate and up."""
-        if hasattr(self, "gate_up_proj"):
-            return (self.gate_up_proj,)
-        return self.gate_proj, self.up_proj
+        found: Any = self._modules  # for hasattr takes longer than a small product
+        if "gate_up_proj" in found:
+            return (found["gate_up_proj"],)
+        return found["gate_proj"], found["up_proj"]
 
     def reset_parameters(self) -> None:
         """Gives the projections first values anew."""
@@ -88,35 +88,45 @@ class GatedFFN(torch.nn.Module):
                 projection.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-1:] != (self.d_model,):
+        if x.dim() == 0 or x.shape[-1] != self.d_model:
             raise ValueError(f"x: expected [..., {self.d_model}], got {tuple(x.shape)}")
-        projections, down = self.projections, self.down_proj
-        if not all(map(_is_plain, (*projections, down))):
+        projections, down_proj = self.projections, self.down_proj
+        weights = [_weights(linear) for linear in projections]
+        down = _weights(down_proj)
+        if down is None or None in weights:
             hidden = [projection(x) for projection in projections]
-            y: Tensor = down(functional.gated(*hidden, variant=self.variant, **self.options))
+            y: Tensor = down_proj(functional.gated(*hidden, variant=self.variant, **self.options))
             return y
-        names = ("bias",) if len(projections) == 1 else ("gate_bias", "up_bias")
-        biases = {name: linear.bias for name, linear in zip(names, projections, strict=True)}
-        options, variant = {**self.options, **biases}, VARIANT_INDEX[self.variant]
-        gate_bias, up_bias, _ = tensors_of(variant, "gate_up", options)
-        weights = tuple(projection.weight for projection in projections)
-        inputs = Inputs(x, gate_bias, up_bias, down.weight, down.bias, weights)
-        return gated_ffn(resolve(variant, "gate_up", options), self.recompute, inputs)
+        matrices, biases = zip(*weights, strict=True)
+        options = self.options
+        for bias in biases:
+            if bias is not None:
+                options = {**self.options, "gate_bias": bias}
+        call = resolve(VARIANT_INDEX[self.variant], "gate_up", options)
+        return gated_ffn(call, self.recompute, Inputs(x, *down, biases, matrices))
 
     def extra_repr(self) -> str:
         parts = {"variant": self.variant, "recompute": self.recompute, **self.options}
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
 
 
-def _is_plain(linear: torch.nn.Module) -> bool:
-    """Whether to call it is nothing more than a product with its weight."""
-    return (
-        type(linear) is torch.nn.Linear
-        and type(linear.weight) in (torch.nn.Parameter, Tensor)
-        and not (linear._forward_hooks or linear._forward_pre_hooks)
-        and not (linear._backward_hooks or linear._backward_pre_hooks)
-        and "forward" not in linear.__dict__
-    )
+def _weights(linear: torch.nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias, where to call it is nothing more than a product with them."""
+    if (
+        type(linear) is not torch.nn.Linear
+        or linear._forward_hooks
+        or linear._forward_pre_hooks
+        or linear._backward_hooks
+        or linear._backward_pre_hooks
+        or "forward" in linear.__dict__
+    ):
+        return None
+    found: Any = linear._parameters
+    if "weight" in found and "bias" in found:
+        weight, bias = found["weight"], found["bias"]  # nn.Module takes ten times as long
+    else:  # plain tensors in their place, as FSDP has them
+        weight, bias = linear.weight, linear.bias
+    return (weight, bias) if type(weight) in (torch.nn.Parameter, Tensor) else None
 
 
 # Of gate, up and down in the checkpoints of others: LLaMA's own, T5 v1.1.

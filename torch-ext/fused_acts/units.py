@@ -24,13 +24,14 @@ def _gated_fake(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
     return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2))
 
 
-@torch.library.register_fake(add_op_namespace_prefix("glu_backward"))
-def _glu_backward_fake(grad_out: Tensor, gate: Tensor, up: Tensor | None, *options: Any) -> Any:
+@torch.library.register_fake(add_op_namespace_prefix("glu_backward_options"))
+def _glu_backward_options_fake(
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, *options: Any
+) -> Any:
     needs = options[-1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
-    real = torch.promote_types(gate.dtype, torch.float32)
-    return grad_gate, grad_up, gate.new_empty((1, 0, grad_out.shape[-1]), dtype=real)
+    return grad_gate, grad_up, *(gate.new_empty(0) for _ in range(3))
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -43,7 +44,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> Any:
     gate, up = ctx.saved_tensors
     wanted = ctx.needs_input_grad[:2]
     needs = wanted[0] + 2 * wanted[1]
-    grad_gate, grad_up, _ = ops.glu_backward(
+    grad_gate, grad_up, *_ = ops.glu_backward_options(
         grad_out, gate, up, None, None, None, *ctx.numbers, needs
     )
     grads = (grad_gate if wanted[0] else None, grad_up if wanted[1] else None)
