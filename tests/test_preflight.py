@@ -1,5 +1,6 @@
 """What a build says before its first file is compiled, and which torch it is compiled against."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
