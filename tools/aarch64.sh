@@ -72,8 +72,7 @@ build() {
 test_as() (
   unset PYTHONDONTWRITEBYTECODE
   export QEMU_CPU=$1
-  printf '\n--- as %s: ' "$1"
-  "$root/python" -P -m fused_acts info | tail -n 1
+  printf '\n--- as %s\n' "$1"
   "$root/python" -P -m pytest -p no:cacheprovider "${@:2}"
 )
 
