@@ -21,10 +21,10 @@ processors=(max,pauth=off neoverse-n1)
 
 root=$PWD/.venvs/aarch64
 packages=$root/sysroot/usr/lib/python3/dist-packages
-export PYTHON=${PYTHON:-.venv/bin/python}
+export PYTHON=${PYTHON:-.venv/bin/python} UV_CACHE_DIR=$root/cache
 
-# install COMMAND PACKAGE
-install() {
+# need COMMAND PACKAGE
+need() {
   command -v "$1" >/dev/null && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     echo "installing $2"
@@ -42,9 +42,9 @@ install_wheels() {
 }
 
 setup() {
-  install aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
-  install qemu-aarch64 qemu-user
-  install mmdebstrap mmdebstrap
+  need aarch64-linux-gnu-g++ g++-aarch64-linux-gnu
+  need qemu-aarch64 qemu-user
+  need mmdebstrap mmdebstrap
   if [ ! -d "$root/sysroot" ]; then
     rm -rf "$root"
     mkdir -p "$root"
@@ -55,7 +55,7 @@ setup() {
   install_wheels $torch numpy setuptools pytest expecttest hypothesis
   cat >"$root/python" <<END
 #!/bin/sh
-exec qemu-aarch64 -0 "\$0" -L $root/sysroot $root/sysroot/usr/bin/python3 "\$@"
+exec qemu-aarch64 -0 "\$0" -L "$root/sysroot" "$root/sysroot/usr/bin/python3" "\$@"
 END
   chmod +x "$root/python"
 }
