@@ -63,7 +63,7 @@ END
 # By setup.py's rules: what it links comes from the torch for aarch64, and a wheel for aarch64 becomes of it
 build() {
   rm -rf "$root/wheel"
-  _PYTHON_HOST_PLATFORM=linux-aarch64 CXX=aarch64-linux-gnu-g++ LDFLAGS="-L$packages/torch/lib ${LDFLAGS:-}" FUSED_ACTS_CUDA=0 \
+  _PYTHON_HOST_PLATFORM=linux-aarch64 CXX=aarch64-linux-gnu-g++ LDFLAGS="-L'$packages/torch/lib' ${LDFLAGS:-}" FUSED_ACTS_CUDA=0 \
     "$PYTHON" -m pip wheel -v --no-build-isolation --no-deps --wheel-dir "$root/wheel" .
   install_wheels --no-deps --reinstall "$root"/wheel/*.whl
 }
