@@ -17,6 +17,9 @@ ROWS = tables.VARIANTS | tables.ACTIVATIONS  # an activation is a row without g
 FUNCTIONS = {name: (row.f.__name__, row.g.__name__) for name, row in tables.VARIANTS.items()}
 FUNCTIONS |= {name: (row.f.__name__, "identity") for name, row in tables.ACTIVATIONS.items()}
 PRODUCTS = {"leaky_relu", "squared_relu"}  # functions that multiply once
+# Whether torch's max(-0, 0) is -0, as on x86-64. On others and on CUDA it is 0, in a whole vector
+# at least, and ours is either.
+RELU_KEEPS_THE_SIGN = bool(torch.full((64,), -0.0, dtype=torch.float64).relu().signbit().all())
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DTYPES_16 = (torch.bfloat16, torch.float16)
 PACKED = ("gate_up", "up_gate", "interleaved")

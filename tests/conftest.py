@@ -17,6 +17,10 @@ LEFT_OUT = pytest.StashKey[str]()
 torch.set_num_threads(1)
 
 
+def pytest_report_header() -> str:
+    return f"fused_acts: CPU instruction set {fused_acts._build_info.cpu_capability()}"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-support", action="store_true", help="write docs/support.md")
 

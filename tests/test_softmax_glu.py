@@ -131,7 +131,8 @@ def test_threads(threads):
 
 def test_what_is_saved():
     gate, up = (t.requires_grad_() for t in operands(4, 8, dtype=torch.bfloat16)[:2])
-    saved = fused_acts.softmax_glu(gate, up).grad_fn.saved_tensors
+    out = fused_acts.softmax_glu(gate, up)
+    saved = out.grad_fn.saved_tensors
     assert [(t.shape, t.dtype) for t in saved[2:]] == [((4, 2), torch.float32)]
     assert saved[0].data_ptr() == gate.data_ptr() and saved[1].data_ptr() == up.data_ptr()
 

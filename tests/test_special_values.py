@@ -10,6 +10,8 @@ from cases import (
     DEVICES,
     DTYPES,
     DTYPES_16,
+    FUNCTIONS,
+    RELU_KEEPS_THE_SIGN,
     ROWS,
     Result,
     default_parameter,
@@ -86,9 +88,9 @@ def test_no_nan_where_torch_has_none(name, dtype, device):
     x = torch.tensor(SPECIAL, dtype=dtype)
     grad_out = torch.full_like(x, -1.5)
     result = forward_backward(name, x, x, grad_out, device=device)
-    for actual, theirs in zip(
-        result.tensors(), torch_with_gradient(name, x, grad_out), strict=True
-    ):
+    # in float64: in float32 torch may leave it to other libraries, for whom gelu' is infinite there
+    torch_result = torch_with_gradient(name, x.double(), grad_out.double())
+    for actual, theirs in zip(result.tensors(), torch_result, strict=True):
         assert not (actual.isnan() & ~theirs.isnan() & ~x.isnan()).any()
 
 
@@ -147,6 +149,10 @@ def test_gradients_of_nan(name, dtype):
 def test_sign_of_zero(name, dtype):
     """That of the factors, also where a tail is too small for the dtype."""
     gate, up = pairs((0.0, -0.0, 0.7, -0.7, -300.0, -3e4), (0.0, -0.0, 1.0, -1.0), dtype)
+    if not RELU_KEEPS_THE_SIGN:
+        for operand, function in zip((gate, up), FUNCTIONS[name], strict=True):
+            if function == "relu":
+                operand[operand == 0] = 0.0
     expected = exact_forward(name, gate, up)
     assert torch.equal(forward(name, gate, up).signbit(), expected.signbit())
 
