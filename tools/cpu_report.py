@@ -3,7 +3,7 @@
     python tools/cpu_report.py [--write]
 
 Counts the instructions that the plain way through each loop takes for 16 elements, for every
-instruction set of the built library, and exits with 1 if a loop spills a register or breaks its
+instruction set of the built library, and exits with 1 if a loop spills registers or breaks its
 budget. --write puts the counts into docs/cpu.md. Needs a build in build/ and objdump; no processor
 with the instruction sets.
 """
@@ -27,10 +27,11 @@ BUDGETS = {
     ("Avx512Bf16", "BFloat16", "geglu"): (29.5, 49.0),
     ("Avx512", "float", "swiglu"): (26.0, 39.0),
 }
-# In float32, by one or two registers. AVX2 has half the registers, and loops that spill.
-MAY_SPILL = {("Swish", 2), ("SwishBeta", 2), ("Softplus", 1)}
+# Where one register in step leaves the processor waiting and two are some too many, those are
+# kept in memory: at most so many. AVX2 has half the registers, and loops that spill more.
+MOST_SPILLS = 3
 DIRECTIONS = ("forward", "backward", "double backward")
-NONE, NUMBERS = 0, 1  # Options of math/unit.h
+NONE, NUMBERS = 0, 2  # Options of math/unit.h
 NAME = re.compile(
     r"GluLoop<(?P<isa>\w+), (?P<dtype>\w+), \w+, Unit<(?P<f>\w+), (?P<g>\w+)>, "
     r"\(Direction\)(?P<direction>\d), \(Options\)(?P<options>\d)>"
@@ -166,7 +167,7 @@ def counts(loops: list[Loop]) -> dict[tuple[str, str, str], dict[int, float]]:
 def violations(loops: list[Loop]) -> Iterator[str]:
     names = rows_of_the_table()
     for loop in loops:
-        if loop.spills and loop.isa != "Avx2" and (loop.f, loop.direction) not in MAY_SPILL:
+        if loop.spills > MOST_SPILLS and loop.isa != "Avx2":
             yield (
                 f"{loop.isa} {loop.dtype} {names[loop.f, loop.g]} {DIRECTIONS[loop.direction]} "
                 f"(options {loop.options}): {loop.spills} registers spilled"

@@ -74,6 +74,9 @@ Isa isa() { return chosen().isa; }
 const char* isa_name() { return chosen().name; }
 
 const Loops& loops_for(DType dtype) {
+#ifdef FUSED_ACTS_HAS_AVX2_FLOAT64
+  if (dtype == DType::kFloat64 && isa() >= Isa::kAvx2) return kAvx2Float64;
+#endif
   if (dtype == DType::kFloat64) return kScalarFloat64;
   const auto choose = [dtype](const Loops& f32, const Loops& f16, const Loops& bf16) -> auto& {
     return dtype == DType::kFloat32 ? f32 : dtype == DType::kFloat16 ? f16 : bf16;

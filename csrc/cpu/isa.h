@@ -8,6 +8,9 @@
 #if defined(__aarch64__)
 #define FUSED_ACTS_HAS_NEON
 #elif defined(__x86_64__)
+#if !defined(FUSED_ACTS_NATIVE) || FUSED_ACTS_NATIVE > 0
+#define FUSED_ACTS_HAS_AVX2_FLOAT64  // for AVX-512 too
+#endif
 #ifndef FUSED_ACTS_NATIVE
 #define FUSED_ACTS_HAS_AVX2
 #define FUSED_ACTS_HAS_AVX512

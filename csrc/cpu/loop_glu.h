@@ -44,10 +44,12 @@ constexpr int registers_in_step(Direction direction, Options options) {
   constexpr bool precise = std::is_same_v<M, Math32<typename M::Real>>;
   constexpr int length = own > 0 && precise ? own + 1 : own;
   if (Isa::kRegisters < 32 || direction == Direction::kDoubleBackward) return 1;
-  if (options == Options::kRows && precise) return 1;
-  if (options != Options::kNone) return length == 0 ? 2 : 1;
-  if (direction == Direction::kBackward) return length < 2 ? 2 : 1;
-  return length < 2 ? 4 : length == 2 ? 2 : 1;
+  if (direction == Direction::kBackward) {
+    const bool many = options == Options::kRows ? length > 1 : length > 2;
+    return many && options >= Options::kNumbers ? 1 : 2;
+  }
+  const bool few = options == Options::kNone || (options == Options::kLimit && !precise);
+  return few && length < 2 ? 4 : 2;
 }
 
 template <class Isa, class T, template <class> class Math, class Unit, Direction direction,
@@ -212,6 +214,14 @@ Loop glu_loop(Direction direction, Options options, Variant variant) {
         using Unit = decltype(unit);
         return forward ? GluLoop<Isa, T, Math, Unit, Direction::kForward, Options::kNone>::run
                        : GluLoop<Isa, T, Math, Unit, Direction::kBackward, Options::kNone>::run;
+      });
+    case Options::kLimit:
+      // to most units what a parameter and a limit are
+      return visit_variant(variant, [&](auto unit) -> Loop {
+        using Unit = decltype(unit);
+        constexpr Options least = kHasOwnParameter<Unit> ? Options::kLimit : Options::kNumbers;
+        return forward ? GluLoop<Isa, T, Math, Unit, Direction::kForward, least>::run
+                       : GluLoop<Isa, T, Math, Unit, Direction::kBackward, least>::run;
       });
     case Options::kNumbers:
       return forward ? loop_of<Isa, T, Math, Direction::kForward, Options::kNumbers>(variant)

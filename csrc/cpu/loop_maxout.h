@@ -62,8 +62,6 @@ void visit_pieces(int64_t pieces, Visitor&& visitor) {
       return visitor(std::integral_constant<int, 3>{});
     case 4:
       return visitor(std::integral_constant<int, 4>{});
-    case 5:
-      return visitor(std::integral_constant<int, 5>{});
     case 8:
       return visitor(std::integral_constant<int, 8>{});
     default:

@@ -58,7 +58,7 @@ struct Loops {
 const Loops& loops_for(DType dtype);
 
 extern const Loops kScalarFloat64, kScalarFloat32, kScalarFloat16, kScalarBFloat16;
-extern const Loops kAvx2Float32, kAvx2Float16, kAvx2BFloat16;
+extern const Loops kAvx2Float64, kAvx2Float32, kAvx2Float16, kAvx2BFloat16;
 extern const Loops kAvx512Float32, kAvx512Float16, kAvx512BFloat16, kAvx512Bf16BFloat16;
 extern const Loops kNeonFloat32, kNeonFloat16, kNeonBFloat16;
 

@@ -17,7 +17,20 @@
 namespace fused_acts {
 
 FUSED_ACTS_INLINE float select(bool condition, float a, float b) { return condition ? a : b; }
-FUSED_ACTS_INLINE double select(bool condition, double a, double b) { return condition ? a : b; }
+FUSED_ACTS_INLINE double select(bool condition, double a, double b) {
+#ifdef __CUDA_ARCH__
+  return condition ? a : b;
+#else
+  // a branch that goes either way costs more than both
+  uint64_t bits[2];
+  std::memcpy(&bits[0], &a, sizeof a);
+  std::memcpy(&bits[1], &b, sizeof b);
+  const uint64_t mask = -static_cast<uint64_t>(condition);
+  const uint64_t chosen = (bits[0] & mask) | (bits[1] & ~mask);
+  std::memcpy(&a, &chosen, sizeof a);
+  return a;
+#endif
+}
 
 // a*b + c, rounded once. Not left to the compiler: a sum of two products it would fuse in one way
 // in a vector loop and in the other in what remains of it, and an element's bits must not depend on

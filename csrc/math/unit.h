@@ -23,14 +23,19 @@ struct SecondGradients {
   Real grad_out, gate, up;
 };
 
-// What of the options there may be: none; a parameter and a limit, each one number; biases and a
+// What of the options there may be: none; a limit; a parameter too, each one number; biases and a
 // parameter for each column too.
-enum class Options { kNone, kNumbers, kRows };
+enum class Options { kNone, kLimit, kNumbers, kRows };
+
+// Whether f has a parameter that the table has at the usual value.
+template <class Unit>
+constexpr bool kHasOwnParameter =
+    !std::is_same_v<typename Unit::template F<Math64>, typename Unit::template RowF<Math64>>;
 
 template <class Unit, class M, Options options = Options::kRows>
 struct GatedUnit {
   using Real = typename M::Real;
-  using F = std::conditional_t<options == Options::kNone, typename Unit::template F<M>,
+  using F = std::conditional_t<options <= Options::kLimit, typename Unit::template F<M>,
                                typename Unit::template RowF<M>>;
   using G = typename Unit::template G<M>;
   static constexpr bool kHasParameter = std::is_constructible_v<F, Real>;
