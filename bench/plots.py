@@ -111,11 +111,13 @@ def plot_field(path: Path, results: Sequence[Result], title: str) -> None:
     dtypes = list(dict.fromkeys(r.dtype for r in results))
     counts = sorted({r.tokens for r in results})
     palette = colours(list(dict.fromkeys(r.competitor for r in results)))
+    palette |= {name: COLOURS[OURS] for name in palette if OURS in name}
+    least = min(r.ratio_to_eager for r in results)
     with plt.rc_context(STYLE | LARGE):
         figure, axes = plt.subplots(
             len(units),
             len(dtypes),
-            figsize=(1.5 + 3 * len(dtypes), 2 + (0.5 + 0.42 * len(counts)) * len(units)),
+            figsize=(1.5 + 3 * len(dtypes), 2 + (0.5 + 0.5 * len(counts)) * len(units)),
             sharex=True,
             sharey=True,
             squeeze=False,
@@ -126,9 +128,13 @@ def plot_field(path: Path, results: Sequence[Result], title: str) -> None:
                 chosen = [r for r in results if (r.unit, r.dtype) == (unit, dtype)]
                 draw_field_panel(axis, chosen, counts, palette)
                 axis.set_title(f"{unit}, {dtype}")
-        axes[0, 0].set_ylim(len(counts) - 0.5, -0.5)
+        axes[0, 0].set(xlim=(0.9 * least, SLOWEST), ylim=(len(counts) - 0.5, -0.5))
         figure.suptitle(f"Time relative to eager PyTorch, forward: left is faster\n{title}")
-        figure.legend(handles=legend(palette)[:-1], loc="outside lower center", ncols=3)
+        handles = legend(palette)[:-1]
+        for handle in handles:
+            if OURS in str(handle.get_label()) and handle.get_label() != OURS:
+                handle.set_markerfacecolor("white")
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
         figure.savefig(path, dpi=150)
         plt.close(figure)
 
@@ -136,20 +142,21 @@ def plot_field(path: Path, results: Sequence[Result], title: str) -> None:
 def draw_field_panel(
     axis: Axes, results: Sequence[Result], counts: Sequence[int], palette: Mapping[str, str]
 ) -> None:
-    """Ours above the others, and with its number; those of a row beside each other in height."""
+    """A band a number of tokens, in it a height a competitor; ours larger, and hollow by out=."""
     names = list(palette)
-    axis.axvline(1, color=COLOURS[EAGER], lw=1.5)
-    for result in results:
-        ratio, ours = min(result.ratio_to_eager, SLOWEST), result.competitor == OURS
-        at = (
-            counts.index(result.tokens)
-            + 0.5 * (names.index(result.competitor) + 0.5) / len(names)
-            - 0.25
-        )
-        marker = "o" if ratio == result.ratio_to_eager else ">"
-        style: dict[str, Any] = {"ms": 8 if ours else 6.5, "zorder": 4 if ours else 3}
-        axis.plot(ratio, at, marker, color=palette[result.competitor], clip_on=False, **style)
     name_axes(axis, counts)
+    axis.axvline(1, color=COLOURS[EAGER], lw=1.5)
+    for edge in range(1, len(counts)):
+        axis.axhline(edge - 0.5, color="#e6e6e6", lw=0.8)
+    for result in results:
+        ratio, name = min(result.ratio_to_eager, SLOWEST), result.competitor
+        height = (names.index(name) + 0.5) / len(names) - 0.5
+        marker = "o" if ratio == result.ratio_to_eager else ">"
+        style: dict[str, Any] = {"color": palette[name], "ms": 8 if OURS in name else 6.5}
+        if name != OURS and OURS in name:
+            style["markerfacecolor"] = "white"
+        at = counts.index(result.tokens) + 0.7 * height
+        axis.plot(ratio, at, marker, clip_on=False, zorder=4 if OURS in name else 3, **style)
 
 
 def name_axes(axis: Axes, counts: Sequence[int]) -> None:

@@ -95,6 +95,7 @@ docs/support
 docs/numerics
 docs/kernels
 docs/benchmarks
+docs/field
 ```
 ```{toctree}
 :hidden:

@@ -37,7 +37,7 @@ class Adapter:
 class Eager(Adapter):
     """And all that are functions of tensors with gradients."""
 
-    def function(self, unit: Unit) -> Callable[..., Tensor] | None:
+    def function(self, unit: Unit) -> Callable[..., Any] | None:
         return unit.eager
 
     def forward(self, unit: Unit, tensors: Operands) -> Call | None:
@@ -55,7 +55,7 @@ class Ours(Eager):
     def __init__(self) -> None:
         self.library = importlib.import_module("fused_acts")
 
-    def function(self, unit: Unit) -> Callable[..., Tensor] | None:
+    def function(self, unit: Unit) -> Callable[..., Any] | None:
         library = self.library
         if unit.form == BIAS:
             return lambda x, bias: library.gelu(x, bias=bias)
@@ -86,7 +86,7 @@ class Compiled(Eager):
 
     options: dict[str, Any] = {}
 
-    def function(self, unit: Unit) -> Callable[..., Tensor] | None:
+    def function(self, unit: Unit) -> Callable[..., Any] | None:
         torch._dynamo.reset()  # guards of other units would be tried first
         return torch.compile(unit.eager, dynamic=True, **self.options)
 
@@ -97,7 +97,8 @@ class Frozen(Compiled):
     def forward(self, unit: Unit, tensors: Operands) -> Call | None:
         if unit.form in (GATED, ALONE):
             return None
-        importlib.import_module("torch._inductor.config").freezing = True
+        inductor: Any = importlib.import_module("torch._inductor.config")
+        inductor.freezing = True
         torch._dynamo.reset()
         module = torch.compile(WithWeights(unit, tensors[1:]).eval(), dynamic=True, **self.options)
         return partial(module, tensors[0])
@@ -153,7 +154,7 @@ class OneDNN(Adapter):
             x, *weights = tensors
             g, u = (operators._reorder_linear_weight(w, len(x)) for w in weights)
 
-            def product() -> Tensor:
+            def product() -> Any:
                 gated = operators._linear_pointwise(x, g, None, "swish", [], "")
                 return operators._linear_pointwise.binary(x, gated, u, None, "mul")
 

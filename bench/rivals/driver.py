@@ -42,7 +42,7 @@ class Competitor:
     version: str = ""
     deaths: int = 0
     process: subprocess.Popen[bytes] | None = None
-    connection: Connection | None = None  # type: ignore[type-arg]
+    connection: Connection | None = None
 
     def start(self) -> None:
         own, other = Pipe()
@@ -105,6 +105,7 @@ class Field:
     competitors: list[Competitor] = field(default_factory=list)
     absent: dict[str, str] = field(default_factory=dict)
     failures: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # by name and dtype
+    lacking: set[tuple[str, str, str, bool]] = field(default_factory=set)  # not to be asked again
 
     def ask(self, one: Competitor, case: Case, question: str, *arguments: Any) -> Any:
         """The answer; None, and a failure noted, where there is none."""
@@ -118,6 +119,7 @@ class Field:
         return answer
 
     def note(self, one: Competitor, case: Case, reason: str) -> None:
+        self.lacking.add(key(one, case))
         reason = f"{case}: {' '.join(reason.split())[:160]}"
         self.failures.setdefault((one.name, case.dtype), []).append(reason)
 
@@ -126,11 +128,16 @@ class Field:
         for name, why in self.absent.items():
             yield f"{name}: {why}"
         for (name, dtype), reasons in self.failures.items():
-            yield f"{name}, {dtype}, {len(reasons)} failures, the first: {reasons[0]}"
+            more = f" ({len(reasons) - 1} more)" if len(reasons) > 1 else ""
+            yield f"{name}, {dtype}: {reasons[0]}{more}"
 
     def stop(self) -> None:
         for each in self.competitors:
             each.stop()
+
+
+def key(one: Competitor, case: Case) -> tuple[str, str, str, bool]:
+    return one.name, case.unit, case.dtype, case.backward
 
 
 def assemble(
@@ -166,8 +173,13 @@ def measure(field: Field, case: Case, pool: Pool, seconds: float, rounds: int) -
     ready: dict[Label, Competitor] = {}
     oracle = Oracle(case, pool)
     for one in field.competitors:
+        if key(one, case) in field.lacking:
+            continue
         answer = field.ask(one, case, "prepare", case, pool)
-        if not answer or "lacks" in answer:
+        if not answer:
+            continue
+        if "lacks" in answer:
+            field.lacking.add(key(one, case))
             continue
         problem = oracle.fault(answer["sample"])
         if problem:

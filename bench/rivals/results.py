@@ -56,9 +56,9 @@ def make_results(case: Case, timings: Timings, worst: Worst) -> Iterator[Result]
             ratio_to_eager=timings.ratio(label, base),
             ratio_low=low,
             ratio_high=high,
-            worst_ulps=ulps and ulps.worst,
-            worst_gate=ulps and ulps.gate,
-            near_ulps=ulps and ulps.near,
+            worst_ulps=ulps.worst if ulps else None,
+            worst_gate=ulps.gate if ulps else None,
+            near_ulps=ulps.near if ulps else None,
             rounds=len(samples),
         )
 
@@ -92,16 +92,12 @@ def screen_tables(results: Sequence[Result]) -> Iterator[Table]:
             for tokens, line in report.grouped(lines, lambda each: each.tokens, ordered=True):
                 found = {each.competitor: each for each in line}
                 table.add_row(unit, str(tokens), *(screen_cell(found.get(n)) for n in names))
-            last = {each.competitor: each for each in lines}
             if any(each.worst_ulps is not None for each in lines):
-                table.add_row(
-                    "", "ulps", *(short(getattr(last.get(n), "near_ulps", None)) for n in names)
-                )
-                table.add_row(
-                    "",
-                    "in tails",
-                    *(short(getattr(last.get(n), "worst_ulps", None)) for n in names),
-                )
+                last = {each.competitor: each for each in lines}
+                near = (last[name].near_ulps if name in last else None for name in names)
+                worst = (last[name].worst_ulps if name in last else None for name in names)
+                table.add_row("", "ulps", *map(short, near))
+                table.add_row("", "in tails", *map(short, worst))
             table.add_section()
         yield table
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapters import Adapter
+from .adapters import Adapter, Call
 from .table import ADAPTERS
 from .units import UNITS, Case, Pool
 
@@ -24,9 +24,9 @@ class Worker:
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
         self.held: tuple[Any, Any] = (None, None)  # operands of the last case, and what they are of
-        self.call: Any = None
-        self.repeats = 1
-        self.warm = 0
+        self.call: Any = None  # what is timed
+        self.backward = False  # whether it does both passes
+        self.repeats, self.warm = 1, 0
 
     def prepare(self, case: Case, pool: Pool) -> dict[str, Any]:
         """Runs it once. lacks: the competitor has no such thing; sample: of its results."""
@@ -36,25 +36,25 @@ class Worker:
             self.held = (None, None)
             self.held = (key, pool.operands(case))
         tensors, grad_out = self.held[1]
-        torch.set_grad_enabled(case.backward)
         unit = UNITS[case.unit]
-        if case.backward:
-            call = self.adapter.backward(unit, [t.requires_grad_() for t in tensors], grad_out)
-        else:
-            call = self.adapter.forward(unit, tensors)
-        if call is None:
-            return {"lacks": True}
-        results = call()
-        sample = [strided(result) for result in as_list(results)]
-        del results
-        self.call = call
-        self.calibrate()
+        with torch.set_grad_enabled(case.backward):
+            if case.backward:
+                call = self.adapter.backward(unit, [t.requires_grad_() for t in tensors], grad_out)
+            else:
+                call = self.adapter.forward(unit, tensors)
+            if call is None:
+                return {"lacks": True}
+            results = call()
+            sample = [strided(result) for result in as_list(results)]
+            del results
+            self.calibrate(call)
+        self.call, self.backward = call, case.backward
         return {"sample": sample}
 
-    def calibrate(self) -> None:
-        self.call()
+    def calibrate(self, call: Call) -> None:
+        call()
         start = time.perf_counter()
-        self.call()
+        call()
         seconds = max(time.perf_counter() - start, 1e-7)
         self.repeats = math.ceil(SAMPLE_SECONDS / seconds)
         self.warm = 0 if seconds > LONG_SECONDS else self.repeats
@@ -62,18 +62,19 @@ class Worker:
     def time(self) -> float:
         """Seconds a call, after as many calls: threads wake up, and caches fill."""
         call = self.call
-        for _ in range(self.warm):
-            call()
-        start = time.perf_counter()
-        for _ in range(self.repeats):
-            call()
-        return (time.perf_counter() - start) / self.repeats
+        with torch.set_grad_enabled(self.backward):
+            for _ in range(self.warm):
+                call()
+            start = time.perf_counter()
+            for _ in range(self.repeats):
+                call()
+            return (time.perf_counter() - start) / self.repeats
 
     def values(self, unit: str, tensors: Sequence[Tensor]) -> Tensor | None:
         """The result for these operands, None where the competitor has no such thing."""
-        torch.set_grad_enabled(False)
-        call = self.adapter.forward(UNITS[unit], tensors)
-        return None if call is None else call().clone()
+        with torch.no_grad():
+            call = self.adapter.forward(UNITS[unit], tensors)
+            return None if call is None else call().clone()
 
 
 def as_list(results: Any) -> list[Tensor]:
@@ -90,12 +91,12 @@ def strided(result: Tensor) -> Tensor:
     return flat[positions(flat.numel())].clone()
 
 
-def send(connection: Connection, message: Any) -> None:  # type: ignore[type-arg]
+def send(connection: Connection, message: Any) -> None:
     """By plain pickle, which copies tensors: multiprocessing's own shares their memory."""
     connection.send_bytes(pickle.dumps(message))
 
 
-def receive(connection: Connection) -> Any:  # type: ignore[type-arg]
+def receive(connection: Connection) -> Any:
     return pickle.loads(connection.recv_bytes())
 
 
