@@ -67,10 +67,59 @@ def test_a_process_that_ends_is_noted_and_started_again(tmp_path):
         one.process.kill()
         assert driver.values(field, one, case, [gate, gate]) is None
         result = driver.values(field, one, case, [gate, gate])
+        one.limit = 0
+        assert driver.values(field, one, case, [gate, gate]) is None
     finally:
         field.stop()
     torch.testing.assert_close(result, UNITS["swiglu"].eager(gate, gate))
-    assert "its process ended" in field.failures[EAGER, "bf16"][0]
+    first, second = field.failures[EAGER, "bf16"]
+    assert "its process ended" in first and "no answer within 0 seconds" in second
+
+
+class InThisProcess(driver.Competitor):
+    def __init__(self, name, adapter):
+        super().__init__(name, "", Path(), threads=1, limit=0)
+        self.worker = Worker(adapter)
+
+    def ask(self, question, *arguments):
+        try:
+            return getattr(self.worker, question)(*arguments)
+        except RuntimeError as error:
+            return {"error": str(error)}
+
+
+class Wrong(ADAPTERS[EAGER]):
+    def function(self, unit):
+        return lambda *tensors: unit.eager(*tensors) * 1.1
+
+
+class Fails(ADAPTERS[EAGER]):
+    """When it is called for the tenth time, which is when it is timed."""
+
+    calls = 0
+
+    def function(self, unit):
+        def call(*tensors):
+            self.calls += 1
+            if self.calls == 10:
+                raise RuntimeError("no more")
+            return unit.eager(*tensors)
+
+        return call
+
+
+def test_who_is_wrong_or_fails_is_not_timed(tmp_path):
+    adapters = {EAGER: ADAPTERS[EAGER](), OURS: ADAPTERS[OURS](), "a": Wrong(), "b": Fails()}
+    field = driver.Field([InThisProcess(name, adapter) for name, adapter in adapters.items()])
+    pool, case = Pool(tmp_path, pool_size([2], 64)), Case("reglu", "bf16", 2, 64)
+    pool.write(["bf16"], seed=0)
+    timings = driver.measure(field, case, pool, seconds=0.05, rounds=3)
+    assert {name for name, _ in timings.samples} == {EAGER, OURS}
+    assert "wrong: off by" in field.failures["a", "bf16"][0]
+    assert "no more" in field.failures["b", "bf16"][0]
+    assert len(list(field.notes())) == 2
+    driver.measure(field, case, pool, seconds=0.05, rounds=3)
+    assert len(field.failures["a", "bf16"]) == 1  # it was not asked again
 
 
 @pytest.mark.parametrize("name", [EAGER, OURS, "fused-acts, out=", "oneDNN"])

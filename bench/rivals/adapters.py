@@ -37,16 +37,15 @@ class Adapter:
 class Eager(Adapter):
     """And all that are functions of tensors with gradients."""
 
-    def function(self, unit: Unit) -> Callable[..., Any] | None:
+    def function(self, unit: Unit) -> Callable[..., Any]:
         return unit.eager
 
     def forward(self, unit: Unit, tensors: Operands) -> Call | None:
-        function = self.function(unit)
-        return function and partial(function, *tensors)
+        return partial(self.function(unit), *tensors)
 
     def backward(self, unit: Unit, tensors: Operands, grad_out: Tensor) -> Call | None:
         function = self.function(unit)
-        return function and (lambda: torch.autograd.grad(function(*tensors), tensors, grad_out))
+        return lambda: torch.autograd.grad(function(*tensors), tensors, grad_out)
 
 
 class Ours(Eager):
@@ -55,7 +54,7 @@ class Ours(Eager):
     def __init__(self) -> None:
         self.library = importlib.import_module("fused_acts")
 
-    def function(self, unit: Unit) -> Callable[..., Any] | None:
+    def function(self, unit: Unit) -> Callable[..., Any]:
         library = self.library
         if unit.form == BIAS:
             return lambda x, bias: library.gelu(x, bias=bias)
@@ -63,7 +62,8 @@ class Ours(Eager):
             return lambda x, w, b: library.gelu(F.linear(x, w), bias=b)
         if unit.form == GATED_LINEAR:
             return lambda x, g, u: library.swiglu(F.linear(x, g), F.linear(x, u))
-        return getattr(library, unit.name)  # type: ignore[no-any-return]
+        function: Callable[..., Any] = getattr(library, unit.name)
+        return function
 
 
 class OursGiven(Ours):
@@ -86,7 +86,7 @@ class Compiled(Eager):
 
     options: dict[str, Any] = {}
 
-    def function(self, unit: Unit) -> Callable[..., Any] | None:
+    def function(self, unit: Unit) -> Callable[..., Any]:
         torch._dynamo.reset()  # guards of other units would be tried first
         return torch.compile(unit.eager, dynamic=True, **self.options)
 

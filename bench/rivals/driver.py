@@ -27,7 +27,7 @@ DEATHS = 3  # after which a competitor is out
 
 
 class Gone(Exception):
-    """The process ended, or took too long; the reason."""
+    """(name, reason): a competitor's process ended, took too long or failed while it was timed."""
 
 
 @dataclass
@@ -71,12 +71,12 @@ class Competitor:
             reason = f"its process ended: {last_line(self.log)}"
         self.deaths += 1
         self.stop()
-        raise Gone(reason)
+        raise Gone(self.name, reason)
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """The worker's method of that name; an error there is an answer with the key `error`."""
         if self.deaths >= DEATHS:
-            raise Gone(f"out, it died {DEATHS} times")
+            raise Gone(self.name, f"it died {DEATHS} times")
         if self.process is None:
             self.start()
         assert self.connection is not None
@@ -112,7 +112,7 @@ class Field:
         try:
             answer = one.ask(question, *arguments)
         except Gone as problem:
-            answer = {"error": str(problem)}
+            answer = {"error": problem.args[1]}
         if isinstance(answer, dict) and "error" in answer:
             self.note(one, case, answer["error"])
             return None
@@ -160,7 +160,7 @@ def assemble(
         try:
             one.start()
         except Gone as problem:
-            result.absent[name] = f"does not start: {problem}"
+            result.absent[name] = f"does not start: {problem.args[1]}"
             say(f"{name}: {result.absent[name]}")
             continue
         say(f"{name}: {one.version} ({time.monotonic() - start:.0f} s)")
@@ -191,8 +191,8 @@ def measure(field: Field, case: Case, pool: Pool, seconds: float, rounds: int) -
         try:
             return interleave(samplers, seconds, Clock(3 * seconds + 60), rounds)
         except Gone as problem:  # the others once more, without it
-            (dead,) = (label for label, one in ready.items() if one.process is None)
-            field.note(ready.pop(dead), case, str(problem))
+            name, reason = problem.args
+            field.note(ready.pop((name, "fresh")), case, reason)
     return None
 
 
@@ -204,9 +204,7 @@ class Sampler:
         time.sleep(GAP_SECONDS)
         answer = self.competitor.ask("time")
         if isinstance(answer, dict):
-            self.competitor.deaths += 1
-            self.competitor.stop()
-            raise Gone(answer["error"])
+            raise Gone(self.competitor.name, answer["error"])
         return float(answer)
 
 

@@ -106,8 +106,8 @@ class Pool:
         path = str(self.folder / name)
         return list(torch.from_file(path, shared=True, size=size, dtype=dtype).split(self.count))
 
-    def operands(self, case: Case) -> tuple[list[Tensor], Tensor]:
-        """Those of the unit, and grad_out, in memory of their own."""
+    def operands(self, case: Case) -> tuple[list[Tensor], Tensor | None]:
+        """Those of the unit, and grad_out for a backward, in memory of their own."""
         parts = self.read(case.dtype)
 
         def take(index: int, *shape: int) -> Tensor:
@@ -125,7 +125,7 @@ class Pool:
             tensors = [take(0, case.tokens, DEPTH), take(1, *weight), take(2, *second)]
             for each in tensors[1:]:
                 each.mul_(DEPTH**-0.5)
-        return tensors, take(2, *rows) if case.backward else tensors[0]
+        return tensors, take(2, *rows) if case.backward else None
 
 
 def pool_size(tokens: Sequence[int], cols: int) -> int:
