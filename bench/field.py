@@ -95,11 +95,9 @@ def run(field: Field, cases: list[Case], args: argparse.Namespace, say: Console)
 
 def head(field: Field, facts: dict[str, str]) -> Iterator[str]:
     """What was measured, when and where, in Markdown."""
-    kept = ("date", "cpu", "cores", "last-level cache", "system", "fused-acts version")
+    kept = ("date", "cpu", "cores", "last-level cache", "system", "load")
     for key in (key for key in kept if key in facts):
         yield f"- {key}: {facts[key]}"
-    if busy():
-        yield "- the machine was busy: expect noise"
     yield "- versions: " + ", ".join(dict.fromkeys(one.version for one in field.competitors))
 
 
@@ -112,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--tokens", nargs="+", type=int, metavar="N", help="(1 16 256 4096; quick: 1 64)")
     option("--cols", type=int, metavar="N", help="(11008; quick: 2048)")
     option("--forward", action="store_true", help="without backward")
-    option("--seconds", type=float, metavar="S", help="of timing in all (300; quick: 10)")
+    option("--seconds", type=float, metavar="S", help="of timing in all (240; quick: 10)")
     option("--rounds", type=int, default=25, metavar="N", help="at most for each case (25)")
     option(
         "--limit",
@@ -130,8 +128,9 @@ def main(args: argparse.Namespace) -> int:
     facts = describe(cpu)
     console.print(report.machine_table(facts))
     if busy():
+        facts["load"] = "the machine was busy with other work: expect noise"
         console.print("  The machine is busy: expect noise.\n", style="red")
-    args.seconds = args.seconds or (10 if args.quick else 300)
+    args.seconds = args.seconds or (10 if args.quick else 240)
     tokens = args.tokens or ([1, 64] if args.quick else list(TOKENS))
     cases = list(make_cases(args, sorted(tokens), args.cols or (2048 if args.quick else COLS)))
     names = list(dict.fromkeys([EAGER, *args.competitors]))

@@ -4,10 +4,13 @@ It sees the packages of the Python that runs the bench, torch above all, so that
 with the same torch and none is downloaded twice; pip adds the competitor's own.
 """
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / ".venvs"
@@ -47,17 +50,22 @@ def ready_python(name: str, packages: Sequence[str], log: Path, limit: float) ->
     return str(python)
 
 
-def run(command: list[str], output: object, limit: float, log: Path) -> None:
-    try:
-        subprocess.run(command, stdout=output, stderr=output, check=True, timeout=limit)  # type: ignore[call-overload]
-    except subprocess.TimeoutExpired:
-        raise NotInstalled(f"not within {limit:.0f} seconds") from None
-    except subprocess.CalledProcessError:
-        raise NotInstalled(reason(log.read_text())) from None
+def run(command: list[str], output: IO[str], limit: float, log: Path) -> None:
+    """In a session of its own, for pip has compilers to end with it."""
+    with subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as process:
+        try:
+            failed = process.wait(limit)
+        except BaseException as problem:
+            os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(problem, subprocess.TimeoutExpired):
+                raise NotInstalled(f"not within {limit:.0f} seconds") from None
+            raise
+    if failed:
+        raise NotInstalled(reason(log.read_text()))
 
 
 def reason(said: str) -> str:
     """The first line of pip's that is an error, else its last."""
     lines = [line.strip() for line in said.splitlines() if line.strip()] or ["no output"]
     errors = [line for line in lines if line.lower().startswith("error:")]
-    return (errors or lines[-1:])[0].removeprefix("ERROR: ")
+    return (errors or lines[-1:])[0].removeprefix("ERROR: ")[:160]
