@@ -30,6 +30,7 @@ COLS = 11008  # Llama 2 7B
 QUICK = ("swiglu", "geglu_tanh", "gelu")
 PICTURED = ("swiglu", "geglu", "geglu_tanh", "reglu")
 MOST_PRODUCTS = 256  # tokens of a unit with a matrix product, which is nearly all of its time
+WIDTH = 160  # of a table with all competitors
 DOCUMENT = ROOT / "docs" / "field.md"
 
 
@@ -123,7 +124,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
+    console = report.make_console(WIDTH)
     cpu = torch.device("cpu")
     facts = describe(cpu)
     console.print(report.machine_table(facts))
@@ -153,9 +154,10 @@ def main(args: argparse.Namespace) -> int:
     if args.write_docs:
         DOCUMENT.write_text(write_block(DOCUMENT.read_text(), page))
         pictures.append(DOCUMENT.with_suffix(".png"))
+    title = f"{facts['cpu']}, {torch.get_num_threads()} threads, {facts['date'][:10]}"
     pictured = [each for each in results if each.unit in PICTURED] or results
     if len(field.competitors) > 1:
         for path in pictures:
-            plots.plot_field(path, pictured, facts["cpu"])
+            plots.plot_field(path, pictured, title)
     console.print(f"  written to {args.output}: field.csv, field.md, field.png")
     return int(any(name.startswith(OURS) for name, _ in field.failures))
