@@ -1,4 +1,4 @@
-"""The pictures: ratios to eager beside what memory allows, loss curves, bars."""
+"""The pictures: ratios to eager beside what memory allows, the field, loss curves, bars."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -16,6 +16,7 @@ from matplotlib.ticker import LogLocator  # noqa: E402
 
 from .competitors import COMPILED, EAGER, OURS  # noqa: E402
 from .measure import Row  # noqa: E402
+from .rivals.results import Result  # noqa: E402
 
 COLOURS = {OURS: "#d1495b", EAGER: "#8d99ae", COMPILED: "#2e6f95"}
 MORE_COLOURS = ("#66a182", "#edae49", "#7d5ba6", "#8c5e3c", "#1b998b")
@@ -31,6 +32,7 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 SLOWEST = 4  # times eager; what is slower is an arrow there
+FASTEST = 1 / 32  # and what is faster here, in the picture of the field
 # To be read where a page shows the picture some 700 pixels wide.
 LARGE: dict[Any, Any] = {"font.size": 12, "axes.titlesize": 12, "figure.titlesize": 13}
 
@@ -90,12 +92,7 @@ def draw_panel(
             # By bytes a second, for ours moves the bytes that the limit counts.
             least = row.ratio_to_eager * row.gb_per_s / row.limit_gb_per_s
             axis.plot([least] * 2, [at - 0.2, at + 0.3], color="black", lw=2.5)
-    axis.set_xscale("log", base=2)
-    axis.set_xlim(right=SLOWEST)
-    axis.xaxis.set_major_locator(LogLocator(2, numticks=9))
-    axis.xaxis.set_major_formatter(lambda value, _: str(Fraction(value)))
-    axis.set_yticks(range(len(counts)), [f"{count} token{'s' * (count > 1)}" for count in counts])
-    axis.grid(axis="y", visible=False)
+    name_axes(axis, counts)
 
 
 def legend(palette: Mapping[str, str]) -> list[Line2D]:
@@ -106,6 +103,72 @@ def legend(palette: Mapping[str, str]) -> list[Line2D]:
         ),
         Line2D([], [], marker="|", ls="", ms=14, mew=2.5, color="black", label="memory's limit"),
     ]
+
+
+def plot_field(path: Path, results: Sequence[Result], title: str) -> None:
+    """Time relative to eager, forward: a line of panels a unit, a column a dtype."""
+    results = [r for r in results if r.direction == "forward" and r.competitor != EAGER]
+    units = list(dict.fromkeys(r.unit for r in results))
+    dtypes = list(dict.fromkeys(r.dtype for r in results))
+    counts = sorted({r.tokens for r in results})
+    palette = colours(list(dict.fromkeys(r.competitor for r in results)))
+    palette |= {name: COLOURS[OURS] for name in palette if OURS in name}
+    least = max(FASTEST, 0.9 * min(r.ratio_to_eager for r in results))
+    with plt.rc_context(STYLE | LARGE):
+        figure, axes = plt.subplots(
+            len(units),
+            len(dtypes),
+            figsize=(1.5 + 3 * len(dtypes), 2 + (0.5 + 0.5 * len(counts)) * len(units)),
+            sharex=True,
+            sharey=True,
+            squeeze=False,
+            layout="constrained",
+        )
+        for line, unit in zip(axes, units, strict=True):
+            for axis, dtype in zip(line, dtypes, strict=True):
+                chosen = [r for r in results if (r.unit, r.dtype) == (unit, dtype)]
+                draw_field_panel(axis, chosen, counts, palette)
+                axis.set_title(f"{unit}, {dtype}")
+        axes[0, 0].set(xlim=(least, SLOWEST), ylim=(len(counts) - 0.5, -0.5))
+        figure.suptitle(f"Time relative to eager PyTorch, forward: left is faster\n{title}")
+        handles = legend(palette)[:-1]
+        for handle in handles:
+            if OURS in str(handle.get_label()) and handle.get_label() != OURS:
+                handle.set_markerfacecolor("white")
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
+def draw_field_panel(
+    axis: Axes, results: Sequence[Result], counts: Sequence[int], palette: Mapping[str, str]
+) -> None:
+    """A band a number of tokens, in it a height a competitor; ours larger, and hollow by out=."""
+    names = list(palette)
+    name_axes(axis, counts)
+    axis.axvline(1, color=COLOURS[EAGER], lw=1.5)
+    for edge in range(1, len(counts)):
+        axis.axhline(edge - 0.5, color="#e6e6e6", lw=0.8)
+    for result in results:
+        name, measured = result.competitor, result.ratio_to_eager
+        ratio = max(FASTEST, min(measured, SLOWEST))
+        height = (names.index(name) + 0.5) / len(names) - 0.5
+        marker = "o" if ratio == measured else ">" if measured > SLOWEST else "<"
+        style: dict[str, Any] = {"color": palette[name], "ms": 8 if OURS in name else 6.5}
+        if name != OURS and OURS in name:
+            style["markerfacecolor"] = "white"
+        at = counts.index(result.tokens) + 0.7 * height
+        axis.plot(ratio, at, marker, clip_on=False, zorder=4 if OURS in name else 3, **style)
+
+
+def name_axes(axis: Axes, counts: Sequence[int]) -> None:
+    """Ratios along, in powers of two, and a line a number of tokens."""
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(right=SLOWEST)
+    axis.xaxis.set_major_locator(LogLocator(2, numticks=9))
+    axis.xaxis.set_major_formatter(lambda value, _: str(Fraction(value)))
+    axis.set_yticks(range(len(counts)), [f"{count} token{'s' * (count > 1)}" for count in counts])
+    axis.grid(axis="y", visible=False)
 
 
 def plot_losses(path: Path, losses: Mapping[str, Sequence[float]], title: str) -> None:

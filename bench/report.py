@@ -22,9 +22,9 @@ AnyLine = TypeVar("AnyLine")
 MIN_WIDTH = 120
 
 
-def make_console() -> Console:
+def make_console(least: int = MIN_WIDTH) -> Console:
     """At least as wide as the tables: a narrow terminal wraps them, but loses no number."""
-    return Console(highlight=False, width=max(MIN_WIDTH, Console().width))
+    return Console(highlight=False, width=max(least, Console().width))
 
 
 def format_time(seconds: float) -> str:

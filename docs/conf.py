@@ -96,6 +96,7 @@ docs/numerics
 docs/cpu
 docs/kernels
 docs/benchmarks
+docs/field
 ```
 ```{toctree}
 :hidden:

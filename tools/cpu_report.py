@@ -29,7 +29,7 @@ BUDGETS = {
 }
 # Where one register in step leaves the processor waiting and two are some too many, those are
 # kept in memory: at most so many. AVX2 has half the registers, and loops that spill more.
-MOST_SPILLS = 3
+MOST_SPILLS = 6
 DIRECTIONS = ("forward", "backward", "double backward")
 NONE, NUMBERS = 0, 2  # Options of math/unit.h
 NAME = re.compile(

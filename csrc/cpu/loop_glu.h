@@ -40,16 +40,13 @@ struct Row {
 // results, and with many, or a long computation, there are too few of them.
 template <class Isa, class M, class Unit>
 constexpr int registers_in_step(Direction direction, Options options) {
-  constexpr int own = kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
-  constexpr bool precise = std::is_same_v<M, Math32<typename M::Real>>;
-  constexpr int length = own > 0 && precise ? own + 1 : own;
+  constexpr int length =
+      kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
   if (Isa::kRegisters < 32 || direction == Direction::kDoubleBackward) return 1;
-  if (direction == Direction::kBackward) {
-    const bool many = options == Options::kRows ? length > 1 : length > 2;
-    return many && options >= Options::kNumbers ? 1 : 2;
-  }
-  const bool few = options == Options::kNone || (options == Options::kLimit && !precise);
-  return few && length < 2 ? 4 : 2;
+  if (direction == Direction::kBackward)
+    return options >= Options::kNumbers && length > (options == Options::kRows ? 1 : 2) ? 1 : 2;
+  const int most = options == Options::kNone ? 2 : options == Options::kLimit ? 1 : -1;
+  return length <= most ? 4 : 2;
 }
 
 template <class Isa, class T, template <class> class Math, class Unit, Direction direction,
