@@ -38,11 +38,14 @@ struct Row {
 
 // How many registers go through a computation in step: with one alone the processor waits for
 // results, and with many, or a long computation, there are too few of them.
-template <class Isa, class M, class Unit>
+template <class Isa, class T, class M, class Unit>
 constexpr int registers_in_step(Direction direction, Options options) {
   constexpr int length =
       kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
-  if (Isa::kRegisters < 32 || direction == Direction::kDoubleBackward) return 1;
+  if (direction == Direction::kDoubleBackward) return 1;
+  // two registers are what bfloat16 has its shortest way for
+  if (Isa::kRegisters < 32)
+    return std::is_same_v<T, BFloat16> && options < Options::kRows && Isa::kLanes > 1 ? 2 : 1;
   if (direction == Direction::kBackward)
     return options >= Options::kNumbers && length > (options == Options::kRows ? 1 : 2) ? 1 : 2;
   const int most = options == Options::kNone ? 2 : options == Options::kLimit ? 1 : -1;
@@ -55,7 +58,7 @@ struct GluLoop {
   using Lane = typename Isa::Lane;
   static constexpr int64_t kLanes = Isa::kLanes;
   static constexpr int kUnroll =
-      registers_in_step<Isa, Math<typename Isa::template Real<1>>, Unit>(direction, options);
+      registers_in_step<Isa, T, Math<typename Isa::template Real<1>>, Unit>(direction, options);
   // Numbers fit the elements in any order.
   static constexpr bool kAnyOrder = options != Options::kRows;
   static constexpr bool kHasPairs = options != Options::kNone && !Unit::kIsUnary;
