@@ -166,6 +166,24 @@ class LowRank(torch.nn.Module):
 
 
 @pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("names", [("weight",), ("bias",), ("weight", "bias")])
+def test_plain_tensors_in_the_place_of_parameters(names, packed):
+    """As FSDP has them: views of what it gathered."""
+    x, ffn = tokens(), block(packed=packed, bias=True)
+    expected = ffn(x)
+    gathered = []
+    for child in ffn.children():
+        for name in names:
+            view = getattr(child, name).detach().clone().requires_grad_()
+            delattr(child, name)
+            setattr(child, name, view)
+            gathered.append(view)
+    y = ffn(x)
+    assert same_bits(y, expected) and y.grad_fn.name() == "_FFNBackward"
+    assert all(grad.abs().sum() > 0 for grad in torch.autograd.grad(y.sum(), gathered))
+
+
+@pytest.mark.parametrize("packed", [True, False])
 def test_projections_that_do_more_are_called(packed):
     """Hooks, adapters, parametrisations: what a Function of the bare weights would pass by."""
     x = tokens()

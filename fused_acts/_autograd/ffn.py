@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
-from fused_acts._autograd.gated_backward import claim, needed
+from fused_acts._autograd.gated_backward import claim, only_needed
 from fused_acts._call import Call
 from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
@@ -146,7 +146,7 @@ class _FFN(torch.autograd.Function):
 def _bias_gradients(vectors: Any, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
     if len(biases) == 1:
         return (torch.cat(vectors[:2]) if needs[0] else None,)
-    return needed(vectors[:2], biases, needs)
+    return only_needed(vectors[:2], biases, needs)
 
 
 def _is_batched(tensor: Tensor) -> bool:

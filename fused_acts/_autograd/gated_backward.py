@@ -50,7 +50,7 @@ class _GluBackward(torch.autograd.Function):
             if isinstance(call.scalar, Tensor):
                 backward = _ops.glu_backward_numbers
             by_gate, by_up, *computed = backward(grad_out, *operands, *call[:4], mask)
-            vectors = needed(computed, operands[2:], needs[2:])
+            vectors = only_needed(computed, operands[2:], needs[2:])
         return (
             by_gate if needs[0] else None,
             by_up if needs[1] and up is not None else None,
@@ -114,7 +114,7 @@ glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
 )
 
 
-def needed(
+def only_needed(
     computed: Sequence[Tensor], vectors: Sequence[Tensor | None], needs: tuple[bool, ...]
 ) -> Gradients:
     """The gradients of biases and parameter, without what stands for those there are not."""
@@ -164,5 +164,5 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *needed(vectors, operands[2:], needs[2:]),
+        *only_needed(vectors, operands[2:], needs[2:]),
     )

@@ -100,7 +100,7 @@ class GatedFFN(torch.nn.Module):
         matrices, biases = zip(*weights, strict=True)
         options = self.options
         for bias in biases:
-            if bias is not None:
+            if bias is not None:  # of which the call is only to know that there is one
                 options = {**self.options, "gate_bias": bias}
         call = resolve(VARIANT_INDEX[self.variant], "gate_up", options)
         return gated_ffn(call, self.recompute, Inputs(x, *down, biases, matrices))
