@@ -4,7 +4,7 @@
 #
 #   tools/aarch64.sh setup              only what the others begin with: tools, Python and torch, see below
 #   tools/aarch64.sh [short]            values, gradients, special values, 16-bit numbers; minutes
-#   tools/aarch64.sh long               every 16-bit number of every unit, all options, shapes, memory; an hour
+#   tools/aarch64.sh long               those marked slow too, options, layouts, second derivatives, memory; far longer
 #   tools/aarch64.sh PYTEST_ARGUMENT... these tests
 #
 # $PYTHON (.venv/bin/python, of `make test`) has the torch whose headers it compiles with, pip, setuptools and ninja.
