@@ -39,7 +39,8 @@ NAME = re.compile(
 BYTES = {"x": 16, "y": 32, "z": 64}
 SIZES = {"float": 4, "Float16": 2, "BFloat16": 2}
 STORE = re.compile(r"v?mov\w* +%([xyz])mm\d+,(?!.*%[xyz]mm)")
-MASKED = re.compile(r"v?p?mov.*\(.*\{%k")
+# Of a loop over the first lanes of a register: a store by a mask, or a test for whether it is all of them.
+PART = re.compile(r"v?p?mov\w* +%.mm\d+,.*\(.*\{%k|cmp +\$0x(?:4|8|10|20),|call")
 NARROWING_STORE = re.compile(r"(?:vcvtps2ph +\$\w+,|vpmovdw +)%([xyz])mm\d+,(?!.*%[xyz]mm)")
 
 
@@ -99,12 +100,19 @@ class Loop:
 
     @cached_property
     def main(self) -> list[str]:
-        """The way through the loop over whole registers: the one that stores most in one round."""
+        """The way through the loop over whole registers: the shortest of those that store most."""
         heads = {t for i, targets in enumerate(self._next) for t in targets if t != i + 1}
         ways = [w for head in heads if (w := self._way_round(head))]
         loops = [[self.instructions[i] for i in way] for way in ways]
-        whole = [w for w in loops if not any("call" in t or MASKED.search(t) for t in w)]
-        return max(whole, key=lambda w: (self._stored(w), -len(w)), default=[])
+        whole = [w for w in loops if not any(map(PART.match, w))]
+        most = max(map(self._stored, whole), default=0)
+        if self.direction == 1:  # the product is stored as well, if it is asked for
+            most = most * self._outputs // (self._outputs + 1)
+        return min((w for w in whole if most and self._stored(w) >= most), key=len, default=[])
+
+    @property
+    def _outputs(self) -> int:
+        return 2 if self.direction == 1 and self.g != "Unary" else 1
 
     @staticmethod
     def _stored(way: list[str]) -> int:
@@ -118,8 +126,7 @@ class Loop:
 
     @property
     def per_16(self) -> float:
-        outputs = 2 if self.direction == 1 and self.g != "Unary" else 1
-        elements = self._stored(self.main) / SIZES[self.dtype] / outputs
+        elements = self._stored(self.main) / SIZES[self.dtype] / self._outputs
         return len(self.main) / elements * 16
 
 
