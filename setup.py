@@ -8,7 +8,6 @@ once.
 
 import json
 import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -126,7 +125,7 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
     anonymous = f"-ffile-prefix-map={ROOT}=."
     cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
-    cxx += toolchain.cpu_flags(compiler, platform.machine())
+    cxx += toolchain.cpu_flags(compiler)
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     cxx += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])

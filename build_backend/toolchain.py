@@ -57,17 +57,19 @@ def accepted(compiler: Sequence[str], flags: Sequence[str]) -> list[str]:
     return [flag for flag in flags if _compile(compiler, ["-Werror", flag], os.environ) is None]
 
 
-def cpu_flags(
-    compiler: Sequence[str], machine: str, environ: Mapping[str, str] = os.environ
-) -> list[str]:
+def _output(command: Sequence[str]) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def cpu_flags(compiler: Sequence[str], environ: Mapping[str, str] = os.environ) -> list[str]:
     """What FUSED_ACTS_CPU asks for: the loops of all instruction sets, or of this processor's."""
     setting = environ.get("FUSED_ACTS_CPU", "all")
     if setting not in ("all", "native"):
         raise SystemExit(f"FUSED_ACTS_CPU must be all or native, not {setting!r}")
-    if setting == "all" or machine not in ("x86_64", "AMD64"):
+    if setting == "all" or not _output([*compiler, "-dumpmachine"]).startswith("x86_64"):
         return []
-    command = [*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
-    macros = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    probe = [*compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull]
+    macros = _output(probe).split()
     avx512 = all(f"__AVX512{part}__" in macros for part in ("F", "BW", "DQ", "VL"))
     avx2 = all(f"__{part}__" in macros for part in ("AVX2", "FMA", "F16C"))
     level = 3 if avx512 and "__AVX512BF16__" in macros else 2 if avx512 else int(avx2)
@@ -80,8 +82,7 @@ def program(compiler: Sequence[str]) -> str:
 
 
 def describe(compiler: Sequence[str]) -> str:
-    version = subprocess.run([*compiler, "--version"], stdout=subprocess.PIPE, text=True).stdout
-    return version.partition("\n")[0]
+    return _output([*compiler, "--version"]).partition("\n")[0]
 
 
 def find_ninja(environ: Mapping[str, str] = os.environ) -> str:

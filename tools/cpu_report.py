@@ -39,7 +39,7 @@ NAME = re.compile(
 BYTES = {"x": 16, "y": 32, "z": 64}
 SIZES = {"float": 4, "Float16": 2, "BFloat16": 2}
 STORE = re.compile(r"v?mov\w* +%([xyz])mm\d+,(?!.*%[xyz]mm)")
-# Of a loop over the first lanes of a register: a store by a mask, or a test for whether it is all of them.
+# Of a loop over the first lanes: a store by a mask, or a test for whether it is all of them.
 PART = re.compile(r"v?p?mov\w* +%.mm\d+,.*\(.*\{%k|cmp +\$0x(?:4|8|10|20),|call")
 NARROWING_STORE = re.compile(r"(?:vcvtps2ph +\$\w+,|vpmovdw +)%([xyz])mm\d+,(?!.*%[xyz]mm)")
 

@@ -130,11 +130,14 @@ struct GluLoop {
     // one test for all that is not always there
     const auto finish = [&](Real out, Real grad_gate, Real grad_up) FUSED_ACTS_SIMD {
       if (!special) return write(access, out, grad_gate, grad_up);
-      if (direction != Direction::kForward && row.out) put(access, row.out, out);
-      if constexpr (Isa::kStreams && Access::kRegisters > 1) {
-        if (streams) return write(PastCaches<Isa, kUnroll>{}, out, grad_gate, grad_up);
+      const auto write_all = [&](auto to) FUSED_ACTS_SIMD {
+        if (direction != Direction::kForward && row.out) put(to, row.out, out);
+        write(to, out, grad_gate, grad_up);
+      };
+      if constexpr (Isa::kStreams && std::is_same_v<Access, Full<Isa, kUnroll>>) {
+        if (streams) return write_all(PastCaches<Isa, kUnroll>{});
       }
-      write(access, out, grad_gate, grad_up);
+      write_all(access);
     };
     if constexpr (direction == Direction::kForward) {
       const Real none(0.0f);
