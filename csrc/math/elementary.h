@@ -29,8 +29,8 @@ namespace fused_acts {
 
 // kCoarse: for bfloat16, whose 8 bits leave room for an estimate of a reciprocal, good to 14, where
 // an instruction has one.
-template <class RealType, bool kCoarse = false>
-struct Math16 {
+template <class RealType, bool kCoarse>
+struct MathOf16Bits {
   using Real = RealType;
   using Exponent = Real;  // -log2(e) * argument + log2(kScale)
 
@@ -109,7 +109,9 @@ struct Math16 {
 };
 
 template <class Real>
-using MathBFloat16 = Math16<Real, true>;
+using Math16 = MathOf16Bits<Real, false>;
+template <class Real>
+using MathBFloat16 = MathOf16Bits<Real, true>;
 
 // ---- float64 storage ----
 
