@@ -149,7 +149,7 @@ struct Sigmoid {
   using Real = typename M::Real;
   static constexpr const char* kName = "sigmoid";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::times_sigmoid(Real(1.0f), M::sigmoid_exponent(x, 1.0)).product;
+    return M::coarse_sigmoid(M::sigmoid_exponent(x, 1.0));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const Real s = M::sigmoid(M::sigmoid_exponent(x, 1.0));

@@ -11,6 +11,7 @@
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
 //   Real     sigmoid(exponent)             so close that 1 - sigmoid is right too
+//   Real     coarse_sigmoid(exponent)      serves a value, no derivative
 //   SigmoidProduct times_sigmoid(x, exponent)
 //   Exponential    exponential(z)          for z >= 0
 //   NegativeExp    negative_exp(z)         for z >= 0
@@ -75,8 +76,11 @@ struct MathOf16Bits {
   static FUSED_ACTS_INLINE Real sigmoid(Exponent t) {
     return reciprocal(exp2_fast(t) + Real(kScale)) * Real(kScale);
   }
+  static FUSED_ACTS_INLINE Real coarse_sigmoid(Exponent t) {
+    return inverse(exp2_fast(t) + Real(kScale)) * Real(kScale);
+  }
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent t) {
-    const Real s = inverse(exp2_fast(t) + Real(kScale)) * Real(kScale);
+    const Real s = coarse_sigmoid(t);
     return {x * s, s};
   }
   // The ratio exp(a^2/2) * P(Z > a) is a polynomial in 1/(q + a), over [0, 14.5].
@@ -138,6 +142,7 @@ struct Math64 {
     return a / (b + c);
   }
   static FUSED_ACTS_INLINE double sigmoid(double t) { return 1.0 / (1.0 + ::exp(-t)); }
+  static FUSED_ACTS_INLINE double coarse_sigmoid(double t) { return sigmoid(t); }
   static FUSED_ACTS_INLINE SigmoidProduct<double> times_sigmoid(double x, double t) {
     const double s = sigmoid(t);
     return {x * s, s};

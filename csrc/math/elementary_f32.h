@@ -67,6 +67,7 @@ struct Math32 {
     return fma(fma(-q, c, fma(-q, b, a)), w, q);
   }
   static FUSED_ACTS_INLINE Real sigmoid(Exponent z) { return times_sigmoid(Real(1.0f), z).product; }
+  static FUSED_ACTS_INLINE Real coarse_sigmoid(Exponent z) { return sigmoid(z); }
 
 #ifdef __CUDA_ARCH__
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
