@@ -14,7 +14,7 @@ void for_each_group_run(const MaxoutArgs& args, int64_t begin, int64_t end, Loop
   const auto at = [size](const Matrix& matrix, int64_t row, int64_t col) {
     return static_cast<char*>(matrix.data) + (row * matrix.row_stride + col) * size;
   };
-  for_each_run(args.cols, args.cols, begin, end, [&](int64_t row, int64_t col, int64_t n) {
+  for_each_run(args.cols, begin, end, [&](int64_t row, int64_t col, int64_t n) {
     loop(at(args.wide, row, col * args.pieces), at(args.narrow, row, col),
          args.winner + row * args.cols + col, n);
   });

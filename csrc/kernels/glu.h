@@ -96,8 +96,8 @@ struct ReduceArgs {
 
 namespace cpu {
 
-// Without row operands: elements [begin, end) of the flat index row * cols + col. With or without:
-// tiles [begin, end) of tile_count(args). Calls on disjoint ranges may run at the same time.
+// Without row operands: elements [begin, end) of the flat index row * cols + col. With them: tiles
+// [begin, end) of tile_count(args). Calls on disjoint ranges may run at the same time.
 void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
 void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
 int64_t tile_count(const GluArgs& args);
