@@ -36,6 +36,17 @@ struct Row {
   }
 };
 
+// An operand that is read when a Real is wanted.
+template <class Real, class Read>
+struct Later {
+  Read read;
+  FUSED_ACTS_INLINE operator Real() const { return read(); }
+};
+template <class Real, class Read>
+FUSED_ACTS_INLINE Later<Real, Read> later(Read read) {
+  return {read};
+}
+
 // How many registers go through a computation in step: with one alone the processor waits for
 // results, and with many, or a long computation, there are too few of them.
 template <class Isa, class T, class M, class Unit>
@@ -47,7 +58,9 @@ constexpr int registers_in_step(Direction direction, Options options) {
   if (Isa::kRegisters < 32)
     return std::is_same_v<T, BFloat16> && options < Options::kRows && Isa::kLanes > 1 ? 2 : 1;
   if (direction == Direction::kBackward)
-    return options >= Options::kNumbers && length > (options == Options::kRows ? 1 : 2) ? 1 : 2;
+    return options == Options::kNone && length <= 1                                ? 4
+           : options >= Options::kNumbers && length > (options == Options::kRows ? 1 : 2) ? 1
+                                                                                          : 2;
   const int most = options == Options::kNone ? 2 : options == Options::kLimit ? 1 : -1;
   return length <= most ? 4 : 2;
 }
@@ -78,7 +91,8 @@ struct GluLoop {
           for (; i < end; i += kLanes < end - i ? kLanes : end - i)
             run_step(b, row, i, false, Part<Isa>{kLanes < end - i ? kLanes : end - i});
         if (i == b.cols) break;
-        for (; i + kUnroll * kLanes <= b.cols; i += kUnroll * kLanes)
+        constexpr int64_t kStep = kUnroll * kLanes;
+        for (int64_t last = i + (b.cols - i) / kStep * kStep; i != last; i += kStep)
           run_step(b, row, i, streams, Full<Isa, kUnroll>{});
       }
     }
@@ -112,8 +126,11 @@ struct GluLoop {
       load_pairs(access, row.gate + 2 * i, &gate, &up);
     } else {
       gate = read(row.gate);
-      if constexpr (!Unit::kIsUnary) up = read(row.up);
     }
+    const auto read_up = [&]() FUSED_ACTS_SIMD {
+      if constexpr (Unit::kIsUnary) return up;
+      return pairs ? up : read(row.up);
+    };
     auto unit = unit_at(b, i, access);
     const auto put = [&](auto to, T* p, Real x) FUSED_ACTS_SIMD {
       !kAnyOrder || pairs ? store(to, p + i, x) : store_in_any_order(to, p + i, x);
@@ -131,7 +148,11 @@ struct GluLoop {
     const auto finish = [&](Real out, Real grad_gate, Real grad_up) FUSED_ACTS_SIMD {
       if (!special) return write(access, out, grad_gate, grad_up);
       const auto write_all = [&](auto to) FUSED_ACTS_SIMD {
-        if (direction != Direction::kForward && row.out) put(to, row.out, out);
+        if (direction != Direction::kForward && row.out) {
+          T* product = row.out;
+          asm("" : "+r"(product));
+          put(to, product, out);
+        }
         write(to, out, grad_gate, grad_up);
       };
       if constexpr (Isa::kStreams && std::is_same_v<Access, Full<Isa, kUnroll>>) {
@@ -141,9 +162,11 @@ struct GluLoop {
     };
     if constexpr (direction == Direction::kForward) {
       const Real none(0.0f);
-      finish(unit.forward(gate, up), none, none);
+      finish(unit.forward(gate, later<Real>(read_up)), none, none);
     } else if constexpr (direction == Direction::kBackward) {
-      auto grads = unit.backward(read(row.grad_out), gate, up);
+      auto grads = unit.backward(
+          later<Real>([&]() FUSED_ACTS_SIMD { return read(row.grad_out); }), gate,
+          later<Real>(read_up));
       finish(grads.product, grads.gate, grads.up);
       if constexpr (options == Options::kRows) {
         add(access, b.gate_sum, i, grads.gate);
@@ -158,7 +181,7 @@ struct GluLoop {
         gate_tangent = read(row.gate_tangent);
         if constexpr (!Unit::kIsUnary) up_tangent = read(row.up_tangent);
       }
-      auto grads = unit.double_backward(read(row.grad_out), gate, up, gate_tangent, up_tangent);
+      auto grads = unit.double_backward(read(row.grad_out), gate, read_up(), gate_tangent, up_tangent);
       finish(grads.grad_out, grads.gate, grads.up);
     }
   }

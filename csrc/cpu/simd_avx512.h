@@ -63,6 +63,9 @@ struct Avx512 {
   static FUSED_ACTS_INLINE Float coarse_reciprocal(Float x) { return _mm512_rcp14_ps(x); }
 
   static FUSED_ACTS_INLINE Float scale(Float p, Float n) { return _mm512_scalef_ps(p, n); }
+  static FUSED_ACTS_INLINE Float rounded(Float x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
   // t - floor(t), 0 for an infinity
   static FUSED_ACTS_INLINE Float fraction(Float t) {
     return _mm512_reduce_ps(t, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
@@ -73,7 +76,7 @@ struct Avx512 {
   }
   static FUSED_ACTS_INLINE Float widen(Half x, Float16) { return _mm512_cvtph_ps(x); }
   static FUSED_ACTS_INLINE Half narrow(Float x, BFloat16) {
-    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded(x), 16));
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded_to_16_bits(x), 16));
   }
   static FUSED_ACTS_INLINE Half narrow(Float x, Float16) {
     return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
@@ -93,7 +96,7 @@ struct Avx512 {
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
   }
   static FUSED_ACTS_INLINE Words alternate(Float even, Float odd, BFloat16) {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rounded(even), 16), rounded(odd));
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rounded_to_16_bits(even), 16), rounded_to_16_bits(odd));
   }
   static FUSED_ACTS_INLINE Words alternate(Float even, Float odd, Float16 type) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(even, type)),
@@ -145,7 +148,7 @@ struct Avx512 {
  private:
   static FUSED_ACTS_INLINE Mask lanes(int64_t n) { return static_cast<Mask>((1u << n) - 1); }
   // To bfloat16 in the upper halves of lanes; what the lower ones hold is of no use.
-  static FUSED_ACTS_INLINE __m512i rounded(Float x) {
+  static FUSED_ACTS_INLINE __m512i rounded_to_16_bits(Float x) {
     const __m512i bits = _mm512_castps_si512(x);
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
     const __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));

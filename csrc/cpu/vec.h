@@ -167,6 +167,15 @@ FUSED_ACTS_INLINE Vec<Isa, K> scale_down_or_flush(Vec<Isa, K> p, Vec<Isa, K> n) 
   }
 }
 template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> rounded_product(Vec<Isa, K> a, Vec<Isa, K> b) {
+  if constexpr (Isa::kScales) {
+    FUSED_ACTS_EACH(i, K) a.v[i] = Isa::rounded(a.v[i] * b.v[i]);
+    return a;
+  } else {
+    return rounded_product_by_shift(a, b);
+  }
+}
+template <class Isa, int K>
 FUSED_ACTS_INLINE Vec<Isa, K> exp2_fast(Vec<Isa, K> t) {
   if constexpr (Isa::kScales) {
     // the scaling takes the floor of its exponent by itself

@@ -149,10 +149,10 @@ struct Sigmoid {
   using Real = typename M::Real;
   static constexpr const char* kName = "sigmoid";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::coarse_sigmoid(M::sigmoid_exponent(x, 1.0));
+    return M::coarse_sigmoid(M::sigmoid_exponent(x));
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    const Real s = M::sigmoid(M::sigmoid_exponent(x, 1.0));
+    const Real s = M::sigmoid(M::sigmoid_exponent(x));
     return {s, fma(-s, s, s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
@@ -193,10 +193,10 @@ struct Swish {
   using Real = typename M::Real;
   static constexpr const char* kName = "swish";
   FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0)).product;
+    return M::swish(x).product;
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    auto [swish, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, 1.0));
+    auto [swish, s] = M::swish(x);
     return {swish, fma(swish, Real(1.0f) - s, s)};
   }
 };
@@ -241,8 +241,15 @@ struct GeluTanh {
     auto [gelu, s] = M::times_sigmoid(x, M::sigmoid_exponent(x, kLinear, kCubic));
     // gelu*(1 - s) is 0 long before the slope reaches this bound, and 0*inf must not arise
     constexpr float kBound = 4096.0f;
+#ifdef __CUDA_ARCH__
+    // where a bound of 1 costs nothing
     const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
-    return {gelu, fma(gelu * fma(s, Real(-kBound), Real(kBound)), slope, s)};
+    const Real rest = fma(s, Real(-kBound), Real(kBound));
+#else
+    const Real slope = clamp_above(fma(x * x, Real(3 * kCubic), Real(kLinear)), kBound);
+    const Real rest = Real(1.0f) - s;
+#endif
+    return {gelu, fma(gelu * rest, slope, s)};
   }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     auto [gelu, derivative] = dual(x);

@@ -7,12 +7,12 @@
 //   Math64        float64 storage: libm
 // Real is float, or several floats that go through the arithmetic together.
 // Each supplies
-//   Exponent sigmoid_exponent(x, c)        the argument c*x of a sigmoid
+//   Exponent sigmoid_exponent(x)           the argument x of a sigmoid
 //   Exponent sigmoid_exponent(x, a, b)     the argument a*x + b*x^3
 //   Exponent scaled_exponent(x, c)         the argument c*x, for a c known only when it runs
 //   Real     sigmoid(exponent)             so close that 1 - sigmoid is right too
 //   Real     coarse_sigmoid(exponent)      serves a value, no derivative
-//   SigmoidProduct times_sigmoid(x, exponent)
+//   SigmoidProduct times_sigmoid(x, exponent), swish(x)
 //   Exponential    exponential(z)          for z >= 0
 //   NegativeExp    negative_exp(z)         for z >= 0
 //   TanhParts      tanh(x)
@@ -41,8 +41,8 @@ struct MathOf16Bits {
   static constexpr float kScale = 1.0f / 65536;
   static constexpr float kLog2Scale = -16.0f;
 
-  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
-    return fma(x, Real(static_cast<float>(-c * kLog2E)), Real(kLog2Scale));
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x) {
+    return fma(x, Real(static_cast<float>(-kLog2E)), Real(kLog2Scale));
   }
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
     const Real slope =
@@ -83,6 +83,9 @@ struct MathOf16Bits {
     const Real s = coarse_sigmoid(t);
     return {x * s, s};
   }
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> swish(Real x) {
+    return times_sigmoid(x, sigmoid_exponent(x));
+  }
   // The ratio exp(a^2/2) * P(Z > a) is a polynomial in 1/(q + a), over [0, 14.5].
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
     // relative error 3.3e-6, but 4.1e-7 where |x| is near 0.75, the root of GELU's derivative
@@ -96,9 +99,8 @@ struct MathOf16Bits {
   }
 
  private:
-  template <bool kIsCoarse = kCoarse>
   static FUSED_ACTS_INLINE Real inverse(Real x) {
-    return kIsCoarse ? coarse_reciprocal(x) : reciprocal(x);
+    return kCoarse ? coarse_reciprocal(x) : reciprocal(x);
   }
   template <bool kIsCoarse, class... Coefficients>
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail_by(Real x, float q, Coefficients... c) {
@@ -106,7 +108,7 @@ struct MathOf16Bits {
         clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
     const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
-    const Real t = inverse<kIsCoarse>(a + Real(q));
+    const Real t = kIsCoarse ? coarse_reciprocal(a + Real(q)) : reciprocal_of_finite(a + Real(q));
     const Real tail = polynomial(t, kScale * c...) * scaled_gaussian;
     return {a, tail, tail, scaled_gaussian * Real(kScale * static_cast<float>(kRsqrt2Pi))};
   }
@@ -123,7 +125,7 @@ struct Math64 {
   using Real = double;
   using Exponent = double;  // the argument
 
-  static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double c) { return c * x; }
+  static FUSED_ACTS_INLINE double sigmoid_exponent(double x) { return x; }
   static FUSED_ACTS_INLINE double sigmoid_exponent(double x, double a, double b) {
     return x * fma(x * x, b, a);
   }
@@ -147,6 +149,7 @@ struct Math64 {
     const double s = sigmoid(t);
     return {x * s, s};
   }
+  static FUSED_ACTS_INLINE SigmoidProduct<double> swish(double x) { return times_sigmoid(x, x); }
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
     const double a = clamp_above(abs(x), 40.0f);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);

@@ -34,10 +34,7 @@ struct Math32 {
   using Real = RealType;
   using Exponent = Sum<Real>;  // the argument
 
-  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double c) {
-    return c == 1.0 ? Exponent{x, Real(kMinusZero)}
-                    : multiply({clamp(x, -kSaturation, kSaturation), Real(kMinusZero)}, c);
-  }
+  static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x) { return {x, Real(kMinusZero)}; }
   static FUSED_ACTS_INLINE Exponent sigmoid_exponent(Real x, double a, double b) {
     x = clamp(x, -kSaturation, kSaturation);
     Exponent cubic = multiply(square(x), b);
@@ -81,6 +78,9 @@ struct Math32 {
     const Real factor = negative ? raised : 1.0f;
     return {((x * weight) * factor) * scale, (weight * factor) * scale};
   }
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> swish(Real x) {
+    return times_sigmoid(x, sigmoid_exponent(x));
+  }
   // 0 <= z < 170
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
     Exponent t = multiply(z, -kLog2E);
@@ -107,14 +107,13 @@ struct Math32 {
   }
 #else
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid(Real x, Exponent z) {
-    // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
-    // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid
-    // is not
-    BinaryExp<Real> e = binary_exp({clamp(z.high, -kSaturation, kSaturation), z.low});
-    const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
-    const Real sum = scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b);
-    x = clamp_below(x, -3.4028235e38f);  // -inf would not become 0
-    return {quotient(scale_down(x, a), sum), scale_down(reciprocal_of_finite(sum), a)};
+    // -inf would not become 0
+    return times_sigmoid_of(clamp_below(x, -3.4028235e38f),
+                            {clamp(z.high, -kSaturation, kSaturation), z.low});
+  }
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> swish(Real x) {
+    x = clamp_below(x, -kSaturation);
+    return times_sigmoid_of(x, {at_most(x, kSaturation), Real(kMinusZero)});
   }
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Exponent z) {
     BinaryExp<Real> e = binary_exp(z);
@@ -185,6 +184,14 @@ struct Math32 {
     return fma(e, low * Real(0.6931471806f), e);
   }
 #else
+  // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two overflows,
+  // and 2^a is multiplied to x first, as the product may be normal where the sigmoid is not
+  static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid_of(Real x, Exponent z) {
+    BinaryExp<Real> e = binary_exp(z);
+    const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
+    const Real sum = scale_down_or_flush(Real(1.0f), a) + scale_down_or_flush(e.power, b);
+    return {quotient(scale_down(x, a), sum), scale_down(reciprocal_of_finite(sum), a)};
+  }
   static FUSED_ACTS_INLINE Reduced<Real> reduce(Exponent z) {
     const Real k = rounded_product(z.high, Real(static_cast<float>(-kLog2E)));
     // log(2) in two parts, the first so short that k times it is exact

@@ -55,12 +55,8 @@ FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ?
 FUSED_ACTS_INLINE float at_most(float x, float bound) { return x > bound ? bound : x; }
 FUSED_ACTS_INLINE double at_most(double x, double bound) { return x > bound ? bound : x; }
 
-// min(a*b + c, 1), for what is not negative.
-template <class Real>
-FUSED_ACTS_INLINE Real saturated_fma(Real a, Real b, Real c) {
-  return clamp_above(fma(a, b, c), 1.0f);
-}
 #ifdef __CUDA_ARCH__
+// min(a*b + c, 1), for what is not negative.
 FUSED_ACTS_INLINE float saturated_fma(float a, float b, float c) {
   return __saturatef(__fmaf_rn(a, b, c));
 }
@@ -172,10 +168,11 @@ FUSED_ACTS_INLINE float scale_down_or_flush(float p, float n) { return p * power
 
 // The nearest integer of a*b, |a*b| < 2^22.
 template <class Real>
-FUSED_ACTS_INLINE Real rounded_product(Real a, Real b) {
+FUSED_ACTS_INLINE Real rounded_product_by_shift(Real a, Real b) {
   const Real shift = Real(12582912.0f);  // 1.5 * 2^23: adding it drops the fraction bits
   return fma(a, b, shift) - shift;
 }
+FUSED_ACTS_INLINE float rounded_product(float a, float b) { return rounded_product_by_shift(a, b); }
 
 template <class Real>
 FUSED_ACTS_INLINE Real exp2_by_bits(Real t) {

@@ -47,13 +47,18 @@ struct GatedUnit {
   FUSED_ACTS_INLINE GatedUnit(Real parameter, Real limit, Real gate_bias, Real up_bias)
       : f(make_f(parameter)), limit(limit), gate_bias(gate_bias), up_bias(up_bias) {}
 
-  FUSED_ACTS_INLINE Real forward(Real gate, Real up) const {
-    return f.value(limited_gate(biased_gate(gate))) * g.value(limited_up(biased_up(up)));
+  // grad_out and up need not be a Real before f is computed, which needs the registers.
+  template <class Up>
+  FUSED_ACTS_INLINE Real forward(Real gate, Up later_up) const {
+    const Real value = f.value(limited_gate(biased_gate(gate)));
+    return value * g.value(limited_up(biased_up(later_up)));
   }
 
-  FUSED_ACTS_INLINE Gradients<Real> backward(Real grad_out, Real gate, Real up) const {
-    const Real z = biased_gate(gate), w = biased_up(up);
+  template <class GradOut, class Up>
+  FUSED_ACTS_INLINE Gradients<Real> backward(GradOut later_grad_out, Real gate, Up later_up) const {
+    const Real z = biased_gate(gate);
     auto f_dual = f.dual(limited_gate(z));
+    const Real w = biased_up(later_up), grad_out = later_grad_out;
     auto g_dual = g.dual(limited_up(w));
     const Real seed = grad_out * g_dual.value;
     return {by_gate(z, times(f_dual.derivative, seed)),
