@@ -47,22 +47,15 @@ FUSED_ACTS_INLINE Later<Real, Read> later(Read read) {
   return {read};
 }
 
-// How many registers go through a computation in step: with one alone the processor waits for
-// results, and with many, or a long computation, there are too few of them.
-template <class Isa, class T, class M, class Unit>
+// How many registers go through a computation in step: with few the processor waits for results,
+// and with too many they are kept in memory, which costs less than to wait up to here.
+template <class Isa, class T>
 constexpr int registers_in_step(Direction direction, Options options) {
-  constexpr int length =
-      kLength<typename Unit::template F<M>> + kLength<typename Unit::template G<M>>;
   if (direction == Direction::kDoubleBackward) return 1;
+  if (Isa::kRegisters >= 32)
+    return direction == Direction::kBackward && options == Options::kRows ? 2 : 4;
   // two registers are what bfloat16 has its shortest way for
-  if (Isa::kRegisters < 32)
-    return std::is_same_v<T, BFloat16> && options < Options::kRows && Isa::kLanes > 1 ? 2 : 1;
-  if (direction == Direction::kBackward)
-    return options == Options::kNone && length <= 1                                ? 4
-           : options >= Options::kNumbers && length > (options == Options::kRows ? 1 : 2) ? 1
-                                                                                          : 2;
-  const int most = options == Options::kNone ? 2 : options == Options::kLimit ? 1 : -1;
-  return length <= most ? 4 : 2;
+  return std::is_same_v<T, BFloat16> && options != Options::kRows && Isa::kLanes > 1 ? 2 : 1;
 }
 
 template <class Isa, class T, template <class> class Math, class Unit, Direction direction,
@@ -70,8 +63,7 @@ template <class Isa, class T, template <class> class Math, class Unit, Direction
 struct GluLoop {
   using Lane = typename Isa::Lane;
   static constexpr int64_t kLanes = Isa::kLanes;
-  static constexpr int kUnroll =
-      registers_in_step<Isa, T, Math<typename Isa::template Real<1>>, Unit>(direction, options);
+  static constexpr int kUnroll = registers_in_step<Isa, T>(direction, options);
   // Numbers fit the elements in any order.
   static constexpr bool kAnyOrder = options != Options::kRows;
   static constexpr bool kHasPairs = options != Options::kNone && !Unit::kIsUnary;
@@ -92,7 +84,7 @@ struct GluLoop {
             run_step(b, row, i, false, Part<Isa>{kLanes < end - i ? kLanes : end - i});
         if (i == b.cols) break;
         constexpr int64_t kStep = kUnroll * kLanes;
-        for (int64_t last = i + (b.cols - i) / kStep * kStep; i != last; i += kStep)
+        for (; i + kStep <= b.cols; i += kStep)
           run_step(b, row, i, streams, Full<Isa, kUnroll>{});
       }
     }

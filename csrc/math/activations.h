@@ -339,23 +339,4 @@ struct Mish {
   };
 };
 
-// How many values are needed at once, roughly, from 0 for few to 3 for many. Loops over several
-// registers take fewer of them in step for it.
-template <class F>
-constexpr int kLength = 0;
-template <class M>
-inline constexpr int kLength<GeluTanh<M>> = 1;
-template <class Real>
-inline constexpr int kLength<GeluTanh<Math32<Real>>> = 3;
-template <class M>
-inline constexpr int kLength<Elu<M>> = 1;
-template <class M>
-inline constexpr int kLength<Gelu<M>> = 2;
-template <class M>
-inline constexpr int kLength<Tanh<M>> = 2;
-template <class M>
-inline constexpr int kLength<Mish<M>> = 3;
-template <class M>
-inline constexpr int kLength<Softplus<M>> = 2;
-
 }  // namespace fused_acts
