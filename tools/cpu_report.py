@@ -27,9 +27,9 @@ BUDGETS = {
     ("Avx512Bf16", "BFloat16", "geglu"): (30.0, 44.5),
     ("Avx512", "float", "swiglu"): (24.0, 35.0),
 }
-# Four registers in step are too many for long loops, which keep some in memory. That costs less than
-# to wait for results, as two in step do, while it is a small part of the instructions. AVX2 has half
-# the registers, and loops that spill more.
+# Four registers in step are too many for long loops, which keep some in memory. That costs less
+# than to wait for results, as two in step do, while it is a small part of the instructions. AVX2
+# has half the registers, and loops that spill more.
 MOST_SPILLED = 0.1
 DIRECTIONS = ("forward", "backward", "double backward")
 NONE, NUMBERS = 0, 2  # Options of math/unit.h
@@ -114,7 +114,9 @@ class Loop:
     def _stores_registers(self, way: list[str]) -> bool:
         """Not so what has a part as well, on its way around a loop within it."""
         elements = self._stored(way) // SIZES[self.dtype]
-        return any(elements == n << k for n in (1, self._outputs, self._outputs + 1) for k in range(8))
+        return any(
+            elements == n << k for n in (1, self._outputs, self._outputs + 1) for k in range(8)
+        )
 
     @property
     def _outputs(self) -> int:
@@ -193,7 +195,7 @@ def violations(loops: list[Loop]) -> Iterator[str]:
         if loop.spills > MOST_SPILLED * len(loop.main) and loop.isa != "Avx2":
             yield (
                 f"{loop.isa} {loop.dtype} {names[loop.f, loop.g]} {DIRECTIONS[loop.direction]} "
-                f"(options {loop.options}): {loop.spills} of {len(loop.main)} instructions spill registers"
+                f"(options {loop.options}): {loop.spills} of {len(loop.main)} instructions spill"
             )
     found = counts(loops)
     for key, budget in BUDGETS.items():

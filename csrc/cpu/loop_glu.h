@@ -84,8 +84,7 @@ struct GluLoop {
             run_step(b, row, i, false, Part<Isa>{kLanes < end - i ? kLanes : end - i});
         if (i == b.cols) break;
         constexpr int64_t kStep = kUnroll * kLanes;
-        for (; i + kStep <= b.cols; i += kStep)
-          run_step(b, row, i, streams, Full<Isa, kUnroll>{});
+        for (; i + kStep <= b.cols; i += kStep) run_step(b, row, i, streams, Full<Isa, kUnroll>{});
       }
     }
     if constexpr (Isa::kStreams)
@@ -156,9 +155,8 @@ struct GluLoop {
       const Real none(0.0f);
       finish(unit.forward(gate, later<Real>(read_up)), none, none);
     } else if constexpr (direction == Direction::kBackward) {
-      auto grads = unit.backward(
-          later<Real>([&]() FUSED_ACTS_SIMD { return read(row.grad_out); }), gate,
-          later<Real>(read_up));
+      auto grads = unit.backward(later<Real>([&]() FUSED_ACTS_SIMD { return read(row.grad_out); }),
+                                 gate, later<Real>(read_up));
       finish(grads.product, grads.gate, grads.up);
       if constexpr (options == Options::kRows) {
         add(access, b.gate_sum, i, grads.gate);
@@ -173,7 +171,8 @@ struct GluLoop {
         gate_tangent = read(row.gate_tangent);
         if constexpr (!Unit::kIsUnary) up_tangent = read(row.up_tangent);
       }
-      auto grads = unit.double_backward(read(row.grad_out), gate, read_up(), gate_tangent, up_tangent);
+      auto grads =
+          unit.double_backward(read(row.grad_out), gate, read_up(), gate_tangent, up_tangent);
       finish(grads.grad_out, grads.gate, grads.up);
     }
   }

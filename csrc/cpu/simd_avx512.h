@@ -96,7 +96,8 @@ struct Avx512 {
     return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)));
   }
   static FUSED_ACTS_INLINE Words alternate(Float even, Float odd, BFloat16) {
-    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rounded_to_16_bits(even), 16), rounded_to_16_bits(odd));
+    return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(rounded_to_16_bits(even), 16),
+                                   rounded_to_16_bits(odd));
   }
   static FUSED_ACTS_INLINE Words alternate(Float even, Float odd, Float16 type) {
     return _mm512_or_si512(_mm512_cvtepu16_epi32(narrow(even, type)),

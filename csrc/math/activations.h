@@ -148,9 +148,7 @@ template <class M>
 struct Sigmoid {
   using Real = typename M::Real;
   static constexpr const char* kName = "sigmoid";
-  FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::coarse_sigmoid(M::sigmoid_exponent(x));
-  }
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::coarse_sigmoid(M::sigmoid_exponent(x)); }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     const Real s = M::sigmoid(M::sigmoid_exponent(x));
     return {s, fma(-s, s, s)};
@@ -192,9 +190,7 @@ template <class M>
 struct Swish {
   using Real = typename M::Real;
   static constexpr const char* kName = "swish";
-  FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::swish(x).product;
-  }
+  FUSED_ACTS_INLINE Real value(Real x) const { return M::swish(x).product; }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
     auto [swish, s] = M::swish(x);
     return {swish, fma(swish, Real(1.0f) - s, s)};

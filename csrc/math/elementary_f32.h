@@ -184,8 +184,9 @@ struct Math32 {
     return fma(e, low * Real(0.6931471806f), e);
   }
 #else
-  // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two overflows,
-  // and 2^a is multiplied to x first, as the product may be normal where the sigmoid is not
+  // sigmoid = 2^a / (2^a + power*2^b) with a = min(-k, 0), b = min(k, 0): no power of two
+  // overflows, and 2^a is multiplied to x first, as the product may be normal where the sigmoid is
+  // not
   static FUSED_ACTS_INLINE SigmoidProduct<Real> times_sigmoid_of(Real x, Exponent z) {
     BinaryExp<Real> e = binary_exp(z);
     const Real b = clamp_above(e.k, 0.0f), a = b - e.k;
