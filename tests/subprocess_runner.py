@@ -4,16 +4,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
-# The interpreter's end would abort the process now and then: autograd's threads, one a device, may
-# still be letting go of Python's objects (https://github.com/pytorch/pytorch/issues/190489).
-LEAVE = "import os, torch; torch.cuda.is_initialized() and os._exit(0)"
+
+def leave() -> NoReturn:
+    """Ends a process whose work is done.
+
+    The interpreter's own end would abort it now and then: threads of autograd and of process groups
+    may still be letting go of Python's objects (https://github.com/pytorch/pytorch/issues/190489).
+    """
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def run_alone(function: Callable[..., None], *arguments: object, **environment: str) -> None:
     """Fails if it fails. The arguments must be what their repr says."""
     module = function.__module__
-    code = f"import {module}; {module}.{function.__name__}(*{arguments!r}); {LEAVE}"
+    call = f"{module}.{function.__name__}(*{arguments!r})"
+    code = f"import subprocess_runner, {module}; {call}; subprocess_runner.leave()"
     subprocess.run(
         [sys.executable, "-c", code],
         cwd=os.path.dirname(__file__),

@@ -14,6 +14,7 @@ import distributed_sharding
 import pytest
 import torch
 import torch.distributed
+from subprocess_runner import leave
 from torch.distributed.device_mesh import init_device_mesh
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
 
@@ -67,6 +68,7 @@ def work(rank: int, folder: str, names: list[str]) -> None:
             torch.distributed.barrier()
             passed.write(f"{name}\n")
     torch.distributed.destroy_process_group()
+    leave()
 
 
 def run_all(names: list[str], seconds: float) -> tuple[set[str], str]:
