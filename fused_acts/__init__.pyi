@@ -35,6 +35,7 @@ def gated(
     negative_slope: float | Tensor = ...,
     slope: float | Tensor = ...,
     alpha: float | Tensor = ...,
+    threshold: float | Tensor = ...,
 ) -> Tensor: ...
 def activation(
     x: Tensor,
@@ -253,6 +254,34 @@ def swiglu_oai(
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
+def softplus_glu(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    layout: Layout = "gate_up",
+    dim: int = -1,
+    out: Tensor | None = None,
+    beta: float | Tensor = 1.0,
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    rounding: Rounding = "single",
+    inplace_backward: bool = False,
+) -> Tensor: ...
+def fatreglu(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    layout: Layout = "gate_up",
+    dim: int = -1,
+    out: Tensor | None = None,
+    threshold: float | Tensor = 0.0,
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    rounding: Rounding = "single",
+    inplace_backward: bool = False,
+) -> Tensor: ...
 def sigmoid(
     x: Tensor,
     bias: Tensor | None = None,
@@ -336,6 +365,30 @@ def softplus(
     *,
     out: Tensor | None = None,
     beta: float | Tensor = 1.0,
+) -> Tensor: ...
+def relu6(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def hardsigmoid(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def hardswish(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+) -> Tensor: ...
+def softsign(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor: ...
 def silu(
     x: Tensor,

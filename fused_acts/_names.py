@@ -18,6 +18,8 @@ VariantName = Literal[
     "quick_geglu",
     "glu_relu",
     "swiglu_oai",
+    "softplus_glu",
+    "fatreglu",
 ]
 ActivationName = Literal[
     "sigmoid",
@@ -33,5 +35,9 @@ ActivationName = Literal[
     "elu",
     "quick_gelu",
     "softplus",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
+    "softsign",
     "silu",
 ]

@@ -56,8 +56,8 @@ def gated(
             up itself is allowed.
         gate_bias, up_bias: [cols], added to gate and up first; in the dtype of gate, or float32.
         bias: [2 * cols], both in one, packed as x is.
-        beta, alpha, slope, negative_slope: the parameter of f, where the variant has one: a number,
-            or a tensor, a single value or [cols], which is differentiated too.
+        beta, alpha, slope, negative_slope, threshold: the parameter of f, where the variant has
+            one: a number, or a tensor, a single value or [cols], which is differentiated too.
         limit: where the variant has it, gate is cut to min(gate, limit) and up to
             clamp(up, -limit, limit) before the activations. None: not at all.
         rounding: "single": one rounding, of the result. "eager": that of torch's own composition,

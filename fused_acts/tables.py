@@ -47,6 +47,23 @@ def squared_relu(x: Tensor) -> Tensor:
     return torch.relu(x).square()
 
 
+def relu6(x: Tensor) -> Tensor:
+    """min(max(x, 0), 6), NaN stays NaN
+
+    Derivative: 1 if 0 < x < 6 else 0
+    """
+    return torch.where(x >= 6, 6.0, torch.relu(x))
+
+
+def fatrelu(x: Tensor, threshold: float | Tensor) -> Tensor:
+    """x above the threshold, 0 elsewhere
+
+    Derivative: 1 if x > threshold else 0
+    """
+    # 0, but not without a gradient by the threshold
+    return torch.where(x <= threshold, threshold - threshold, x)
+
+
 def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
     """x above 0, slope * x elsewhere
 
@@ -80,6 +97,33 @@ def tanh(x: Tensor) -> Tensor:
     Derivative: 1 - tanh(x)^2
     """
     return torch.tanh(x)
+
+
+def hardsigmoid(x: Tensor) -> Tensor:
+    """min(max(x + 3, 0), 6) / 6
+
+    Derivative: 1 / 6 if abs(x) < 3 else 0
+    """
+    # torch's own has no second derivative, and a first one of float32.
+    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, (x + 3) / 6))
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """x * min(max(x + 3, 0), 6) / 6
+
+    Derivative: 0 if x <= -3 else 1 if x >= 3 else x / 3 + 1 / 2
+    """
+    # The branch that is not taken must not overflow, or its gradient is inf * 0.
+    inner = torch.where(x.abs() > 3, 0.0, x)
+    return torch.where(x <= -3, -0.0, torch.where(x >= 3, x, inner * (inner + 3) / 6))
+
+
+def softsign(x: Tensor) -> Tensor:
+    """x / (1 + abs(x))
+
+    Derivative: 1 / (1 + abs(x))^2
+    """
+    return x / (1 + x.abs())
 
 
 def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
@@ -147,6 +191,12 @@ def _torch_silu(x: Tensor, beta: float | Tensor) -> Tensor:
 
 def _torch_gelu_tanh(x: Tensor) -> Tensor:
     return F.gelu(x, approximate="tanh")
+
+
+def _torch_fatrelu(x: Tensor, threshold: float | Tensor) -> Tensor:
+    if isinstance(threshold, Tensor):
+        return fatrelu(x, threshold)
+    return F.threshold(x, threshold, 0.0)
 
 
 def _torch_softplus(x: Tensor, beta: float | Tensor) -> Tensor:
@@ -274,10 +324,28 @@ VARIANTS = {
         layout="interleaved",
         eager=_torch_silu,
     ),
+    "softplus_glu": Variant(
+        softplus,
+        identity,
+        "log(1 + exp(beta * gate)) / beta * up",
+        "the attention gate of Laguna, poolside 2026, in transformers; softplus: Dugas et al. 2001",
+        "beta",
+        eager=_torch_softplus,
+    ),
+    "fatreglu": Variant(
+        fatrelu,
+        identity,
+        "(gate if gate > threshold else 0) * up",
+        "Kurtz et al. 2020; Song et al. 2024, ProSparse, https://arxiv.org/abs/2402.13516",
+        "threshold",
+        0.0,
+        eager=_torch_fatrelu,
+    ),
 }
 
 _HE_PRELU = "He et al. 2015, https://arxiv.org/abs/1502.01852"
 _MISRA = "Misra 2019, https://arxiv.org/abs/1908.08681"
+_HOWARD = "Howard et al. 2019, MobileNetV3, https://arxiv.org/abs/1905.02244"
 _DUGAS = "Dugas et al. 2001; Glorot et al. 2011"
 
 ACTIVATIONS = {
@@ -330,6 +398,17 @@ ACTIVATIONS = {
     "softplus": Activation(
         softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta", eager=_torch_softplus
     ),
+    "relu6": Activation(
+        relu6,
+        "min(max(x, 0), 6)",
+        "Krizhevsky 2010, Convolutional deep belief networks",
+        eager=F.relu6,
+    ),
+    "hardsigmoid": Activation(
+        hardsigmoid, "min(max(x + 3, 0), 6) / 6", _HOWARD, eager=F.hardsigmoid
+    ),
+    "hardswish": Activation(hardswish, "x * min(max(x + 3, 0), 6) / 6", _HOWARD, eager=F.hardswish),
+    "softsign": Activation(softsign, "x / (1 + abs(x))", "Turian et al. 2009"),
 }
 ALIASES = {"silu": "swish"}
 # By the index that the operators take.

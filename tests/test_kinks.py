@@ -29,12 +29,17 @@ KINKED = {
     "prelu": lambda x: F.leaky_relu(x, 0.25),
     "elu": F.elu,
     "squared_relu": lambda x: F.relu(x).square(),
+    "fatreglu": lambda gate, up: F.threshold(gate, 0.0, 0.0) * up,
+    "relu6": F.relu6,
+    "hardsigmoid": lambda x: F.relu6(x + 3) / 6,  # torch's own has no second derivative
+    "hardswish": F.hardswish,
 }
+BESIDE_0 = {"relu6": (6.0,), "hardsigmoid": (3.0, -3.0), "hardswish": (3.0, -3.0)}
 
 
 def at_kinks(name):
-    """Operands that are 0 of either sign, and what is left and right of it; and directions."""
-    some = torch.tensor([0.0, -0.0, 1.0, -1.0], dtype=F64)
+    """Operands that are at kinks, 0 of either sign, and left and right of it; and directions."""
+    some = torch.tensor([0.0, -0.0, 1.0, -1.0, *BESIDE_0.get(name, ())], dtype=F64)
     inputs = [t.flatten().contiguous() for t in torch.meshgrid(some, some, indexing="ij")]
     one = torch.ones_like(inputs[0])
     for directions in ((one, one), (one, 0 * one), (0 * one, one)):

@@ -28,10 +28,14 @@ SAME = [
     ("GELU", {"approximate": "tanh"}, "gelu_tanh", {}),
     ("Softplus", {}, "softplus", {}),
     ("Softplus", {"beta": 0.7, "threshold": 30.0}, "softplus", {"beta": 0.7}),
+    ("ReLU6", {}, "relu6", {}),
+    ("Hardsigmoid", {}, "hardsigmoid", {}),
+    ("Hardswish", {}, "hardswish", {}),
+    ("Softsign", {}, "softsign", {}),
     ("PReLU", {}, "prelu", {"slope": torch.tensor([0.25])}),
     ("PReLU", {"num_parameters": 33, "init": 0.1}, "prelu", {"slope": torch.full((33,), 0.1)}),
 ]
-INPLACE = ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish")
+INPLACE = ("ReLU", "LeakyReLU", "ELU", "SiLU", "Mish", "ReLU6", "Hardsigmoid", "Hardswish")
 
 
 def copies(module):

@@ -10,6 +10,7 @@ from cases import (
     DEVICES,
     DTYPES,
     DTYPES_16,
+    FUNCTIONS,
     ROWS,
     UNARY,
     VARIANTS,
@@ -63,10 +64,10 @@ def test_every_finite_gate(name, dtype, device):
         out = fused(name, gate, up, options, device=device).out
         inputs = as_inputs(gate.double(), up.double(), own_layout(name))
         exact = of(name, **options)[1](*inputs)
-        if name == "softplus" and dtype in MAY_FLUSH:
+        if FUNCTIONS[name][0] == "softplus" and dtype in MAY_FLUSH:
             # exp(beta * x) may be flushed to zero before it is divided by a beta below 1, by CUDA
             # and by processors that scale a number in two steps.
-            kept = (exact * options["beta"]).abs() >= torch.finfo(dtype).smallest_normal
+            kept = (exact * options["beta"]).abs() >= torch.finfo(dtype).smallest_normal * 2
             out, exact = out[kept], exact[kept]
         check(out, exact, FORWARD_ULPS[dtype])
 

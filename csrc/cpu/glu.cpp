@@ -32,6 +32,9 @@ bool exceeds_caches(Direction direction, const GluArgs& args) {
 
 Options options_of(Direction direction, const GluArgs& args) {
   if (direction == Direction::kDoubleBackward || args.has_row_operands()) return Options::kRows;
+  const bool takes_numbers =
+      visit_variant(args.variant, [](auto unit) { return kTakesNumbers<decltype(unit)>; });
+  if (!takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
   if (args.parameter.data || args.scalar != 1.0) return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit
   return args.has_options() || args.step != 1 || !has_flat_kernels(args.variant) ? Options::kLimit

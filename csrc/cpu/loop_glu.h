@@ -204,7 +204,9 @@ struct GluLoop {
 template <class Isa, class T, template <class> class Math, Direction direction, Options options>
 Loop loop_of(Variant variant) {
   return visit_variant(variant, [](auto unit) -> Loop {
-    return GluLoop<Isa, T, Math, decltype(unit), direction, options>::run;
+    using Unit = decltype(unit);
+    constexpr Options least = kTakesNumbers<Unit> ? options : Options::kRows;
+    return GluLoop<Isa, T, Math, Unit, direction, least>::run;
   });
 }
 
@@ -236,7 +238,9 @@ Loop glu_loop(Direction direction, Options options, Variant variant) {
       // to most units what a parameter and a limit are
       return visit_variant(variant, [&](auto unit) -> Loop {
         using Unit = decltype(unit);
-        constexpr Options least = kHasOwnParameter<Unit> ? Options::kLimit : Options::kNumbers;
+        constexpr Options least = !kTakesNumbers<Unit>     ? Options::kRows
+                                  : kHasOwnParameter<Unit> ? Options::kLimit
+                                                           : Options::kNumbers;
         return forward ? GluLoop<Isa, T, Math, Unit, Direction::kForward, least>::run
                        : GluLoop<Isa, T, Math, Unit, Direction::kBackward, least>::run;
       });

@@ -87,6 +87,12 @@ FUSED_ACTS_INLINE F32x2 at_most(F32x2 x, F32x2 bound) {
 FUSED_ACTS_INLINE F32x2 clamp(F32x2 x, F32x2 low, F32x2 high) {
   return {clamp(x.lo, low.lo, high.lo), clamp(x.hi, low.hi, high.hi)};
 }
+FUSED_ACTS_INLINE F32x2 clamp_below(F32x2 x, float bound) {
+  return {clamp_below(x.lo, bound), clamp_below(x.hi, bound)};
+}
+FUSED_ACTS_INLINE F32x2 quotient(F32x2 a, F32x2 b) {
+  return {quotient(a.lo, b.lo), quotient(a.hi, b.hi)};
+}
 FUSED_ACTS_INLINE F32x2 saturated_fma(F32x2 a, F32x2 b, F32x2 c) {
   return {saturated_fma(a.lo, b.lo, c.lo), saturated_fma(a.hi, b.hi, c.hi)};
 }

@@ -54,6 +54,44 @@ struct Relu {
   }
 };
 
+// relu6(x) = min(max(x, 0), 6), derivative 0 at 0 and 6
+template <class M>
+struct Relu6 {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "relu6";
+  FUSED_ACTS_INLINE Real value(Real x) const { return at_most(positive_part(x), Real(6.0f)); }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    auto all = triple(x);
+    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    auto between = positive_or_nan(x * (Real(6.0f) - x));
+    return Triple<Real, Where<decltype(between), Real>, Zero>{
+        value(x), {between, Real(1.0f)}, Zero{}};
+  }
+};
+
+// fatrelu(x) = x above the threshold, 0 elsewhere; it has no derivative by the threshold
+template <class M>
+struct FatRelu {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "fatrelu";
+  Real threshold;
+  FUSED_ACTS_INLINE explicit FatRelu(Real threshold) : threshold(threshold) {}
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return select(positive_or_nan(x - threshold), x, Real(0.0f));
+  }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    auto all = triple(x);
+    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    auto above = positive_or_nan(x - threshold);
+    return Triple<Real, Where<decltype(above), Real>, Zero>{value(x), {above, Real(1.0f)}, Zero{}};
+  }
+  FUSED_ACTS_INLINE Real by_parameter(Real, Real) const { return Real(0.0f); }
+};
+
 // squared_relu(x) = max(x, 0)^2, derivative 2*max(x, 0)
 template <class M>
 struct SquaredRelu {
@@ -159,6 +197,68 @@ struct Sigmoid {
   }
 };
 
+// hardsigmoid(x) = min(max(x + 3, 0), 6) / 6, derivative 0 at -3 and 3
+template <class M>
+struct HardSigmoid {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "hardsigmoid";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return quotient(at_most(positive_part(x + Real(3.0f)), Real(6.0f)), Real(6.0f));
+  }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    auto all = triple(x);
+    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    auto between = positive_or_nan(Real(3.0f) - abs(x));
+    return Triple<Real, Where<decltype(between), Real>, Zero>{
+        value(x), {between, Real(1.0 / 6)}, Zero{}};
+  }
+};
+
+// hardswish(x) = x * hardsigmoid(x), derivative x/3 + 1/2 between, 0 at -3 and 1 at 3
+template <class M>
+struct HardSwish {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "hardswish";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    const Real bounded = clamp_below(x, -3.0f);  // -inf would not become 0
+    return bounded * quotient(at_most(bounded + Real(3.0f), Real(6.0f)), Real(6.0f));
+  }
+  FUSED_ACTS_INLINE auto dual(Real x) const {
+    auto all = triple(x);
+    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
+  }
+  FUSED_ACTS_INLINE auto triple(Real x) const {
+    auto moves = positive_or_nan(x + Real(3.0f));
+    auto between = positive_or_nan(Real(3.0f) - abs(x));
+    const Real slope = select(between, fma(x, Real(1.0 / 3), Real(0.5f)), Real(1.0f));
+    return Triple<Real, Where<decltype(moves), Real>, Where<decltype(between), Real>>{
+        value(x), {moves, slope}, {between, Real(1.0 / 3)}};
+  }
+};
+
+// softsign(x) = x / (1 + |x|), derivative 1 / (1 + |x|)^2
+template <class M>
+struct Softsign {
+  using Real = typename M::Real;
+  static constexpr const char* kName = "softsign";
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    // it is 1 long before a reciprocal would be 0
+    const Real bounded = clamp(x, Real(-0x1p60f), Real(0x1p60f));
+    return quotient(bounded, abs(bounded) + Real(1.0f));
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    const Real weight = reciprocal(abs(x) + Real(1.0f));
+    return {value(x), weight * weight};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    const Real weight = reciprocal(abs(x) + Real(1.0f)), square = weight * weight;
+    const Real second = copy_sign(square * (weight + weight), -x);
+    return {value(x), square, select(abs(x) > Real(0.0f), second, Real(0.0f))};
+  }
+};
+
 // swish(x) = x * sigmoid(beta*x), derivative s + beta*swish*(1 - s)
 template <class M>
 struct SwishBeta {
@@ -238,7 +338,6 @@ struct GeluTanh {
     // gelu*(1 - s) is 0 long before the slope reaches this bound, and 0*inf must not arise
     constexpr float kBound = 4096.0f;
 #ifdef __CUDA_ARCH__
-    // where a bound of 1 costs nothing
     const Real slope = saturated_fma(x * x, Real(3 * kCubic / kBound), Real(kLinear / kBound));
     const Real rest = fma(s, Real(-kBound), Real(kBound));
 #else

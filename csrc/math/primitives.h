@@ -55,15 +55,21 @@ FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ?
 FUSED_ACTS_INLINE float at_most(float x, float bound) { return x > bound ? bound : x; }
 FUSED_ACTS_INLINE double at_most(double x, double bound) { return x > bound ? bound : x; }
 
-#ifdef __CUDA_ARCH__
-// min(a*b + c, 1), for what is not negative.
+// min(a*b + c, 1), for what is not negative; on a device for no more than the fma.
 FUSED_ACTS_INLINE float saturated_fma(float a, float b, float c) {
+#ifdef __CUDA_ARCH__
   return __saturatef(__fmaf_rn(a, b, c));
-}
+#else
+  return clamp_above(fma(a, b, c), 1.0f);
 #endif
+}
+FUSED_ACTS_INLINE double saturated_fma(double a, double b, double c) {
+  return clamp_above(fma(a, b, c), 1.0f);
+}
 
 // max(x, bound); NaN stays.
 FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
+FUSED_ACTS_INLINE double clamp_below(double x, double bound) { return x < bound ? bound : x; }
 
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
@@ -134,6 +140,7 @@ FUSED_ACTS_INLINE float quotient(float a, float b) {
   return a / b;
 #endif
 }
+FUSED_ACTS_INLINE double quotient(double a, double b) { return a / b; }
 
 // c[0] + c[1]*x + c[2]*x^2 + ...
 template <class Real>

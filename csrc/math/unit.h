@@ -32,6 +32,12 @@ template <class Unit>
 constexpr bool kHasOwnParameter =
     !std::is_same_v<typename Unit::template F<Math64>, typename Unit::template RowF<Math64>>;
 
+// Whether there are loops with numbers: an activation without a parameter has no use for them.
+template <class Unit>
+constexpr bool kTakesNumbers =
+    !(Unit::kIsUnary && kHasFlatKernels<Unit>) ||
+    std::is_constructible_v<typename Unit::template RowF<Math64>, double>;
+
 template <class Unit, class M, Options options = Options::kRows>
 struct GatedUnit {
   using Real = typename M::Real;

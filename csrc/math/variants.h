@@ -25,7 +25,9 @@
   X(squared_reglu, SquaredRelu, Identity) \
   X(quick_geglu, SwishBeta, Identity)     \
   X(glu_relu, Sigmoid, Relu)              \
-  X(swiglu_oai, SwishBeta, PlusOne)
+  X(swiglu_oai, SwishBeta, PlusOne)       \
+  X(softplus_glu, Softplus, Identity)     \
+  X(fatreglu, FatRelu, Identity)
 
 // X(name, f, Unary)
 #define FUSED_ACTS_FLAT_ACTIVATIONS(X) \
@@ -38,13 +40,17 @@
   X(swish, Swish, Unary)               \
   X(mish, Mish, Unary)
 
-#define FUSED_ACTS_ACTIVATIONS(X) \
-  FUSED_ACTS_FLAT_ACTIVATIONS(X)  \
-  X(leaky_relu, LeakyRelu, Unary) \
-  X(prelu, LeakyRelu, Unary)      \
-  X(elu, Elu, Unary)              \
-  X(quick_gelu, SwishBeta, Unary) \
-  X(softplus, Softplus, Unary)
+#define FUSED_ACTS_ACTIVATIONS(X)    \
+  FUSED_ACTS_FLAT_ACTIVATIONS(X)     \
+  X(leaky_relu, LeakyRelu, Unary)    \
+  X(prelu, LeakyRelu, Unary)         \
+  X(elu, Elu, Unary)                 \
+  X(quick_gelu, SwishBeta, Unary)    \
+  X(softplus, Softplus, Unary)       \
+  X(relu6, Relu6, Unary)             \
+  X(hardsigmoid, HardSigmoid, Unary) \
+  X(hardswish, HardSwish, Unary)     \
+  X(softsign, Softsign, Unary)
 
 namespace fused_acts {
 
@@ -95,6 +101,15 @@ struct Unit {
   using G = GType<M>;
   static constexpr bool kIsUnary = fused_acts::kIsUnary<GType>;
 };
+
+template <class Unit>
+constexpr bool kHasFlatKernels = false;
+#define FUSED_ACTS_HAS_THEM(name, f, g) \
+  template <>                           \
+  inline constexpr bool kHasFlatKernels<Unit<f, g>> = true;
+FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_HAS_THEM)
+FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_HAS_THEM)
+#undef FUSED_ACTS_HAS_THEM
 
 constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
 

@@ -196,6 +196,39 @@ class Mish(_Fused, nn.Mish):
         super().__init__(_not_inplace(inplace))
 
 
+class ReLU6(_Fused, nn.ReLU6):
+    """torch.nn.ReLU6 by `fused_acts.relu6`. Raises ValueError for inplace=True."""
+
+    _row = "relu6"
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(_not_inplace(inplace))
+
+
+class Hardsigmoid(_Fused, nn.Hardsigmoid):
+    """torch.nn.Hardsigmoid by `fused_acts.hardsigmoid`. Raises ValueError for inplace=True."""
+
+    _row = "hardsigmoid"
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(_not_inplace(inplace))
+
+
+class Hardswish(_Fused, nn.Hardswish):
+    """torch.nn.Hardswish by `fused_acts.hardswish`. Raises ValueError for inplace=True."""
+
+    _row = "hardswish"
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(_not_inplace(inplace))
+
+
+class Softsign(_Fused, nn.Softsign):
+    """torch.nn.Softsign by `fused_acts.softsign`."""
+
+    _row = "softsign"
+
+
 class GELU(_Fused, nn.GELU):
     """torch.nn.GELU by `fused_acts.gelu`, or with approximate="tanh" `fused_acts.gelu_tanh`.
 
