@@ -57,6 +57,9 @@ def check_extreme(function, value: float, where: str) -> None:
         inside = at(function, low + 1e-3, (low + high) / 2, high - 1e-3)
         assert all(abs(y - value) <= DECIMALS for y in inside)
         assert max(at(function, low - 1e-3, high + 1e-3)) < value - 1e-7
+    elif jump := re.fullmatch(r"as x -> (-?[\d.]+)", where):
+        below, there, above = at(function, *(float(jump[1]) + step for step in (-1e-5, 0, 1e-5)))
+        assert abs(max(below, above) - value) <= DECIMALS and there < value - DECIMALS
     elif where == "everywhere":
         assert (function(grid()) - value).abs().max() <= DECIMALS
     else:

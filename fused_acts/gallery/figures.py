@@ -101,7 +101,10 @@ def supremum(function: Function) -> Extreme:
         ends = [number(edge(function, level, i, o)) for i, o in ((low + 1, low), (high - 1, high))]
         return Extreme(level, f"for {ends[0]} < x < {ends[1]}", True)
     x = refined(function, float(GRID[best - 1]), float(GRID[best + 1]))
-    return Extreme(at(function, x), f"at x = {number(x)}", True, x)
+    value, there = at(function, x), at(function, float(number(x)))
+    if value - there > 1e-3 * abs(value):  # it jumps there, to another value
+        return Extreme(value, f"as x -> {number(x)}", False)
+    return Extreme(value, f"at x = {number(x)}", True, x)
 
 
 def infimum(function: Function) -> Extreme:
