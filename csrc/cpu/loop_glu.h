@@ -141,7 +141,7 @@ struct GluLoop {
       const auto write_all = [&](auto to) FUSED_ACTS_SIMD {
         if (direction != Direction::kForward && row.out) {
           T* product = row.out;
-          asm("" : "+r"(product));
+          asm("" : "+r"(product));  // or the loop moves a pointer along for it, always
           put(to, product, out);
         }
         write(to, out, grad_gate, grad_up);

@@ -60,10 +60,7 @@ struct Relu6 {
   using Real = typename M::Real;
   static constexpr const char* kName = "relu6";
   FUSED_ACTS_INLINE Real value(Real x) const { return at_most(positive_part(x), Real(6.0f)); }
-  FUSED_ACTS_INLINE auto dual(Real x) const {
-    auto all = triple(x);
-    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
-  }
+  FUSED_ACTS_INLINE auto dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     auto between = positive_or_nan(x * (Real(6.0f) - x));
     return Triple<Real, Where<decltype(between), Real>, Zero>{
@@ -81,10 +78,7 @@ struct FatRelu {
   FUSED_ACTS_INLINE Real value(Real x) const {
     return select(positive_or_nan(x - threshold), x, Real(0.0f));
   }
-  FUSED_ACTS_INLINE auto dual(Real x) const {
-    auto all = triple(x);
-    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
-  }
+  FUSED_ACTS_INLINE auto dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     auto above = positive_or_nan(x - threshold);
     return Triple<Real, Where<decltype(above), Real>, Zero>{value(x), {above, Real(1.0f)}, Zero{}};
@@ -140,10 +134,7 @@ struct Elu {
   Real alpha;
   FUSED_ACTS_INLINE explicit Elu(Real alpha) : alpha(alpha) {}
   FUSED_ACTS_INLINE Real value(Real x) const { return select(x > Real(0.0f), x, alpha * below(x)); }
-  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    auto all = triple(x);
-    return {all.value, all.derivative};
-  }
+  FUSED_ACTS_INLINE auto dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     using Second = Where<decltype(positive_or_nan(x)), Real>;
     auto above = x > Real(0.0f);
@@ -205,10 +196,7 @@ struct HardSigmoid {
   FUSED_ACTS_INLINE Real value(Real x) const {
     return quotient(at_most(positive_part(x + Real(3.0f)), Real(6.0f)), Real(6.0f));
   }
-  FUSED_ACTS_INLINE auto dual(Real x) const {
-    auto all = triple(x);
-    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
-  }
+  FUSED_ACTS_INLINE auto dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     auto between = positive_or_nan(Real(3.0f) - abs(x));
     return Triple<Real, Where<decltype(between), Real>, Zero>{
@@ -225,10 +213,7 @@ struct HardSwish {
     const Real bounded = clamp_below(x, -3.0f);  // -inf would not become 0
     return bounded * quotient(at_most(bounded + Real(3.0f), Real(6.0f)), Real(6.0f));
   }
-  FUSED_ACTS_INLINE auto dual(Real x) const {
-    auto all = triple(x);
-    return Dual<Real, decltype(all.derivative)>{all.value, all.derivative};
-  }
+  FUSED_ACTS_INLINE auto dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE auto triple(Real x) const {
     auto moves = positive_or_nan(x + Real(3.0f));
     auto between = positive_or_nan(Real(3.0f) - abs(x));
