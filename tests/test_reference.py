@@ -5,6 +5,7 @@ import math
 import mpmath
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import (
     ACTIVATIONS,
     ROWS,
@@ -140,10 +141,13 @@ def test_options_are_where_they_belong(name):
 def test_what_torch_has_is_f(name, value):
     """Value, derivative and second derivative, at 0 and at its sides too."""
     row = ROWS[name]
+    theirs = row.eager or row.f
+    if name == "hardsigmoid":  # torch's derivative is a float32, and has none itself
+        theirs = lambda x: F.relu6(x + 3) / 6  # noqa: E731
     x = torch.cat((torch.linspace(-3, 9, 1001, dtype=F64), torch.zeros(1, dtype=F64)))
     given = [value] if row.parameter else []
     results = []
-    for function in (row.f, row.eager or row.f):
+    for function in (row.f, theirs):
         leaf = x.clone().requires_grad_()
         out = function(leaf, *given)
         (grad,) = torch.autograd.grad(out.sum(), leaf, create_graph=True)
