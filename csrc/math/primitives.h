@@ -69,7 +69,7 @@ FUSED_ACTS_INLINE double saturated_fma(double a, double b, double c) {
 
 // max(x, bound); NaN stays.
 FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
-FUSED_ACTS_INLINE double clamp_below(double x, double bound) { return x < bound ? bound : x; }
+FUSED_ACTS_INLINE double clamp_below(double x, float bound) { return x < bound ? bound : x; }
 
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
