@@ -208,17 +208,26 @@ def check_forward(name: str, out: Tensor, exact: Tensor, lost: Tensor | None = N
     check(out, exact, budget(name, out.dtype), lost=lost)
 
 
-def check_gradient(name: str, by: int, grad: Tensor, exact: Tensor, scale: Tensor) -> None:
+def check_gradient(
+    name: str, by: int, grad: Tensor, exact: Tensor, scale: Tensor, lost: Tensor | None = None
+) -> None:
     """scale: grad_out times the factor that is not differentiated."""
     ulps, floor = gradient_budget(name, by, grad.dtype)
-    check(grad, exact, ulps, scale.abs() * floor)
+    check(grad, exact, ulps, scale.abs() * floor, lost)
 
 
-def check_result(name: str, result: Result, exact: Exact, lost: Tensor | None = None) -> None:
+def check_result(
+    name: str,
+    result: Result,
+    exact: Exact,
+    lost: Tensor | None = None,
+    lost_by_up: Tensor | None = None,
+) -> None:
+    """lost: what out may lack, lost_by_up: the gradient by up."""
     check_forward(name, result.out, exact.out, lost)
     check_gradient(name, 0, result.grad_gate, exact.grad_gate, exact.gate_scale)
     if exact.grad_up is not None:
-        check_gradient(name, 1, result.grad_up, exact.grad_up, exact.up_scale)
+        check_gradient(name, 1, result.grad_up, exact.grad_up, exact.up_scale, lost_by_up)
 
 
 def check_model(actual: Tensor, expected: Tensor) -> None:
