@@ -73,16 +73,18 @@ def ours(form: Form) -> Competitor:
 
 def activation(row: tables.Variant) -> Callable[[Tensor], Tensor]:
     """f as one writes it with torch, of x alone."""
-    if row.parameter is None:
+    f, parameters = row.eager or row.f, tables.of_gate(row, (*row.parameters.values(),))
+    if not parameters:
         return ACTIVATIONS.get(row.f, row.f)
-    f, parameter = row.eager or row.f, row.default
-    return PARAMETRIC.get((row.f, parameter), lambda x: f(x, parameter))
+    return PARAMETRIC.get((row.f, *parameters), lambda x: f(x, *parameters))
 
 
 def eager(form: Form) -> Competitor:
     """The composition as people write it: `F.silu(gate) * up`, packed inputs by chunk or slices."""
     row = tables.VARIANTS[form.variant]
-    act, up_act, limit = activation(row), ACTIVATIONS.get(row.g, row.g), row.limit
+    of_up = tables.of_up(row, (*row.parameters.values(),))
+    act, limit = activation(row), row.limit
+    up_act = partial(row.g, cap=of_up[0]) if of_up else ACTIVATIONS.get(row.g, row.g)
 
     def operands(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
         if limit is not None:

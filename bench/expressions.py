@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 import fused_acts
+from fused_acts import tables
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ EXPRESSIONS = (
     Expression(
         "x * sigmoid(beta * x)", "swish", 3, lambda x, beta: x * torch.sigmoid(beta * x), ("beta",)
     ),
+    Expression("xielu(x)", "xielu", 9, partial(tables.xielu, alpha_p=0.8, alpha_n=0.8)),
     Expression("relu(x + bias)", "relu", 2, lambda x, bias: F.relu(x + bias), ("bias",)),
     Expression("silu(x + bias)", "swish", 2, lambda x, bias: F.silu(x + bias), ("bias",)),
     Expression("gelu(x + bias)", "gelu", 2, lambda x, bias: F.gelu(x + bias), ("bias",)),

@@ -28,6 +28,8 @@ def gated(
     gate_bias: Tensor | None = ...,
     up_bias: Tensor | None = ...,
     bias: Tensor | None = ...,
+    weight: float = ...,
+    block: int = ...,
     rounding: Rounding = ...,
     inplace_backward: bool = ...,
     limit: float | None = ...,
@@ -36,6 +38,7 @@ def gated(
     slope: float | Tensor = ...,
     alpha: float | Tensor = ...,
     threshold: float | Tensor = ...,
+    linear_beta: float | Tensor = ...,
 ) -> Tensor: ...
 def activation(
     x: Tensor,
@@ -43,10 +46,13 @@ def activation(
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
     slope: float | Tensor = ...,
     alpha: float | Tensor = ...,
+    alpha_p: float | Tensor = ...,
+    alpha_n: float | Tensor = ...,
 ) -> Tensor: ...
 def glu(
     gate: Tensor,
@@ -58,6 +64,8 @@ def glu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -71,6 +79,8 @@ def bilinear(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -85,6 +95,8 @@ def reglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -99,6 +111,8 @@ def geglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -113,6 +127,8 @@ def geglu_tanh(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -128,6 +144,8 @@ def swiglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -141,6 +159,8 @@ def gtu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -154,6 +174,8 @@ def tanh_glu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -168,6 +190,8 @@ def leaky_reglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -182,6 +206,8 @@ def preglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -196,6 +222,8 @@ def elu_glu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -209,6 +237,8 @@ def squared_reglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -223,6 +253,8 @@ def quick_geglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -236,6 +268,8 @@ def glu_relu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -251,6 +285,8 @@ def swiglu_oai(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -265,6 +301,8 @@ def softplus_glu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -279,6 +317,41 @@ def fatreglu(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
+    rounding: Rounding = "single",
+    inplace_backward: bool = False,
+) -> Tensor: ...
+def situ_glu(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    layout: Layout = "gate_up",
+    dim: int = -1,
+    out: Tensor | None = None,
+    beta: float | Tensor = 4.0,
+    linear_beta: float | Tensor = 25.0,
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
+    rounding: Rounding = "single",
+    inplace_backward: bool = False,
+) -> Tensor: ...
+def swiglu_step(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    layout: Layout = "gate_up",
+    dim: int = -1,
+    out: Tensor | None = None,
+    limit: float | None = 7.0,
+    gate_bias: Tensor | None = None,
+    up_bias: Tensor | None = None,
+    bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
 ) -> Tensor: ...
@@ -287,36 +360,42 @@ def sigmoid(
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def tanh(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def relu(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def squared_relu(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def gelu(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def gelu_tanh(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def swish(
     x: Tensor,
@@ -324,12 +403,14 @@ def swish(
     *,
     out: Tensor | None = None,
     beta: float | Tensor = 1.0,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def mish(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def leaky_relu(
     x: Tensor,
@@ -337,6 +418,7 @@ def leaky_relu(
     *,
     out: Tensor | None = None,
     negative_slope: float | Tensor = 0.01,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def prelu(
     x: Tensor,
@@ -344,6 +426,7 @@ def prelu(
     *,
     out: Tensor | None = None,
     slope: float | Tensor = 0.25,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def elu(
     x: Tensor,
@@ -351,6 +434,7 @@ def elu(
     *,
     out: Tensor | None = None,
     alpha: float | Tensor = 1.0,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def quick_gelu(
     x: Tensor,
@@ -358,6 +442,7 @@ def quick_gelu(
     *,
     out: Tensor | None = None,
     alpha: float | Tensor = 1.702,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def softplus(
     x: Tensor,
@@ -365,30 +450,44 @@ def softplus(
     *,
     out: Tensor | None = None,
     beta: float | Tensor = 1.0,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def relu6(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def hardsigmoid(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def hardswish(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def softsign(
     x: Tensor,
     bias: Tensor | None = None,
     *,
     out: Tensor | None = None,
+    weight: float = 1.0,
+) -> Tensor: ...
+def xielu(
+    x: Tensor,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    alpha_p: float | Tensor = 0.8,
+    alpha_n: float | Tensor = 0.8,
+    weight: float = 1.0,
 ) -> Tensor: ...
 def silu(
     x: Tensor,
@@ -396,4 +495,5 @@ def silu(
     *,
     out: Tensor | None = None,
     beta: float | Tensor = 1.0,
+    weight: float = 1.0,
 ) -> Tensor: ...

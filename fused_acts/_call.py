@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fused_acts._layouts import LAYOUT_INDEX, LAYOUTS
-from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation
+from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation, value_of
 
 _is_compiling = torch.compiler.is_compiling
 _is_dynamo = torch.compiler.is_dynamo_compiling
@@ -31,16 +31,21 @@ def is_unary(variant: int) -> bool:
 
 
 class Call(NamedTuple):
-    """One way to call the operators; the first four are their last arguments, in this order."""
+    """One way to call the operators; the first six are their last arguments, in this order."""
 
-    # Numbers; in code that is compiled both are tensors where one of them may change.
-    scalar: Any  # the parameter of f, where that is no operand
+    # Numbers; in code that is compiled all are tensors where one of them may change.
+    scalar: Any  # the parameters, where those are no operand
+    second: Any
     limit: Any
+    weight: Any
     variant: int
     layout: int
     has_options: bool  # whether there is more to it than variant and layout
     eager: bool
     inplace: bool
+
+
+NUMBERS = 4  # of a Call
 
 
 def unknown(argument: str, name: Any, names: Iterable[str]) -> ValueError:
@@ -61,22 +66,23 @@ def index_of(argument: str, name: Any, indices: dict[str, int]) -> int:
 def options_of(variant: int) -> dict[str, Any]:
     """The options that a row of the tables has, and their defaults."""
     row = ROWS[variant]
-    options: dict[str, Any] = {} if row.parameter is None else {row.parameter: row.default}
+    options: dict[str, Any] = {**row.parameters}
     if isinstance(row, Activation):
-        return options | {"bias": None}
+        return options | {"bias": None, "weight": 1.0}
     if row.limits:
         options["limit"] = row.limit
-    biases = dict.fromkeys(("gate_bias", "up_bias", "bias"))
-    return options | biases | {"rounding": "single", "inplace_backward": False}
+    options |= dict.fromkeys(("gate_bias", "up_bias", "bias"))
+    return options | {"weight": 1.0, "block": 1, "rounding": "single", "inplace_backward": False}
 
 
-def _default(variant: int, name: str) -> float | None:
-    value: float | None = getattr(ROWS[variant], name)
-    return value
+def _defaults(variant: int) -> tuple[list[float], float | None]:
+    """Of the two parameters, of which there need not be any, and of the limit."""
+    row = ROWS[variant]
+    return [*row.parameters.values(), 1.0, 1.0][:2], getattr(row, "limit", None)
 
 
 # Dynamo makes symbols of the numbers that it finds in a table, but not of what this returns.
-_default._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_defaults._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _number(name: str, value: Any) -> float:
@@ -84,6 +90,18 @@ def _number(name: str, value: Any) -> float:
         got = "a Tensor" if value is Tensor else type(value).__name__
         raise TypeError(f"{name}: expected a number, got {got}")
     return float(value)
+
+
+def _layout_index(layout: str, block: Any) -> int:
+    """As the operators take it: interleaved in blocks of so many columns is one more for each."""
+    index = index_of("layout", layout, LAYOUT_INDEX)
+    if type(block) is not int:
+        raise TypeError(f"block: expected an integer, got {type(block).__name__}")
+    if block < 1:
+        raise ValueError(f"block: expected at least 1, got {block}")
+    if block > 1 and layout != "interleaved":
+        raise ValueError(f"block: expected 1 with the layout {layout}, got {block}")
+    return index + block - 1
 
 
 def parse(variant: int, layout: str, *options: Any) -> Call:
@@ -107,13 +125,14 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     has_tensors = any(value is Tensor for value in given.values())
     chosen |= given
 
-    default = _default(variant, "default")
-    scalar: Any = default
-    parameter = None if row.parameter is None else given.get(row.parameter)
-    if parameter is not None and parameter is not Tensor:
-        scalar = _number(str(row.parameter), parameter)
+    defaults, own_limit = _defaults(variant)
+    scalars: list[Any] = [*defaults]
+    for index, name in enumerate(row.parameters):
+        value = value_of(row, name, given[name]) if name in given else None
+        if value is not None and value is not Tensor:
+            scalars[index] = _number(name, value)
     has_limit = "limit" in chosen and "limit" not in given
-    limit = _default(variant, "limit") if has_limit else given.get("limit")
+    limit = own_limit if has_limit else given.get("limit")
     if limit is not None:
         limit = _number("limit", limit)
         if not limit >= 0:
@@ -126,14 +145,20 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
-    # 1.0 is what the operator without options has for a parameter. Dynamo would compile for it.
-    is_other = parameter is not None and (_is_compiling() or scalar != 1.0)
-    has_options = has_tensors or eager or limit is not None or default != 1.0 or is_other
+    weight: Any = _number("weight", chosen["weight"])
+    # 1.0 is what the operator without options has for numbers. Dynamo would compile for it.
+    numbers = *scalars, weight
+    given_numbers = any(name in given for name in (*row.parameters, "weight"))
+    is_other = defaults != [1.0, 1.0] or (given_numbers and _is_compiling())
+    is_other = is_other or any(number != 1.0 for number in numbers)
+    has_options = has_tensors or eager or limit is not None or is_other
     return Call(
-        scalar,
+        scalars[0],
+        scalars[1],
         limit,
+        weight,
         variant,
-        index_of("layout", layout, LAYOUT_INDEX),
+        _layout_index(layout, chosen.get("block", 1)),
         has_options,
         eager,
         bool(chosen.get("inplace_backward", False)),

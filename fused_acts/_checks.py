@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fused_acts._call import NAMES, is_unary
-from fused_acts._layouts import LAYOUTS
+from fused_acts._layouts import block_of
+from fused_acts.tables import ROWS
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_PIECES = 256  # a winner is a byte
@@ -44,7 +45,7 @@ def check_operand(name: str, tensor: Tensor) -> None:
         raise ValueError(f"{name}: expected at least one dimension, got a 0-d tensor")
 
 
-def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0) -> torch.Size:
+def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0, block: int = 1) -> torch.Size:
     """Checks the inputs of a unit or an activation and returns the shape of its output."""
     check_operand("x" if up is None else "gate", gate)
     if up is not None:
@@ -54,7 +55,14 @@ def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0) -> torch.Size:
         return gate.shape
     *rows, width = gate.shape
     if width % 2:
-        raise ValueError(f"x: expected an even last dimension, got shape {list(gate.shape)}")
+        raise ValueError(
+            f"x: expected an even last dimension, gate and up packed, got shape {list(gate.shape)}"
+        )
+    if width % (2 * block):
+        raise ValueError(
+            f"x: expected a last dimension of whole blocks, 2 * {block} each, got shape "
+            f"{list(gate.shape)}"
+        )
     return torch.Size((*rows, width // 2))
 
 
@@ -90,11 +98,18 @@ def check_call(
     up_bias: Tensor | None,
     parameter: Tensor | None,
     variant: int,
+    layout: int,
 ) -> torch.Size:
     """Checks the tensors of a call of an operator and returns the shape of its output."""
-    shape = out_shape(gate, up, variant)
+    shape = out_shape(gate, up, variant, block_of(layout))
     bias = "bias" if is_unary(variant) else "gate_bias"
     vectors = {bias: gate_bias, "up_bias": up_bias, "parameter": parameter}
+    if parameter is not None and len(ROWS[variant].parameters) == 2:
+        if parameter.dim() != 2 or parameter.shape[0] != 2:
+            raise ValueError(
+                f"parameter: expected [2, cols] or [2, 1], got {list(parameter.shape)}"
+            )
+        vectors["parameter"] = parameter[0]
     check_row_vectors(gate, shape[-1], vectors)
     return shape
 
@@ -103,8 +118,8 @@ def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = mat
     """Checks what an operator takes beside tensors."""
     if not 0 <= variant < len(NAMES):
         raise ValueError(f"variant: expected an index below {len(NAMES)}, got {variant}")
-    if not 0 <= layout < len(LAYOUTS):
-        raise ValueError(f"layout: expected an index below {len(LAYOUTS)}, got {layout}")
+    if layout < 0:
+        raise ValueError(f"layout: expected an index that is not negative, got {layout}")
     if is_unary(variant) and layout:
         raise ValueError(f"layout: expected 0 for an activation, which has no up, got {layout}")
     if is_unary(variant) and up is not None:

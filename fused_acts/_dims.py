@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from fused_acts import _checks
+from fused_acts._call import resolve
+from fused_acts._layouts import block_of
 from fused_acts._run import check_tensors, run
 
 
@@ -43,7 +45,15 @@ def run_along(
         target = None if out is None else out.movedim(dim, -1)
         result = run(gate.movedim(dim, -1), None, variant, layout, target, options)
         return result.movedim(-1, dim) if out is None else out
-    rows, layout, fold = _rows(gate, dim, layout)
+    block = block_of(resolve(variant, layout, options).layout)
+    if gate.shape[dim] % (2 * block):
+        raise ValueError(
+            f"x: expected a dimension {dim} of whole blocks, 2 * {block} each, got shape "
+            f"{list(gate.shape)}"
+        )
+    if block > 1:
+        options = {name: value for name, value in options.items() if name != "block"}
+    rows, layout, fold = _rows(gate, dim, layout, block)
     if out is None:
         return run(rows, None, variant, layout, None, options).view(shape)
     target = fold(out)
@@ -53,13 +63,19 @@ def run_along(
     return out
 
 
-def _rows(x: Tensor, dim: int, layout: str) -> tuple[Tensor, str, Callable[[Tensor], Tensor]]:
+def _rows(
+    x: Tensor, dim: int, layout: str, block: int
+) -> tuple[Tensor, str, Callable[[Tensor], Tensor]]:
     """x as rows that hold gate and up, their layout, and a result in the form that goes with them.
 
     The halves of a dimension are the halves of what it and those behind it make up together.
-    Elements that take turns are halves of rows one dimension further in.
+    Blocks that take turns are halves of rows one dimension further in.
     """
     if layout != "interleaved":
         return x.flatten(dim), layout, lambda t: t.flatten(dim)
-    pairs = x.unflatten(dim, (x.shape[dim] // 2, 2))
-    return pairs.flatten(dim + 1), "gate_up", lambda t: t.flatten(dim + 1)
+
+    def fold(t: Tensor) -> Tensor:
+        return torch.unflatten(t, dim, (t.shape[dim] // block, block)).flatten(dim + 1)
+
+    pairs = torch.unflatten(x, dim, (x.shape[dim] // (2 * block), 2 * block))
+    return pairs.flatten(dim + 1), "gate_up", fold

@@ -20,6 +20,8 @@ VariantName = Literal[
     "swiglu_oai",
     "softplus_glu",
     "fatreglu",
+    "situ_glu",
+    "swiglu_step",
 ]
 ActivationName = Literal[
     "sigmoid",
@@ -39,5 +41,6 @@ ActivationName = Literal[
     "hardsigmoid",
     "hardswish",
     "softsign",
+    "xielu",
     "silu",
 ]

@@ -27,7 +27,9 @@ from fused_acts._checks import (
     check_pieces,
     out_shape,
 )
+from fused_acts._layouts import block_of
 from fused_acts._library import BUILD, load
+from fused_acts.tables import ROWS
 
 load()
 check_tables()
@@ -84,14 +86,15 @@ def needs_mask(gate: bool, up: bool, gate_bias: bool, up_bias: bool, parameter: 
 
 def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
     """The shape of out. options: from gate_bias to layout."""
-    gate_bias, up_bias, parameter, _scalar, limit, variant, layout = options
+    gate_bias, up_bias, parameter, _scalar, _second, limit, _weight, variant, layout = options
     check_numbers(up, variant, layout, limit)
-    return check_call(gate, up, gate_bias, up_bias, parameter, variant)
+    return check_call(gate, up, gate_bias, up_bias, parameter, variant, layout)
 
 
 def _new_result(gate: Tensor, shape: torch.Size, variant: int, *vectors: Tensor | None) -> Tensor:
     """An activation of a dense x keeps its strides, unless there is a value for each column."""
-    by_elements = all(v is None or (v.dim() <= 1 and v.numel() == 1) for v in vectors)
+    rank = len(ROWS[variant].parameters)  # two lie one above the other
+    by_elements = all(v is None or (v.dim() <= rank and v.shape[-1:].numel() == 1) for v in vectors)
     if is_unary(variant) and by_elements and not any(v is not None for v in vectors[:2]):
         like = torch.empty_like(gate)
         if like.stride() == gate.stride():
@@ -102,22 +105,22 @@ def _new_result(gate: Tensor, shape: torch.Size, variant: int, *vectors: Tensor 
 @_operator
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
     check_numbers(up, variant, layout)
-    return _new_result(gate, out_shape(gate, up, variant), variant)
+    return _new_result(gate, out_shape(gate, up, variant, block_of(layout)), variant)
 
 
 @_operator
 def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
+    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
 
 
 @_operator
 def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
+    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
 
 
 @_operator
 def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[5], *options[:3])
+    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
 
 
 @_operator
@@ -131,9 +134,12 @@ def glu_forward_out(
     up_bias: Tensor | None = None,
     parameter: Tensor | None = None,
     scalar: float = 1.0,
+    second: float = 1.0,
     limit: float | None = None,
+    weight: float = 1.0,
 ) -> None:
-    options = gate_bias, up_bias, parameter, scalar, limit, variant, layout
+    numbers = scalar, second, limit, weight
+    options = gate_bias, up_bias, parameter, *numbers, variant, layout
     check_matches("out", out, _unit(gate, up, *options), gate)
 
 
@@ -141,7 +147,7 @@ def _inputs(grad_out: Tensor, gate: Tensor, up: Tensor | None, options: Any, nee
     check_matches("grad_out", grad_out, _unit(gate, up, *options), gate)
     grad_gate = gate.new_empty(0)
     if needs & 1:
-        grad_gate = _new_result(gate, gate.shape, options[5], *options[:3])
+        grad_gate = _new_result(gate, gate.shape, options[-2], *options[:3])
     return grad_gate, gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
 
 
@@ -156,7 +162,7 @@ def _vectors(gate: Tensor, vectors: Sequence[Tensor | None], needs: int) -> tupl
 def glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, variant: int, layout: int, needs: int
 ) -> Any:
-    options = None, None, None, 1.0, None, variant, layout
+    options = None, None, None, 1.0, 1.0, None, 1.0, variant, layout
     return _inputs(grad_out, gate, up, options, needs)
 
 

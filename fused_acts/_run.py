@@ -16,7 +16,7 @@ from fused_acts._autograd.context import autocasts, import_sharding_rules, promo
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
-from fused_acts.tables import ROWS
+from fused_acts.tables import ROWS, value_of
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
@@ -45,7 +45,7 @@ def run(
             if _is_dynamo() and not autocasts(gate):
                 _check_arguments(gate, up, variant, out, options)  # an operator has other names
             call = resolve(variant, layout, options)
-            gate_bias, up_bias, parameter = tensors_of(variant, layout, options)
+            gate_bias, up_bias, parameter = tensors_of(variant, call.layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
         if out is not None:
@@ -59,18 +59,34 @@ def run(
         )
 
 
-def tensors_of(variant: int, layout: str, options: Mapping[str, Any]) -> Vectors:
+def tensors_of(variant: int, layout: int, options: Mapping[str, Any]) -> Vectors:
     """(gate_bias, up_bias, parameter)"""
-    name = ROWS[variant].parameter
-    parameter = None if name is None else options.get(name)
-    if parameter is not None and not isinstance(parameter, Tensor):
-        parameter = None
+    parameter = None
+    for name in ROWS[variant].parameters:
+        if isinstance(options.get(name), Tensor):
+            parameter = _parameters(variant, options)
     bias = options.get("bias")
     if bias is None:
         return options.get("gate_bias"), options.get("up_bias"), parameter
     if is_unary(variant):
         return bias, None, parameter
     return *unpack_bias(bias, layout), parameter
+
+
+def _parameters(variant: int, options: Mapping[str, Any]) -> Tensor:
+    """A parameter that is a tensor; of two [2, cols] or [2, 1], also where one is a number."""
+    row = ROWS[variant]
+    values = [value_of(row, name, options.get(name)) for name in row.parameters]
+    if len(values) == 1:
+        parameter: Tensor = values[0]
+        return parameter
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    dtype, like = tensors[0].dtype, tensors[0]
+    if len(tensors) < 2 or dtype != tensors[1].dtype:
+        dtype = torch.promote_types(dtype, torch.float32)
+    one = torch.ones(1, dtype=dtype, device=like.device)  # times a number, which may be symbolic
+    vectors = (v.reshape(v.shape or (1,)) if isinstance(v, Tensor) else one * v for v in values)
+    return torch.stack([v.to(dtype) for v in torch.broadcast_tensors(*vectors)])
 
 
 def recover(
@@ -109,7 +125,7 @@ def _explain(
             raise ValueError("out: expected none for nested tensors")
         return run_nested(gate, up, variant, layout, options)
     if autocasts(gate):
-        operands = gate, up, *tensors_of(variant, layout, options)
+        operands = gate, up, *tensors_of(variant, call.layout, options)
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
             written = () if out is None else (out,)
@@ -123,7 +139,7 @@ def _explain(
 def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
     """Raises an operator's error with the name of an argument as it is here."""
     argument, colon, rest = str(error).partition(":")
-    names = {"parameter": ROWS[variant].parameter}
+    names = {"parameter": ", ".join(ROWS[variant].parameters)}
     if options.get("bias") is not None:
         names |= dict.fromkeys(("gate_bias", "up_bias"), "bias")
     if colon and names.get(argument):
@@ -136,9 +152,10 @@ def run_nested(
     def of_values(gate: Tensor, up: Tensor | None = None) -> Tensor:
         return run(gate, up, variant, layout, None, options)
 
-    name, by_columns = "x" if is_unary(variant) else "gate", tensors_of(variant, layout, options)
+    name = "x" if is_unary(variant) else "gate"
+    by_columns = [vector for vector in options.values() if isinstance(vector, Tensor)]
     by_elements = up is not None or is_unary(variant)
-    by_elements &= all(vector is None or vector.numel() == 1 for vector in by_columns)
+    by_elements &= all(vector.numel() == 1 for vector in by_columns)
     return _nested.on_values(of_values, by_elements, **{name: gate, "up": up})
 
 
@@ -149,7 +166,7 @@ def _check_arguments(
     out: Tensor | None,
     options: Mapping[str, Any],
 ) -> None:
-    shape = _checks.out_shape(gate, up, variant)
+    shape = _checks.out_shape(gate, up, variant, block=options.get("block", 1))
     tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
     _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
     if out is not None:

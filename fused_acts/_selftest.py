@@ -71,7 +71,7 @@ def checks() -> Iterator[Check]:
         return torch.randn(shape, dtype=torch.float64, generator=generator)
 
     def parameter(row: Variant | Activation) -> dict[str, Tensor]:
-        return {row.parameter: row.default + normal(COLS).abs() / 4} if row.parameter else {}
+        return {name: value + normal(COLS).abs() / 4 for name, value in row.parameters.items()}
 
     for name, variant in VARIANTS.items():
         gated = {"variant": name}

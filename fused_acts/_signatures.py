@@ -16,9 +16,11 @@ _TYPES: dict[str, Any] = {
     "up_bias": Tensor | None,
     "bias": Tensor | None,
     "limit": float | None,
+    "weight": float,
+    "block": int,
     "rounding": str,
     "inplace_backward": bool,
-}  # what is not here is the parameter of f
+}  # what is not here is a parameter of f or g
 
 
 def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:

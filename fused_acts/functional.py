@@ -37,7 +37,7 @@ def gated(
     out: Tensor | None = None,
     **options: Any,
 ) -> Tensor:
-    """f(gate) * g(up), where f and g are the activations of the variant, see `fused_acts.variants`.
+    """f(gate) * g(up) * weight, with f and g the activations of the variant.
 
     Args:
         gate: [..., cols], or without up the packed tensor x: [..., 2 * cols]. float64, float32,
@@ -46,8 +46,10 @@ def gated(
             only under autocast.
         variant: one of `fused_acts.variants()`.
         layout: where a packed x holds gate and up. "gate_up": gate is the first half of the
-            columns; "up_gate": the second half, as in torch.nn.functional.glu; "interleaved": gate
-            is at the even columns, up at the odd ones.
+            columns; "up_gate": the second half, as in torch.nn.functional.glu; "interleaved": they
+            take turns, in blocks of columns.
+        block: how many columns a block of gate and of up has where they are interleaved. With 1
+            gate is at the even columns, up at the odd ones.
         dim: the dimension of a packed x that holds gate and up, its size in the result halved. x is
             read in place if it is contiguous from there on, or if its stride is 1 there, as that of
             the channels in channels_last; otherwise a copy. Biases and parameters go along it, for
@@ -58,8 +60,11 @@ def gated(
         bias: [2 * cols], both in one, packed as x is.
         beta, alpha, slope, negative_slope, threshold: the parameter of f, where the variant has
             one: a number, or a tensor, a single value or [cols], which is differentiated too.
+        linear_beta: that of g, in the same way. None: none, and beta too where g has one.
         limit: where the variant has it, gate is cut to min(gate, limit) and up to
-            clamp(up, -limit, limit) before the activations. None: not at all.
+            clamp(up, -limit, limit) before the activations; of swiglu_step not gate is cut but f of
+            it. None: not at all.
+        weight: a number that the result is multiplied by before it is rounded.
         rounding: "single": one rounding, of the result. "eager": that of torch's own composition,
             bit for bit, which also computes it; the backward pass is the same.
         inplace_backward: whether the backward pass writes the gradients over gate and up, which
@@ -73,8 +78,9 @@ def gated(
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate,
             or the variant has no such option.
-        ValueError: a shape or device does not match, a packed width is odd, a tensor is 0-d, a name
-            is unknown, a layout or dim is given with two tensors, or inplace_backward with a leaf.
+        ValueError: a shape or device does not match, a packed width is odd or not of whole blocks,
+            a tensor is 0-d, a name is unknown, a layout or dim is given with two tensors, or
+            inplace_backward with a leaf.
         IndexError: x has no dimension dim.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
@@ -87,7 +93,7 @@ def gated(
 def activation(
     x: Tensor, name: str, bias: Tensor | None = None, *, out: Tensor | None = None, **options: Any
 ) -> Tensor:
-    """f(x + bias) in one pass, with gradients by x, bias and parameter from one pass.
+    """f(x + bias) * weight in one pass, with gradients by x, bias and parameter from one pass.
 
     Args:
         x: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any row
@@ -95,8 +101,9 @@ def activation(
         name: one of `fused_acts.activations()`, or silu, which is swish.
         bias: [cols], in the dtype of x or float32.
         out: a tensor of the shape, dtype and device of x to write the result into; x is allowed.
-        beta, alpha, slope, negative_slope: the parameter of f, where it has one: a number, or a
-            tensor, a single value or [cols], which is differentiated too.
+        beta, alpha, slope, negative_slope, alpha_p, alpha_n: the parameters of f, where it has one:
+            a number, or a tensor, a single value or [cols], which is differentiated too.
+        weight: a number that the result is multiplied by before it is rounded.
 
     Returns:
         [..., cols] in the dtype of x, contiguous; without a bias and a parameter per column of the

@@ -4,12 +4,22 @@ It takes f and g from the tables, and shares nothing else with the library.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS, Activation, Variant
+from fused_acts.tables import (
+    ACTIVATIONS,
+    ALIASES,
+    VARIANTS,
+    Activation,
+    Variant,
+    of_gate,
+    of_up,
+    value_of,
+)
 
 __all__ = ["ACTIVATIONS", "VARIANTS", "activation", "gated", "maxout", "softmax_glu"]
 
@@ -20,10 +30,12 @@ def unit(
     up: Tensor | None,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
-    parameter: float | Tensor,
+    parameters: Sequence[float | Tensor],
     limit: float,
+    weight: float,
 ) -> Tensor:
-    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)), rounded once.
+    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)) * weight, rounded
+    once.
 
     Computed in the dtype of gate, or in float32 for 16-bit dtypes. Without up, f(...) alone.
     """
@@ -32,21 +44,25 @@ def unit(
     gate = gate.to(real)
     if gate_bias is not None:
         gate = gate + gate_bias.to(real)
-    if limit != math.inf:
-        # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
+    # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
+    limits_value = isinstance(row, Variant) and row.limits_value
+    if limit != math.inf and not limits_value:
         gate = torch.where(gate > limit, limit, gate)
-    if isinstance(parameter, Tensor):
-        parameter = parameter.to(real)
-    f = row.f(gate) if row.parameter is None else row.f(gate, parameter)
+    values = [value.to(real) if isinstance(value, Tensor) else value for value in parameters]
+    f = row.f(gate, *of_gate(row, values))
+    if limit != math.inf and limits_value:
+        # f is not differentiated where it is cut off: its own gradient may be NaN there.
+        beyond = f.detach() > limit
+        f = torch.where(beyond, limit, row.f(torch.where(beyond, 0.0, gate)))
     if up is None:
-        return f.to(result_dtype)
+        return (f * weight).to(result_dtype)
     assert isinstance(row, Variant)
     up = up.to(real)
     if up_bias is not None:
         up = up + up_bias.to(real)
     if limit != math.inf:
         up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
-    return (f * row.g(up)).to(result_dtype)
+    return (f * row.g(up, *of_up(row, values)) * weight).to(result_dtype)
 
 
 def eager_unit(
@@ -55,8 +71,9 @@ def eager_unit(
     up: Tensor,
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
-    parameter: float | Tensor,
+    parameters: Sequence[float | Tensor],
     limit: float,
+    weight: float,
 ) -> Tensor:
     """The same as torch's own operations compute it, each of which rounds to the dtype of gate."""
     if gate_bias is not None:
@@ -64,27 +81,33 @@ def eager_unit(
     if up_bias is not None:
         up = up + up_bias.to(up.dtype)
     if limit != math.inf:
-        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
-    if isinstance(parameter, Tensor):
-        parameter = parameter.to(gate.dtype)
-    f = row.eager or row.f
-    return (f(gate) if row.parameter is None else f(gate, parameter)) * row.g(up)
+        up = up.clamp(-limit, limit)
+        gate = gate if row.limits_value else gate.clamp(max=limit)
+    values = [v.to(gate.dtype) if isinstance(v, Tensor) else v for v in parameters]
+    f = (row.eager or row.f)(gate, *of_gate(row, values))
+    if limit != math.inf and row.limits_value:
+        f = f.clamp(max=limit)
+    result = f * row.g(up, *of_up(row, values))
+    return result if weight == 1.0 else result * weight
 
 
-def halves(x: Tensor, layout: str) -> tuple[Tensor, Tensor]:
-    """Views (gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
+def halves(x: Tensor, layout: str, block: int = 1) -> tuple[Tensor, Tensor]:
+    """(gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
     if layout == "interleaved":
-        return x[..., 0::2], x[..., 1::2]
+        rows = x.reshape(*x.shape[:-1], -1, 2, block)
+        return rows[..., 0, :].flatten(-2), rows[..., 1, :].flatten(-2)
     first, second = x.tensor_split(2, -1)
     return {"gate_up": (first, second), "up_gate": (second, first)}[layout]
 
 
-def parameter_of(row: Variant | Activation, options: dict[str, Any]) -> float | Tensor:
-    """Takes the parameter of f out of the options, and allows no other to be left."""
-    value = options.pop(row.parameter, None) if row.parameter else None
+def parameters_of(row: Variant | Activation, options: dict[str, Any]) -> list[float | Tensor]:
+    """Takes the parameters out of the options, and allows no other to be left."""
+    values = [
+        value_of(row, name, options.pop(name, default)) for name, default in row.parameters.items()
+    ]
     for name in options:
         raise TypeError(f"{name}: there is no such option for {row.formula}")
-    return row.default if value is None else value
+    return values
 
 
 def gated(
@@ -97,6 +120,8 @@ def gated(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
+    weight: float = 1.0,
+    block: int = 1,
     rounding: str = "single",
     inplace_backward: bool = False,
     **options: Any,
@@ -113,33 +138,37 @@ def gated(
             "gate_bias": gate_bias,
             "up_bias": up_bias,
             "bias": bias,
+            "weight": weight,
+            "block": block,
             "rounding": rounding,
         }
         x = gate.movedim(dim, -1)
         return gated(x, variant=variant, layout=layout, **names, **options).movedim(-1, dim)
     row = VARIANTS[variant]
     limit = options.pop("limit", row.limit) if row.limits else None
-    parameter = parameter_of(row, options)
+    parameters = parameters_of(row, options)
     if up is None:
-        gate, up = halves(gate, layout)
+        gate, up = halves(gate, layout, block)
     if gate.shape != up.shape:
         raise ValueError(
             f"up: expected the shape of gate, {tuple(gate.shape)}, got {tuple(up.shape)}"
         )
     if bias is not None:
-        gate_bias, up_bias = halves(bias, layout)
+        gate_bias, up_bias = halves(bias, layout, block)
     compute = eager_unit if rounding == "eager" else unit
     limit = math.inf if limit is None else float(limit)
-    return compute(row, gate, up, gate_bias, up_bias, parameter, limit)
+    return compute(row, gate, up, gate_bias, up_bias, parameters, limit, weight)
 
 
-def activation(x: Tensor, name: str, bias: Tensor | None = None, **options: Any) -> Tensor:
-    """f(x + bias) in plain torch; arguments and result as in `fused_acts.activation`.
+def activation(
+    x: Tensor, name: str, bias: Tensor | None = None, weight: float = 1.0, **options: Any
+) -> Tensor:
+    """f(x + bias) * weight in plain torch; arguments and result as in `fused_acts.activation`.
 
     Computed as `gated` is.
     """
     row = ACTIVATIONS[ALIASES.get(name, name)]
-    return unit(row, x, None, bias, None, parameter_of(row, options), math.inf)
+    return unit(row, x, None, bias, None, parameters_of(row, options), math.inf, weight)
 
 
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:

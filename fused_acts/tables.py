@@ -7,8 +7,8 @@ gallery shows the derivative that a docstring states.
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -126,12 +126,55 @@ def softsign(x: Tensor) -> Tensor:
     return x / (1 + x.abs())
 
 
+def softcap(x: Tensor, cap: float | Tensor) -> Tensor:
+    """cap * tanh(x / cap); no cap if it is 2^120 or more
+
+    Derivative: 1 - tanh(x / cap)^2
+    """
+    if not isinstance(cap, Tensor):
+        return x if abs(cap) >= NO_CAP else cap * torch.tanh(x / cap)
+    none = cap.detach().abs() >= NO_CAP
+    return torch.where(none, x, cap * torch.tanh(x / torch.where(none, 1.0, cap)))
+
+
+# What stands for None, as large as every type of the arithmetic has it.
+NO_CAP = 2.0**120
+
+
+def situ(x: Tensor, beta: float | Tensor) -> Tensor:
+    """beta * tanh(x / beta) * sigmoid(x)
+
+    Derivative: s * (1 - tanh(x / beta)^2) + beta * tanh(x / beta) * s * (1 - s), s = sigmoid(x)
+    """
+    return softcap(x, beta) * torch.sigmoid(x)
+
+
+def xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor) -> Tensor:
+    """alpha_p * x^2 + x / 2 above 0, alpha_n * (exp(min(x, -1e-6)) - 1 - x) + x / 2 elsewhere
+
+    Derivative: 2 * alpha_p * x + 1 / 2 if x > 0 else alpha_n * (exp(x) - 1) + 1 / 2 if x <= -1e-6
+    else 1 / 2 - alpha_n
+    """
+    above, below = torch.where(x > 0, x, 0.0), torch.where(x > 0, 0.0, x)
+    inner = torch.where(below > -1e-6, -1e-6, below)
+    negative = alpha_n * (torch.expm1(inner) - below) + below / 2
+    return torch.where(x > 0, alpha_p * above * above + above / 2, negative)
+
+
 def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
     """x * sigmoid(beta * x)
 
     Derivative: s + beta * x * s * (1 - s), s = sigmoid(beta * x)
     """
     return x * torch.sigmoid(beta * x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """x * sigmoid(x)
+
+    Derivative: s + x * s * (1 - s), s = sigmoid(x)
+    """
+    return x * torch.sigmoid(x)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -206,30 +249,31 @@ def _torch_softplus(x: Tensor, beta: float | Tensor) -> Tensor:
 class Variant(NamedTuple):
     """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
 
-    f takes the parameter, if there is one, as its second argument, and so does eager.
+    f takes the parameter, if there is one, as its second argument, and so does eager; g takes the
+    second one.
     """
 
     f: Callable[..., Tensor]
-    g: Callable[[Tensor], Tensor]
+    g: Callable[..., Tensor]
     formula: str
     source: str
-    parameter: str | None = None  # its name as an option
-    default: float = 1.0  # its value
+    parameters: dict[str, float] = {}  # their names as options, and their values
+    caps: bool = False  # whether a parameter may be None, for no cap: NO_CAP
     limits: bool = False  # whether there is an option `limit`
     limit: float | None = None  # its value
+    limits_value: bool = False  # whether it is that of f(gate), not of gate
     layout: str = "gate_up"  # of packed inputs to the variant's own function
     # torch's own function in the place of f, as models call it and with its own rounding; None: f
     eager: Callable[..., Tensor] | None = None
 
 
 class Activation(NamedTuple):
-    """An activation alone, f(x); its fields are those of a Variant."""
+    """An activation alone, f(x); its fields are those of a Variant, but f takes both parameters."""
 
     f: Callable[..., Tensor]
     formula: str
     source: str
-    parameter: str | None = None
-    default: float = 1.0
+    parameters: dict[str, float] = {}
     eager: Callable[..., Tensor] | None = None
 
 
@@ -269,7 +313,7 @@ VARIANTS = {
         identity,
         "gate * sigmoid(beta * gate) * up",
         f"{_SHAZEER}; beta: {_RAMACHANDRAN}",
-        "beta",
+        {"beta": 1.0},
         limits=True,
         eager=_torch_silu,
     ),
@@ -280,8 +324,7 @@ VARIANTS = {
         identity,
         "(gate if gate > 0 else negative_slope * gate) * up",
         _MAAS,
-        "negative_slope",
-        0.01,
+        {"negative_slope": 0.01},
         eager=_torch_leaky_relu,
     ),
     "preglu": Variant(
@@ -289,8 +332,7 @@ VARIANTS = {
         identity,
         "(gate if gate > 0 else slope * gate) * up",
         _HE,
-        "slope",
-        0.25,
+        {"slope": 0.25},
         eager=_torch_leaky_relu,
     ),
     "elu_glu": Variant(
@@ -298,7 +340,7 @@ VARIANTS = {
         identity,
         "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up",
         _CLEVERT,
-        "alpha",
+        {"alpha": 1.0},
         eager=_torch_elu,
     ),
     "squared_reglu": Variant(squared_relu, identity, "max(gate, 0)^2 * up", _SO),
@@ -307,8 +349,7 @@ VARIANTS = {
         identity,
         "gate * sigmoid(alpha * gate) * up",
         _HENDRYCKS,
-        "alpha",
-        1.702,
+        {"alpha": 1.702},
         eager=_torch_silu,
     ),
     "glu_relu": Variant(sigmoid, relu, "sigmoid(gate) * max(up, 0)", _DAUPHIN),
@@ -317,8 +358,7 @@ VARIANTS = {
         plus_one,
         "min(gate, limit) * sigmoid(alpha * min(gate, limit)) * (clamp(up, -limit, limit) + 1)",
         _OPENAI,
-        "alpha",
-        1.702,
+        {"alpha": 1.702},
         limits=True,
         limit=7.0,
         layout="interleaved",
@@ -329,7 +369,7 @@ VARIANTS = {
         identity,
         "log(1 + exp(beta * gate)) / beta * up",
         "the attention gate of Laguna, poolside 2026, in transformers; softplus: Dugas et al. 2001",
-        "beta",
+        {"beta": 1.0},
         eager=_torch_softplus,
     ),
     "fatreglu": Variant(
@@ -337,9 +377,26 @@ VARIANTS = {
         identity,
         "(gate if gate > threshold else 0) * up",
         "Kurtz et al. 2020; Song et al. 2024, ProSparse, https://arxiv.org/abs/2402.13516",
-        "threshold",
-        0.0,
+        {"threshold": 0.0},
         eager=_torch_fatrelu,
+    ),
+    "situ_glu": Variant(
+        situ,
+        softcap,
+        "beta * tanh(gate / beta) * sigmoid(gate) * linear_beta * tanh(up / linear_beta)",
+        "Moonshot AI 2026, Kimi K3, and Inkling 2, in transformers",
+        {"beta": 4.0, "linear_beta": 25.0},
+        caps=True,
+    ),
+    "swiglu_step": Variant(
+        silu,
+        identity,
+        "min(gate * sigmoid(gate), limit) * clamp(up, -limit, limit)",
+        "StepFun 2026, Step 3.5 and 3.7, in transformers",
+        limits=True,
+        limit=7.0,
+        limits_value=True,
+        eager=F.silu,
     ),
 }
 
@@ -367,36 +424,36 @@ ACTIVATIONS = {
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
         eager=_torch_gelu_tanh,
     ),
-    "swish": Activation(swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, "beta", eager=_torch_silu),
+    "swish": Activation(
+        swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, {"beta": 1.0}, eager=_torch_silu
+    ),
     "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA, eager=F.mish),
     "leaky_relu": Activation(
         leaky_relu,
         "x if x > 0 else negative_slope * x",
         "Maas et al. 2013",
-        "negative_slope",
-        0.01,
+        {"negative_slope": 0.01},
         eager=_torch_leaky_relu,
     ),
     "prelu": Activation(
-        leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, "slope", 0.25, eager=_torch_leaky_relu
+        leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, {"slope": 0.25}, eager=_torch_leaky_relu
     ),
     "elu": Activation(
         elu,
         "x if x > 0 else alpha * (exp(x) - 1)",
         "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
-        "alpha",
+        {"alpha": 1.0},
         eager=_torch_elu,
     ),
     "quick_gelu": Activation(
         swish,
         "x * sigmoid(alpha * x)",
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
-        "alpha",
-        1.702,
+        {"alpha": 1.702},
         eager=_torch_silu,
     ),
     "softplus": Activation(
-        softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, "beta", eager=_torch_softplus
+        softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, {"beta": 1.0}, eager=_torch_softplus
     ),
     "relu6": Activation(
         relu6,
@@ -409,7 +466,30 @@ ACTIVATIONS = {
     ),
     "hardswish": Activation(hardswish, "x * min(max(x + 3, 0), 6) / 6", _HOWARD, eager=F.hardswish),
     "softsign": Activation(softsign, "x / (1 + abs(x))", "Turian et al. 2009"),
+    "xielu": Activation(
+        xielu,
+        "alpha_p * x^2 + x / 2 if x > 0 else alpha_n * (exp(min(x, -1e-6)) - 1 - x) + x / 2",
+        "Huang and Schlag 2024, https://arxiv.org/abs/2411.13010, as in Apertus",
+        {"alpha_p": 0.8, "alpha_n": 0.8},
+    ),
 }
 ALIASES = {"silu": "swish"}
 # By the index that the operators take.
 ROWS: tuple[Variant | Activation, ...] = (*VARIANTS.values(), *ACTIVATIONS.values())
+
+
+def of_gate(row: Variant | Activation, parameters: Sequence[Any]) -> Sequence[Any]:
+    """Those of a row's parameters that f takes: of a unit not the second, which g takes."""
+    return parameters[:1] if isinstance(row, Variant) else parameters
+
+
+def of_up(row: Variant, parameters: Sequence[Any]) -> Sequence[Any]:
+    """Those that g takes."""
+    return parameters[1:]
+
+
+def value_of(row: Variant | Activation, name: str, given: Any) -> Any:
+    """The value of a parameter that may be given as None."""
+    if given is not None:
+        return given
+    return NO_CAP if isinstance(row, Variant) and row.caps else row.parameters[name]

@@ -17,6 +17,8 @@ ROWS = tables.VARIANTS | tables.ACTIVATIONS  # an activation is a row without g
 FUNCTIONS = {name: (row.f.__name__, row.g.__name__) for name, row in tables.VARIANTS.items()}
 FUNCTIONS |= {name: (row.f.__name__, "identity") for name, row in tables.ACTIVATIONS.items()}
 PRODUCTS = {"leaky_relu", "squared_relu"}  # functions that multiply once
+SQUARES = {*PRODUCTS, "xielu"}
+ROOTED = {"xielu"}
 # Whether torch's max(-0, 0) is -0, as on x86-64. On others and on CUDA it is 0, in a whole vector
 # at least, and ours is either.
 RELU_KEEPS_THE_SIGN = bool(torch.full((64,), -0.0, dtype=torch.float64).relu().signbit().all())
@@ -52,7 +54,7 @@ def own_layout(name: str, layout: str = "separate") -> str:
 
 
 # What the operators take between their tensors and the variant, for a call without options.
-NOTHING = (None, None, None, 1.0, math.inf)
+NOTHING = (None, None, None, 1.0, 1.0, math.inf, 1.0)
 
 
 class Result(NamedTuple):
@@ -72,6 +74,7 @@ class Exact(NamedTuple):
     grad_up: Tensor | None
     gate_scale: Tensor  # grad_out * g(up)
     up_scale: Tensor | None  # grad_out * f(gate)
+    size: Tensor | None = None  # see size_of
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -186,11 +189,15 @@ def forward_backward(
     return Result(out, *(grads if layout == "separate" else unpack(grads[0], layout)))
 
 
-def default_parameter(name: str, dtype: torch.dtype) -> dict[str, float]:
-    """The row's parameter as an option, rounded to the type of the arithmetic as torch does."""
-    row = ROWS[name]
+def call_numbers(row):
+    """The values of two parameters, as the operators take them."""
+    return [*row.parameters.values(), 1.0, 1.0][:2]
+
+
+def default_parameters(name: str, dtype: torch.dtype) -> dict[str, float]:
+    """The row's parameters as options, rounded to the type of the arithmetic as torch does."""
     real = torch.promote_types(dtype, torch.float32)
-    return {row.parameter: torch.tensor(row.default, dtype=real).item()} if row.parameter else {}
+    return {n: torch.tensor(v, dtype=real).item() for n, v in ROWS[name].parameters.items()}
 
 
 def factors(name: str, gate: Tensor, up: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -199,13 +206,27 @@ def factors(name: str, gate: Tensor, up: Tensor, dtype: torch.dtype) -> tuple[Te
     NaN is within the limit: the gradient of torch.clamp at NaN is 0, which would swallow it.
     """
     row = ROWS[name]
-    parameter = default_parameter(name, dtype).values()
+    values = [*default_parameters(name, dtype).values()]
     if name in ACTIVATIONS:
-        return row.f(gate, *parameter), torch.ones_like(gate)
-    if row.limit is not None:
-        gate = torch.where(gate > row.limit, row.limit, gate)
-        up = torch.where(up.abs() > row.limit, up.sign() * row.limit, up)
-    return row.f(gate, *parameter), row.g(up)
+        return row.f(gate, *values), torch.ones_like(gate)
+    return factors_of(row, gate, up, values, row.limit)
+
+
+def factors_of(row, gate, up, values, limit, f=None):
+    """f(gate) and g(up) of a unit with these parameters and limit; f: in the place of its own."""
+    f = f or row.f
+
+    def cut(x):
+        return x if limit is None else torch.where(x > limit, limit, x)
+
+    of_gate = f(gate if row.limits_value else cut(gate), *values[:1])
+    if row.limits_value and limit is not None:
+        # f is not differentiated where it is cut off: its own gradient may be NaN there.
+        beyond = of_gate.detach() > limit
+        of_gate = torch.where(beyond, limit, f(torch.where(beyond, 0.0, gate), *values[:1]))
+    if limit is not None:
+        up = torch.where(up.abs() > limit, up.detach().sign() * limit, up)
+    return of_gate, row.g(up, *values[1:])
 
 
 def exact_forward(name: str, gate: Tensor, up: Tensor) -> Tensor:
@@ -221,16 +242,21 @@ def exact(name: str, gate: Tensor, up: Tensor, grad_out: Tensor) -> Exact:
     grads = torch.autograd.grad(f * g, inputs, grad_out)
     f, g = f.detach(), g.detach()
     if name in ACTIVATIONS:
-        return Exact(f, *grads, None, grad_out, None)
+        return Exact(f, *grads, None, grad_out, None, size_of(name, wide[0].detach()))
     return Exact(f * g, *grads, grad_out * g, grad_out * f)
 
 
+def size_of(name: str, gate: Tensor) -> Tensor | None:
+    """That of what cancels in f(gate), where it has a root elsewhere than at 0."""
+    return gate.double().abs() if FUNCTIONS[name][0] in ROOTED else None
+
+
 def in_range(name: str, gate: Tensor) -> Tensor:
-    """Where f(gate), if it is a mere product, is zero or a normal number of the arithmetic.
+    """Where f(gate), if it has a product, is zero or a normal number of the arithmetic.
 
     Elsewhere it overflows or loses digits, as torch's own float32 product does.
     """
-    if FUNCTIONS[name][0] not in PRODUCTS:
+    if FUNCTIONS[name][0] not in SQUARES:
         return torch.ones_like(gate, dtype=torch.bool)
     info = torch.finfo(torch.promote_types(gate.dtype, torch.float32))
     f, _ = factors(name, gate.double(), gate.double(), gate.dtype)

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from cases import ACTIVATIONS, ROWS, as_inputs, own_layout, random, same_bits, to_device, unpack
+from cases import (
+    ACTIVATIONS,
+    ROWS,
+    as_inputs,
+    factors_of,
+    own_layout,
+    random,
+    same_bits,
+    size_of,
+    to_device,
+    unpack,
+)
 from tolerances import (
     FORWARD_ULPS,
     GRADIENT_FLOOR,
@@ -18,8 +29,9 @@ from torch import Tensor
 
 import fused_acts
 from fused_acts import reference
+from fused_acts.tables import of_gate, value_of
 
-PARAMETRIC = [name for name, row in ROWS.items() if row.parameter]
+PARAMETRIC = [name for name, row in ROWS.items() if row.parameters]
 LIMITED = [name for name, row in reference.VARIANTS.items() if row.limits]
 SHAPES = ("scalar", "single", "per channel")  # of a parameter
 
@@ -39,8 +51,8 @@ def real(dtype: torch.dtype) -> torch.dtype:
 
 
 def parameter(name: str, value: Any) -> dict[str, Any]:
-    """The option that sets the parameter of f."""
-    return {ROWS[name].parameter: value}
+    """The options that set the parameters, both where there are two."""
+    return dict.fromkeys(ROWS[name].parameters, value)
 
 
 def parameters(cols: int, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -63,14 +75,16 @@ def numbers_for(name: str) -> list[dict[str, Any]]:
     """Options of a row that are numbers."""
     some: list[dict[str, Any]] = []
     limits = name in LIMITED
-    if ROWS[name].parameter:
+    if ROWS[name].parameters:
         # A parameter of 0 is not for those that divide by it.
-        zero = [0] if ROWS[name].f(torch.zeros(1), 0.0).isfinite() else []
+        values = [0.0] * len(ROWS[name].parameters)
+        zero = [0] if ROWS[name].f(torch.zeros(1), *of_gate(ROWS[name], values)).isfinite() else []
         some += [parameter(name, value) for value in (0.6, 1.9, -0.5, *zero)]
+    some += [{"weight": 1.7}]
     if limits:
         some += [{"limit": limit} for limit in (1.25, 0, 20, None)]
-    if limits and ROWS[name].parameter:
-        some.append({**parameter(name, 1.3), "limit": 0.75})
+    if limits and ROWS[name].parameters:
+        some.append({**parameter(name, 1.3), "limit": 0.75, "weight": -0.6})
     return some
 
 
@@ -136,6 +150,7 @@ class Oracle(NamedTuple):
     size: Tensor  # that of gate, with its bias and 1, times that of up
     grad_out: Tensor  # its absolute value
     lost: Tensor  # see lost_digits
+    floor: Tensor | None = None  # of the ulp of out in 16-bit types
 
 
 def oracle(
@@ -149,20 +164,24 @@ def oracle(
         called = call(reference.activation, (gate,), wide, grad_out, name=name)
         size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
         lost = lost_digits(gate + wide.get("bias", 0.0), torch.ones_like(gate))
-        return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost)
+        rooted = size_of(name, gate + wide.get("bias", 0.0))
+        floor = None if rooted is None else rooted * GRADIENT_FLOOR
+        return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost, floor)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)
     w = up + wide.get("up_bias", 0.0)
     limit = options.get("limit", row.limit)
+    values = [value_of(row, n, wide.get(n, v)) for n, v in row.parameters.items()]
+    f, g = factors_of(row, z, w, values, limit)
     if limit is not None:
-        z, w = z.clamp(max=limit), w.clamp(-limit, limit)
-    f = row.f(z, wide.get(row.parameter, row.default)) if row.parameter else row.f(z)
+        z, w = z if row.limits_value else z.clamp(max=limit), w.clamp(-limit, limit)
+    grad_out = grad_out * wide.get("weight", 1.0)
     return Oracle(
         called,
-        [(grad_out * row.g(w)).abs(), (grad_out * f).abs()],
+        [(grad_out * g).abs(), (grad_out * f).abs()],
         (gate.abs() + z.abs() + 1.0) * (up.abs() + w.abs() + 1.0),
         grad_out.abs(),
-        lost_digits(z, row.g(w)),
+        lost_digits(z, g),
     )
 
 
@@ -174,7 +193,7 @@ def check_call(actual: Called, exact: Oracle) -> None:
         for grad, expected in zip(actual.inputs, exact.called.inputs, strict=True):
             check(grad, expected, REAL_ULPS[dtype], exact.grad_out * exact.size)
         return
-    check(actual.out, exact.called.out, FORWARD_ULPS[dtype], lost=exact.lost)
+    check(actual.out, exact.called.out, FORWARD_ULPS[dtype], exact.floor, exact.lost)
     for grad, expected, scale in zip(actual.inputs, exact.called.inputs, exact.scales, strict=True):
         check(grad, expected, GRADIENT_ULPS[dtype], scale * GRADIENT_FLOOR)
 

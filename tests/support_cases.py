@@ -50,7 +50,7 @@ class Line(NamedTuple):
     inputs: int  # tensors
     make: Callable[..., nn.Module]  # of the library if `ours`, else of the reference
     biases: tuple[str, ...] = ()
-    parameter: str | None = None  # that can be learned
+    parameters: tuple[str, ...] = ()  # that can be learned
     is_module: bool = False
 
 
@@ -59,7 +59,7 @@ def _unit(name: str) -> Line:
         function = fused_acts.gated if ours else reference.gated
         return Function(partial(function, variant=name), parameters)
 
-    return Line(name, 2, make, ("gate_bias", "up_bias"), ROWS[name].parameter)
+    return Line(name, 2, make, ("gate_bias", "up_bias"), tuple(ROWS[name].parameters))
 
 
 def _activation(name: str) -> Line:
@@ -67,7 +67,7 @@ def _activation(name: str) -> Line:
         function = fused_acts.activation if ours else reference.activation
         return Function(partial(function, name=name), parameters)
 
-    return Line(name, 1, make, ("bias",), ROWS[name].parameter)
+    return Line(name, 1, make, ("bias",), tuple(ROWS[name].parameters))
 
 
 def _maxout(ours: bool) -> nn.Module:
@@ -264,7 +264,7 @@ EXPECTED |= dict.fromkeys((compiled, export, jit_trace, autocast, nested, dtenso
 def has(line: Line, column: Callable[..., Any]) -> bool:
     """Whether there is something to try."""
     if column is learned_parameter:
-        return line.parameter is not None
+        return bool(line.parameters)
     return column is not bias or bool(line.biases)
 
 
@@ -274,6 +274,6 @@ def inputs_on(device: str, count: int) -> list[Tensor]:
 
 
 def module_on(device: str, line: Line, column: Callable[..., Any], ours: bool) -> nn.Module:
-    names = {bias: line.biases, learned_parameter: (line.parameter,)}.get(column, ())
+    names = {bias: line.biases, learned_parameter: line.parameters}.get(column, ())
     rows = {n: random(COLS, dtype=torch.float64, seed=11 + i) for i, n in enumerate(names)}
     return line.make(ours, **rows).to(device)

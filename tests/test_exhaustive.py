@@ -9,7 +9,7 @@ from cases import (
     KINDS,
     ROWS,
     VARIANTS,
-    default_parameter,
+    default_parameters,
     every_finite,
     exact,
     exact_forward,
@@ -98,7 +98,7 @@ def test_no_further_from_the_truth_than_torch(name, dtype):
     ours = forward_backward(name, x, x, grad_out)
     leaf = x.clone().requires_grad_()
     row = ROWS[name]
-    out = (row.eager or row.f)(leaf, *default_parameter(name, dtype).values())
+    out = (row.eager or row.f)(leaf, *default_parameters(name, dtype).values())
     (grad,) = torch.autograd.grad(out, leaf, grad_out)
     floor = torch.full_like(truth.grad_gate, GRADIENT_FLOOR)
     for mine, theirs, right, least, ulps in (
@@ -113,7 +113,7 @@ def test_no_further_from_the_truth_than_torch(name, dtype):
 def test_near_zero_as_close_as_torch_in_float32(name):
     x = torch.arange(0x31000000, 0x3F800000, 1009, dtype=torch.int32).view(torch.float32)
     x = torch.cat([x, -x])
-    row, parameter = ROWS[name], default_parameter(name, x.dtype)
+    row, parameter = ROWS[name], default_parameters(name, x.dtype)
     truth = exact_forward(name, x, x)
     ours = fused_acts.activation(x, name)
     theirs = (row.eager or row.f)(x, *parameter.values())

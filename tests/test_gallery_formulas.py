@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from cases import random
+from cases import factors_of, random
 from formula_cases import FLOATS, evaluate
 from gallery_cases import EVERY
 
@@ -18,16 +18,16 @@ from fused_acts.gallery.formulas import OF_SEVERAL, derivatives
 def test_entries_are_the_rows(of):
     """f, its derivative and g, as the library's calls give them, against the reference."""
     x = torch.linspace(-5.9, 5.9, 60, dtype=torch.float64)
-    cut = x.clamp(max=of.limit).requires_grad_()
-    options = [v for n, v in of.options.items() if n == of.row.parameter]
-    f = of.row.f(cut, *options)
-    (slope,) = torch.autograd.grad(f.sum(), cut)
-    torch.testing.assert_close(of.value(x), f.detach(), rtol=1e-11, atol=1e-14)
-    slope = torch.where(x > of.limit, 0.0, slope)
-    torch.testing.assert_close(of.derivative(x), slope, rtol=1e-11, atol=1e-14)
+    leaf = x.clone().requires_grad_()
+    values = [of.options[name] for name in of.row.parameters]
     if of.is_gated:
-        g = of.row.g(x.clamp(-of.limit, of.limit))
+        f, g = factors_of(of.row, leaf, x, values, of.limit)
         torch.testing.assert_close(of.of_up(x), g, rtol=1e-11, atol=1e-14)
+    else:
+        f = of.row.f(leaf, *values)
+    (slope,) = torch.autograd.grad(f.sum(), leaf)
+    torch.testing.assert_close(of.value(x), f.detach(), rtol=1e-11, atol=1e-14)
+    torch.testing.assert_close(of.derivative(x), slope, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("of", EVERY, ids=lambda e: f"{e.name}-{page.settings(e)}")

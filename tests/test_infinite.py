@@ -7,7 +7,7 @@ import pytest
 import torch
 from cases import ACTIVATIONS, DEVICES, DTYPES, ROWS, VARIANTS, as_inputs, own_layout, to_device
 from derivative_cases import of
-from option_cases import LIMITED, PARAMETRIC, parameter, real
+from option_cases import LIMITED, PARAMETRIC, real
 from torch import func
 
 INF = math.inf
@@ -107,7 +107,7 @@ def test_a_tangent_of_0_next_to_infinity(name, dtype, device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [INF, math.nan])
-@pytest.mark.parametrize("name", PARAMETRIC)
+@pytest.mark.parametrize("name", [name for name in PARAMETRIC if name != "situ_glu"])
 def test_a_parameter_that_has_no_part_in_a_result(name, value, dtype, device):
     """At large positive gates: an infinite or NaN gradient there is masked, as in F.prelu."""
     gate = torch.tensor([[2000.0, 3000.0], [-0.5, -0.25]], dtype=dtype)
@@ -125,7 +125,7 @@ def test_a_parameter_that_has_no_part_in_a_result(name, value, dtype, device):
                 rows = slice(1, 2) if masked else slice(0, 2)
                 out = function(
                     *(to_device(t[rows].contiguous(), device) for t in inputs),
-                    **parameter(name, leaf),
+                    **{[*ROWS[name].parameters][-1]: leaf},  # xielu's first one has a part
                 )
                 seed = to_device(grad_out[rows].contiguous(), device)
                 gradients += torch.autograd.grad(out, leaf, seed)

@@ -33,8 +33,18 @@ KINKED = {
     "relu6": F.relu6,
     "hardsigmoid": lambda x: F.relu6(x + 3) / 6,  # torch's own has no second derivative
     "hardswish": F.hardswish,
+    "xielu": lambda x: torch.where(
+        x > 0,
+        0.8 * x * x + 0.5 * x,
+        0.8 * (torch.expm1(x.clamp(max=-1e-6)) - x) + 0.5 * x,
+    ),
 }
-BESIDE_0 = {"relu6": (6.0,), "hardsigmoid": (3.0, -3.0), "hardswish": (3.0, -3.0)}
+BESIDE_0 = {
+    "relu6": (6.0,),
+    "hardsigmoid": (3.0, -3.0),
+    "hardswish": (3.0, -3.0),
+    "xielu": (-1e-7, -2e-6),
+}
 
 
 def at_kinks(name):
@@ -73,6 +83,10 @@ def test_at_limits(variant):
     one = torch.ones_like(gate)
 
     def clamped(gate, up):
+        if fused_acts.reference.VARIANTS[variant].limits_value:
+            product = torch.nn.functional.silu(gate)
+            up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
+            return torch.where(product > limit, limit, product) * up
         gate = torch.where(gate > limit, limit, gate)
         up = torch.where(up.abs() > limit, limit * up.detach().sign(), up)
         return fused_acts.reference.gated(gate, up, variant=variant, limit=None)

@@ -6,6 +6,7 @@ from cases import (
     ACTIVATIONS,
     DEVICES,
     DTYPES,
+    ROWS,
     as_inputs,
     operands,
     own_layout,
@@ -205,3 +206,42 @@ def test_one_value_expanded_to_the_columns(device):
             out = of(name, **parameter(name, leaf))[0](*inputs)
             grads.append(torch.autograd.grad(out, leaf, grad_out)[0].cpu())
         assert same_bits(*grads)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name in PARAMETRIC if len(ROWS[name].parameters) == 2])
+def test_one_of_two_parameters(name, device):
+    """Each alone and both, of every shape together: values, and gradients of their own shapes."""
+    gate, up, grad_out = operands(5, 67, dtype=torch.float32)
+    first, second = ROWS[name].parameters
+    single, per_column = torch.tensor([0.7]), torch.linspace(0.5, 1.5, 67)
+    for options in (
+        {first: single},
+        {second: per_column},
+        {first: per_column, second: 0.9},
+        {first: single, second: per_column.bfloat16().float()},
+        {first: per_column, second: torch.tensor(1.1)},
+    ):
+        check_everything(name, gate, up, options, grad_out, device=device)
+
+
+def test_errors_of_two_parameters():
+    x = torch.zeros(2, 3)
+    for wrong in (torch.zeros(2), torch.zeros(2, 3)):
+        with pytest.raises(ValueError, match="^alpha_n: expected shape"):
+            fused_acts.xielu(x, alpha_p=torch.ones(3), alpha_n=wrong)
+    with pytest.raises(TypeError, match="^alpha_p: expected dtype"):
+        fused_acts.xielu(x, alpha_p=torch.ones(3, dtype=torch.float64))
+
+
+def test_no_cap_is_no_cap():
+    """None, for each of the two, over every size."""
+    x = torch.cat([torch.logspace(-44, 38, 999), -torch.logspace(-44, 38, 999)])
+    x = torch.cat([x, torch.tensor([0.0, -0.0, float("inf"), -float("inf")])])
+    one = torch.ones_like(x)
+    assert same_bits(
+        fused_acts.situ_glu(one, x, linear_beta=None),
+        fused_acts.situ_glu(one, one, linear_beta=None) * x,
+    )
+    silu = fused_acts.situ_glu(x[:-1], one[:-1], beta=None, linear_beta=None)
+    torch.testing.assert_close(silu, torch.nn.functional.silu(x[:-1]))

@@ -28,8 +28,8 @@ def operator_calls(device):
     row = gate[0].clone()
     winner = torch.zeros(ROWS, COLS, dtype=torch.uint8, device=device)
     stats = torch.ones(ROWS, 2, device=device)
-    rows = (row, row, row, 1.0, INF, SWIGLU, 0)
-    alone = (row, None, row, 1.0, INF, ALONE, 0)
+    rows = (row, row, row, 1.0, 1.0, INF, 1.0, SWIGLU, 0)
+    alone = (row, None, row, 1.0, 1.0, INF, 1.0, ALONE, 0)
     vectors = ("gate_bias", "up_bias", "parameter")
     return {
         "glu_forward": ((gate, up, SWIGLU, 0), ("gate", "up")),
@@ -171,7 +171,7 @@ def test_any_address(dtype, shape):
 @pytest.mark.parametrize("which", [(True, False), (False, True), (True, True)])
 def test_any_address_in_place(which, shape):
     gate, up, grad = operands(*shape, dtype=torch.float32)
-    numbers = (None, None, None, 1.0, INF, SWIGLU, 0)
+    numbers = (None, None, None, 1.0, 1.0, INF, 1.0, SWIGLU, 0)
     expected = OPS.glu_backward(grad, gate, up, SWIGLU, 0, 3)
     pair = [misaligned(t) if odd else t.clone() for t, odd in zip((gate, up), which, strict=True)]
     for product in (False, True):
@@ -202,7 +202,7 @@ def test_rows_of_a_packed_x_that_overlap(layout):
             with pytest.raises(ValueError, match=f"^x: expected rows of 8 .* {stride}"):
                 out.sum().backward(retain_graph=True)
         assert same_bits(x.detach(), before)
-        numbers = (None, None, None, 1.0, INF, SWIGLU, PACKED.index(layout))
+        numbers = (None, None, None, 1.0, 1.0, INF, 1.0, SWIGLU, PACKED.index(layout))
         with pytest.raises(ValueError, match="^x: expected rows of 8"):
             OPS.glu_backward_inplace(torch.ones(3, 4), x.detach(), None, *numbers, 1, True)
     for stride in (8, 9):
@@ -218,7 +218,7 @@ def test_rows_of_a_packed_x_that_overlap(layout):
 def test_a_row_vector_in_what_is_written(layout):
     """Also in the columns behind those of gate."""
     x = torch.randn(3, 16)
-    numbers = (1.0, INF, SWIGLU, PACKED.index(layout), 1, False)
+    numbers = (1.0, 1.0, INF, 1.0, SWIGLU, PACKED.index(layout), 1, False)
     for first in (0, 4, 8):
         row = x[1, first : first + 8]
         for i, name in enumerate(("gate_bias", "up_bias", "parameter")):

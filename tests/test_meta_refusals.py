@@ -20,7 +20,14 @@ def right_calls():
     """{operator and form: {argument: its value}} in the order of the operator's arguments"""
     gate, up, grad = operands(ROWS, COLS, dtype=torch.float32)
     row, wide = gate[0].clone(), torch.cat((gate, up), 1)
-    numbers = {"scalar": 1.0, "limit": INF, "variant": SWIGLU, "layout": 0}
+    numbers = {
+        "scalar": 1.0,
+        "second": 1.0,
+        "limit": INF,
+        "weight": 1.0,
+        "variant": SWIGLU,
+        "layout": 0,
+    }
     options = {"gate_bias": row, "up_bias": row.clone(), "parameter": row.clone(), **numbers}
     alone = {"bias": row, "": None, "parameter": row.clone(), **numbers, "variant": ALONE}
     pair, packed = {"gate": gate, "up": up}, {"x": wide, "up": None}

@@ -205,3 +205,26 @@ def test_every_module_with_a_name_of_torch_is_tried_here():
     assert named - {"Softmax"} == {kind for kind, _, _, _ in SAME}
     names = {name for _, _, name, _ in SAME} | {name for _, _, name, _, _ in OWN}
     assert {"sigmoid", "leaky_relu", "softplus"} < names <= set(ACTIVATIONS)
+
+
+def test_xielu_is_that_of_apertus():
+    """Names, shapes and values of transformers' class: checkpoints go both ways."""
+    activations = pytest.importorskip("transformers.activations")
+    theirs = activations.XIELUActivation(0.6, 1.1, dtype=torch.float32)
+    ours = nn.XIELU()
+    assert ours.load_state_dict(theirs.state_dict()) == ours.load_state_dict(ours.state_dict())
+    x = torch.linspace(-9, 5, 1001)
+    for one, other in zip(*(derivatives_of(m, x) for m in (ours, theirs)), strict=True):
+        torch.testing.assert_close(one, other)
+    started = nn.XIELU(0.6, 1.1, dtype=torch.float64)
+    torch.testing.assert_close(started(x.double()).float(), theirs(x))
+    with pytest.raises(ValueError, match="^beta: expected 0.5, got 0.75"):
+        ours.load_state_dict({**theirs.state_dict(), "beta": torch.tensor(0.75)})
+    with pytest.raises(ValueError, match="^alpha_n_init: expected a number above 0.5"):
+        nn.XIELU(alpha_n_init=0.4)
+
+
+def derivatives_of(module, x):
+    x = x.clone().requires_grad_()
+    out = module(x)
+    return [out, *torch.autograd.grad(out.sum(), [x, *module.parameters()])]

@@ -27,10 +27,11 @@ def module_of(variant, kind, **others):
 def test_module(variant, kind, device):
     module = module_of(variant, kind).to(device)
     row = ROWS[variant]
-    ((name, learned),) = module.named_parameters()
-    assert name == row.parameter and list(module.state_dict()) == [name]
-    assert learned.shape == ((33,) if kind == "per_channel" else (1,))
-    assert (learned == row.default).all() and learned.dtype == torch.float32
+    every = dict(module.named_parameters())
+    assert list(every) == list(row.parameters) == list(module.state_dict())
+    for name, learned in every.items():
+        assert learned.shape == ((33,) if kind == "per_channel" else (1,))
+        assert (learned == row.parameters[name]).all() and learned.dtype == torch.float32
 
     gate, up, grad_out = (to_device(t, device) for t in operands(6, 33, dtype=torch.bfloat16))
     start = fused_acts.gated(gate, up, variant=variant)

@@ -10,6 +10,7 @@ from cases import (
     UNARY,
     VARIANTS,
     as_inputs,
+    call_numbers,
     forward,
     operands,
     random,
@@ -49,6 +50,9 @@ def number(value):
     return torch.tensor(value, dtype=torch.float64)
 
 
+ONE = number(1.0)
+
+
 def sample_calls_with_options(dtype):
     """(operator, arguments) for the operators with options, with rows in either dtype."""
     gate, up, grad_out = operands(3, 8, dtype=dtype)
@@ -67,15 +71,15 @@ def sample_calls_with_options(dtype):
                 inputs = as_inputs(gate, up, name)
                 both = (*inputs, None)[:2]
                 moves = (*(tensor.cos() for tensor in inputs), None)[:2]
-                numbers = (1.5, 2.0, variant, layout)
-                tensors = (number(1.5), number(2.0), variant, layout)
-                unlimited = (number(1.5), None, variant, layout)
+                numbers = (1.5, 1.0, 2.0, 1.25, variant, layout)
+                tensors = (*map(number, numbers[:4]), variant, layout)
+                unlimited = (number(1.5), number(1.0), None, number(1.0), variant, layout)
                 yield OPS.glu_forward_options, (*both, *rows, *numbers)
                 yield OPS.gated, (*both, *rows, *numbers)
                 for given in (tensors, unlimited):
                     yield OPS.glu_forward_numbers, (*both, *rows, *given)
                 out = (variant, layout, torch.zeros_like(gate))
-                yield OPS.glu_forward_out, (*both, *out, *rows, *numbers[:2])
+                yield OPS.glu_forward_out, (*both, *out, *rows, *numbers[:4])
                 for needs in (wanted, wanted & ~3):
                     yield OPS.glu_backward_options, (grad_out, *both, *rows, *numbers, needs)
                     yield OPS.glu_backward_numbers, (grad_out, *both, *rows, *tensors, needs)
@@ -122,14 +126,14 @@ def sample_calls_of_activations(dtype, variant):
         (bias, None, value),
         (None, None, value[0]),
     ):
-        numbers = (1.5, INF, variant, 0)
+        numbers = (1.5, 1.0, INF, 1.0, variant, 0)
         wanted = 1 + 4 * (rows[0] is not None) + 16 * (rows[2] is not None)
-        tensors = (number(1.5), None, variant, 0)
+        tensors = (number(1.5), number(1.0), None, number(1.0), variant, 0)
         yield OPS.glu_forward_options, (x, None, *rows, *numbers)
         yield OPS.gated, (x, None, *rows, *numbers)
         yield OPS.glu_forward_numbers, (x, None, *rows, *tensors)
         out = (variant, 0, torch.zeros_like(x))
-        yield OPS.glu_forward_out, (x, None, *out, *rows, *numbers[:2])
+        yield OPS.glu_forward_out, (x, None, *out, *rows, *numbers[:4])
         for needs in (wanted, wanted & ~1):
             yield OPS.glu_backward_options, (grad_out, x, None, *rows, *numbers, needs)
             yield OPS.glu_backward_numbers, (grad_out, x, None, *rows, *tensors, needs)
@@ -150,9 +154,9 @@ def test_fakes_have_the_strides_of_the_results():
     rest = (INDEX["swish"], 0)
     for operator, arguments in (
         (OPS.glu_forward, rest),
-        (OPS.glu_forward_options, (None, None, None, 1.5, None, *rest)),
-        (OPS.gated, (None, None, None, 1.5, None, *rest)),
-        (OPS.glu_forward_numbers, (None, None, None, number(1.5), None, *rest)),
+        (OPS.glu_forward_options, (None, None, None, 1.5, 1.0, None, 1.0, *rest)),
+        (OPS.gated, (None, None, None, 1.5, 1.0, None, 1.0, *rest)),
+        (OPS.glu_forward_numbers, (None, None, None, number(1.5), ONE, None, ONE, *rest)),
     ):
         torch.library.opcheck(operator, (x, None, *arguments), test_utils="test_faketensor")
         assert operator(x, None, *arguments).stride() == x.stride(), operator
@@ -163,7 +167,7 @@ def ops_called_wrongly():
     return {
         "variant": (lambda: OPS.glu_forward(gate, up, 99, 0), ValueError, "variant"),
         "negative variant": (lambda: OPS.glu_forward(gate, up, -1, 0), ValueError, "variant"),
-        "layout": (lambda: OPS.glu_forward(gate, None, 0, 3), ValueError, "layout"),
+        "block": (lambda: OPS.glu_forward(gate, None, 0, 3), ValueError, "x"),
         "negative layout": (lambda: OPS.glu_forward(gate, None, 0, -1), ValueError, "layout"),
         "variant, packed": (
             lambda: OPS.glu_backward(grad_out[:, :3], gate, None, 99, 0, 1),
@@ -229,13 +233,13 @@ def test_layouts_and_rows_are_in_the_order_of_the_operators():
     gate, up, _ = operands(3, 4, dtype=torch.float32)
     for name, row in ROWS.items():
         limit = getattr(row, "limit", None)
-        numbers = (row.default, INF if limit is None else limit, INDEX[name])
+        numbers = (*call_numbers(row), INF if limit is None else limit, 1.0, INDEX[name])
         for index, layout in enumerate(PACKED) if name in VARIANTS else [(0, UNARY)]:
             (x,) = as_inputs(gate, up, layout)
             expected = forward(name, gate, up)
             nothing = (None,) * 4
             assert same_bits(OPS.glu_forward_options(x, *nothing, *numbers, index), expected)
-            if limit is None and row.default == 1.0:
+            if limit is None and set(row.parameters.values()) <= {1.0}:
                 assert same_bits(OPS.glu_forward(x, None, INDEX[name], index), expected)
 
 

@@ -20,7 +20,10 @@ def calls_without_room(device):
     x = torch.zeros(1, 4, device=device).expand(2**40, 4)
     like = {"dtype": torch.uint8, "device": device}
     winner, stats = torch.zeros(1, 4, **like).expand_as(x), x[:, :2]
-    numbers, alone = (None, None, None, 1.0, INF, SWIGLU, 0), (*(None,) * 3, 1.0, INF, ALONE, 0)
+    numbers, alone = (
+        (None, None, None, 1.0, 1.0, INF, 1.0, SWIGLU, 0),
+        (*(None,) * 3, 1.0, 1.0, INF, 1.0, ALONE, 0),
+    )
     bias = torch.zeros(4, device=device)
     return {
         "gelu": lambda ops: fused_acts.gelu(x),
@@ -67,7 +70,7 @@ def test_out_of_memory_in_place(tmp_path):
         gate = torch.from_file(str(tmp_path / "gate"), shared=True, size=2**40).view(2**20, 2**20)
     except RuntimeError:
         pytest.skip("no file of 4 TiB")
-    numbers = (None, None, None, 1.0, INF, ALONE, 0, 1, False)
+    numbers = (None, None, None, 1.0, 1.0, INF, 1.0, ALONE, 0, 1, False)
     with pytest.raises(RuntimeError, match=r"DefaultCPUAllocator: .* \d{12,} bytes"):
         OPS.glu_backward_inplace(torch.zeros(2**20, 1).expand(gate.shape), gate, None, *numbers)
 

@@ -10,6 +10,7 @@ from cases import (
     PACKED,
     VARIANTS,
     as_inputs,
+    call_numbers,
     operands,
     rows_and_layouts,
     to_device,
@@ -31,7 +32,7 @@ def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, d
     gate, up = (*inputs, None)[:2]
     rows = [None if r is None else to_device(r, device) for r in rows]
     index = PACKED.index(layout) if layout != "separate" else 0
-    numbers = (row.default, limit, VARIANTS.index(variant), index)
+    numbers = (*call_numbers(row), limit, 1.0, VARIANTS.index(variant), index)
     by_rows = OPS.glu_backward_inplace(grad_out, gate, up, *rows, *numbers, needs, True)
     return grad_out.cpu(), [tensor.cpu() for tensor in inputs], [grad.cpu() for grad in by_rows]
 
@@ -39,7 +40,12 @@ def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, d
 def check(variant, gate, up, grad_out, layout, device, options=None, place=lambda tensor: tensor):
     options = options or {}
     rows = [options.get(name) for name in ("gate_bias", "up_bias")]
-    rows.append(options.get(fused_acts.reference.VARIANTS[variant].parameter))
+    rows.append(
+        next(
+            (options[n] for n in fused_acts.reference.VARIANTS[variant].parameters if n in options),
+            None,
+        )
+    )
     needs = 3 + sum(4 << i for i, row in enumerate(rows) if row is not None)
     tensors = [place(tensor) for tensor in (grad_out, *as_inputs(gate, up, layout))]
     product, grads, by_rows = run(variant, tensors, layout, rows, needs, device)

@@ -13,6 +13,7 @@ from cases import (
     as_inputs,
     exact,
     factors,
+    factors_of,
     operands,
     own_layout,
     rows_and_layouts,
@@ -38,7 +39,7 @@ SLOPE = 1e-13  # of a gradient, at least at 2^-8 of the factor that it is multip
 def numbers_of(name):
     """The options that the formula names, as numbers."""
     row = ROWS[name]
-    numbers = {row.parameter: PARAMETER} if row.parameter else {}
+    numbers = dict.fromkeys(row.parameters, PARAMETER)
     return numbers | ({"limit": row.limit} if getattr(row, "limit", None) is not None else {})
 
 
@@ -113,7 +114,7 @@ def test_options_are_where_they_belong(name):
     gate, up, _ = operands(3, 4, dtype=torch.bfloat16)
     row = ROWS[name]
     one, other = torch.linspace(-1, 1, 4), torch.linspace(2, -2, 4)
-    options = {row.parameter: torch.linspace(0.3, 2, 4)} if row.parameter else {}
+    options = dict.fromkeys(row.parameters, torch.linspace(0.3, 2, 4))
     value = list(options.values())
     z, w = gate.float() + one, up.float() + other
     if name in ACTIVATIONS:
@@ -122,8 +123,8 @@ def test_options_are_where_they_belong(name):
     else:
         if row.limits:
             options["limit"] = 0.75
-            z, w = z.clamp(max=0.75), w.clamp(-0.75, 0.75)
-        expected = (row.f(z, *value) * row.g(w)).bfloat16()
+        f, g = factors_of(row, z, w, value, options.get("limit"))
+        expected = (f * g).bfloat16()
         options["variant"] = name
         out = reference.gated(gate, up, gate_bias=one, up_bias=other, **options)
         assert torch.equal(out, expected)
@@ -135,8 +136,13 @@ def test_options_are_where_they_belong(name):
 
 @pytest.mark.parametrize(
     "name, value",
-    [(name, tables.ACTIVATIONS[name].default) for name in ACTIVATIONS]
-    + [(name, v) for name in ACTIVATIONS if ROWS[name].parameter for v in (0.7, 1.9)],
+    [(name, [*tables.ACTIVATIONS[name].parameters.values()]) for name in ACTIVATIONS]
+    + [
+        (name, [v] * len(ROWS[name].parameters))
+        for name in ACTIVATIONS
+        if ROWS[name].parameters
+        for v in (0.7, 1.9)
+    ],
 )
 def test_what_torch_has_is_f(name, value):
     """Value, derivative and second derivative, at 0 and at its sides too."""
@@ -145,11 +151,10 @@ def test_what_torch_has_is_f(name, value):
     if name == "hardsigmoid":  # torch's derivative is a float32, and has none itself
         theirs = lambda x: F.relu6(x + 3) / 6  # noqa: E731
     x = torch.cat((torch.linspace(-3, 9, 1001, dtype=F64), torch.zeros(1, dtype=F64)))
-    given = [value] if row.parameter else []
     results = []
     for function in (row.f, theirs):
         leaf = x.clone().requires_grad_()
-        out = function(leaf, *given)
+        out = function(leaf, *value)
         (grad,) = torch.autograd.grad(out.sum(), leaf, create_graph=True)
         second = torch.zeros_like(x)
         if grad.requires_grad:

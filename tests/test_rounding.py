@@ -12,6 +12,7 @@ from cases import (
     VARIANTS,
     as_inputs,
     every_finite,
+    factors_of,
     operands,
     random,
     rows_and_layouts,
@@ -49,12 +50,11 @@ WRITTEN = {
 def composition(variant):
     """As written above; of a newer variant, with what its row says torch has in the place of f."""
     row = ROWS[variant]
-    parameter = [row.default] if row.parameter else []
+    values = [*row.parameters.values()]
 
     def composed(gate, up):
-        if row.limit is not None:
-            gate, up = gate.clamp(max=row.limit), up.clamp(-row.limit, row.limit)
-        return (row.eager or row.f)(gate, *parameter) * row.g(up)
+        f, g = factors_of(row, gate, up, values, row.limit, row.eager)
+        return f * g
 
     return WRITTEN.get(variant, composed)
 

@@ -14,7 +14,7 @@ from cases import (
     RELU_KEEPS_THE_SIGN,
     ROWS,
     Result,
-    default_parameter,
+    default_parameters,
     exact,
     exact_forward,
     forward,
@@ -77,7 +77,7 @@ def torch_with_gradient(name, x, grad_out):
     """An activation as torch has it."""
     leaf = x.clone().requires_grad_()
     row = ROWS[name]
-    out = (row.eager or row.f)(leaf, *default_parameter(name, x.dtype).values())
+    out = (row.eager or row.f)(leaf, *default_parameters(name, x.dtype).values())
     return out.detach(), torch.autograd.grad(out, leaf, grad_out)[0]
 
 

@@ -65,9 +65,10 @@ def test_signatures_are_alike(variant):
     expected = signature(fused_acts.gated)
     assert list(expected) == ["gate", "up", "variant", "layout", "dim", "out", "options"]
     del expected["variant"], expected["options"]
-    expected |= {row.parameter: (keyword, row.default)} if row.parameter else {}
+    expected |= {name: (keyword, value) for name, value in row.parameters.items()}
     expected |= {"limit": (keyword, row.limit)} if row.limits else {}
     expected |= {name: (keyword, None) for name in ("gate_bias", "up_bias", "bias")}
+    expected |= {"weight": (keyword, 1.0), "block": (keyword, 1)}
     expected |= {"rounding": (keyword, "single"), "inplace_backward": (keyword, False)}
     actual = signature(getattr(fused_acts, variant))
     if row.layout != "gate_up":  # that of packed inputs alone
@@ -101,8 +102,9 @@ def test_signatures_of_activations_are_alike(name):
     expected = signature(fused_acts.activation)
     assert list(expected)[:4] == ["x", "name", "bias", "out"]
     expected = {option: expected[option] for option in ("x", "bias", "out")}
-    if row.parameter:
-        expected[row.parameter] = (inspect.Parameter.KEYWORD_ONLY, row.default)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    expected |= {name: (keyword, value) for name, value in row.parameters.items()}
+    expected["weight"] = (keyword, 1.0)
     actual = signature(getattr(fused_acts, name))
     assert actual == expected and list(actual) == list(expected)
 
@@ -138,7 +140,8 @@ def test_one_row_is_a_functor_a_row_and_a_row():
     names = {name for name in {*ROWS, *functions} - WORDS if not hasattr(math, name)}
     assert {"geglu_tanh", "gtu", "leaky_relu", "prelu", "mish"} <= names
     pattern = re.compile(rf"(?<![\w.])({'|'.join(names)})(?!\w)")
-    allowed = ("activations.h", "variants.h", "tables.py", "_names.py")  # the last is generated
+    functors = ("activations_piecewise.h", "activations_smooth.h")
+    allowed = (*functors, "variants.h", "tables.py", "_names.py")  # the last is generated
     # Where other libraries' names and functions of mathematics are.
     exempt = {"nn/activations.py", "integrations", "elementary.h"}
     found = {name: set() for name in allowed}
@@ -151,7 +154,7 @@ def test_one_row_is_a_functor_a_row_and_a_row():
             assert path.name in allowed or not here, (path, here)
             found.get(path.name, set()).update(here)
     assert found["variants.h"] >= names & set(ROWS) <= found["tables.py"]
-    assert found["activations.h"] >= names & functions
+    assert set().union(*(found[name] for name in functors)) >= names & functions
 
 
 def test_show_build():

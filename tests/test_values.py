@@ -13,15 +13,17 @@ from cases import (
     RELU_KEEPS_THE_SIGN,
     ROWS,
     VARIANTS,
-    default_parameter,
+    default_parameters,
     every_finite,
     exact_forward,
+    factors_of,
     forward,
     in_range,
     operands,
     random,
     rows_and_layouts,
     same_bits,
+    size_of,
     whole_range,
 )
 from tolerances import EXACT, MAY_FLUSH, budget, check, check_forward, lost_digits
@@ -41,7 +43,7 @@ def test_against_the_oracle(name, layout, dtype, device):
     gate, up, _ = operands(5, 3, 136, dtype=dtype)
     out = forward(name, gate, up, layout, device)
     assert out.dtype == dtype and out.is_contiguous()
-    check_forward(name, out, exact_forward(name, gate, up))
+    check_forward(name, out, exact_forward(name, gate, up), size=size_of(name, gate))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -52,7 +54,7 @@ def test_over_the_whole_range(name, dtype, device):
     gate = gate[in_range(name, gate)]
     up = torch.full_like(gate, -3.14159)
     out = forward(name, gate, up, device=device)
-    check_forward(name, out, exact_forward(name, gate, up))
+    check_forward(name, out, exact_forward(name, gate, up), size=size_of(name, gate))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -117,12 +119,13 @@ def test_against_torch(name, dtype):
     gate.clamp_(-3, 9)  # further down torch's GELUs lose digits even in float64
     up *= 4
     z, w = gate.double(), up.double()
-    if name in VARIANTS and row.limit is not None:
-        z, w = z.clamp(max=row.limit), w.clamp(-row.limit, row.limit)
-    expected = torch_function(name)(z, *default_parameter(name, dtype).values())
+    values = [*default_parameters(name, dtype).values()]
     if name in VARIANTS:
-        expected = expected * row.g(w)
-    check(forward(name, gate, up), expected, budget(name, dtype))
+        f, g = factors_of(row, z, w, values, row.limit, torch_function(name))
+        expected = f * g
+    else:
+        expected = torch_function(name)(z, *values)
+    check_forward(name, forward(name, gate, up), expected, size=size_of(name, gate))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

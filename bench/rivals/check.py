@@ -24,9 +24,7 @@ def exact(unit: str, operands: Sequence[Tensor]) -> Tensor:
     form = UNITS[unit].form
     name = {"silu": "swish", "gelu(x + bias)": "gelu"}.get(unit, unit)
     row = (tables.VARIANTS if form == GATED else tables.ACTIVATIONS)[name]
-    options: dict[str, Any] = {}
-    if row.parameter:
-        options = {row.parameter: torch.tensor(row.default).item()}
+    options: dict[str, Any] = {n: torch.tensor(v).item() for n, v in row.parameters.items()}
     if form == GATED:
         return reference.gated(*operands, variant=name, **options)
     x = operands[0] + operands[1] if form == BIAS else operands[0]

@@ -35,10 +35,14 @@ Options options_of(Direction direction, const GluArgs& args) {
   const bool takes_numbers =
       visit_variant(args.variant, [](auto unit) { return kTakesNumbers<decltype(unit)>; });
   if (!takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
-  if (args.parameter.data || args.scalar != 1.0) return Options::kNumbers;
+  if (args.parameters[0].data || args.parameters[1].data || args.weight != 1.0 ||
+      args.scalars[0] != usual_parameter(args.variant))
+    return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit
-  return args.has_options() || args.step != 1 || !has_flat_kernels(args.variant) ? Options::kLimit
-                                                                                 : Options::kNone;
+  return args.limit != std::numeric_limits<double>::infinity() || args.step != 1 ||
+                 !has_flat_kernels(args.variant)
+             ? Options::kLimit
+             : Options::kNone;
 }
 
 // A call in blocks. T is the storage type.
@@ -58,17 +62,19 @@ class Call {
         backward && (!args.grad_gate.data || !(args.grad_up.data || is_unary(args.variant)));
     if (reads_zeros) std::memset(zeros_, 0, sizeof zeros_);
     longest_ = reads_zeros || scratches || options_ == Options::kRows ? kTile : args.cols;
+    if (args.block) longest_ = std::min(longest_, args.block);
 
     block_.pairs = args.step == 2;
     block_.past_caches = !scratches && exceeds_caches(direction, args);
     block_.limit = args.limit;
-    block_.scalar = args.scalar;
-    if (args.parameter.data && !args.parameter.col_stride)
-      block_.scalar = args.parameter.in_real ? *static_cast<const Real*>(args.parameter.data)
-                                             : widened(*static_cast<const T*>(args.parameter.data));
-    block_.gate_bias = gate_bias_;
-    block_.up_bias = up_bias_;
-    block_.parameter = parameter_;
+    block_.weight = args.weight;
+    for (int i = 0; i < 2; ++i) {
+      const RowVector& parameter = args.parameters[i];
+      block_.scalars[i] = args.scalars[i];
+      if (parameter.data && !parameter.col_stride)
+        block_.scalars[i] = parameter.in_real ? *static_cast<const Real*>(parameter.data)
+                                              : widened(*static_cast<const T*>(parameter.data));
+    }
     if (options_ == Options::kRows && !args.has_row_operands()) read_row_vectors(0, kTile);
   }
 
@@ -94,18 +100,15 @@ class Call {
     read_row_vectors(first, n);
     if (!args_.row_blocks) return run_rows(begin, end - begin, first, n);
 
-    void* const sums[] = {args_.sums.gate, args_.sums.up, args_.sums.parameter};
-    void** const groups[] = {&block_.gate_sum, &block_.up_sum, &block_.parameter_sum};
-    for (int i = 0; i < 3; ++i) {
-      *groups[i] = sums[i] ? group_[i] : nullptr;
+    const auto& sums = args_.sums;
+    for (int i = 0; i < kSums; ++i)
       if (sums[i]) std::fill_n(group_[i], n, Real(0)), std::fill_n(total_[i], n, 0.0);
-    }
     for (int64_t row = begin; row < end; row += kGroup) {
       run_rows(row, std::min(kGroup, end - row), first, n);
-      for (int i = 0; i < 3; ++i)
+      for (int i = 0; i < kSums; ++i)
         if (sums[i]) add_group(total_[i], group_[i], n);
     }
-    for (int i = 0; i < 3; ++i)
+    for (int i = 0; i < kSums; ++i)
       if (sums[i])
         std::copy_n(total_[i], n, static_cast<Real*>(sums[i]) + part * args_.cols + first);
   }
@@ -113,31 +116,49 @@ class Call {
  private:
   using Real = typename MathFor<T>::type::Real;
 
+  static constexpr int kSums = std::extent_v<decltype(GluArgs::sums)>;
+
+  // Neighbouring columns of some rows: of a tile, if there are row operands.
   void run_rows(int64_t row, int64_t rows, int64_t col, int64_t cols) {
-    if (cols <= longest_) return loop_(block_at(row, rows, col, cols));
-    for (const int64_t end = row + rows; row < end; ++row)
-      for (int64_t i = 0; i < cols; i += longest_)
-        loop_(block_at(row, 1, col + i, std::min(longest_, cols - i)));
+    if (cols <= longest_ && !args_.block) return loop_(block_at(row, rows, col, cols, col));
+    const int64_t last = row + rows, end = col + cols;
+    // rows of short blocks go together, long rows one by one as they lie in memory
+    const int64_t together = args_.block ? rows : 1;
+    for (; row < last; row += together) {
+      for (int64_t i = col, n; i < end; i += n) {
+        n = std::min(longest_, end - i);
+        if (args_.block) n = std::min(n, args_.block - i % args_.block);
+        loop_(block_at(row, together, i, n, col));
+      }
+    }
   }
 
-  Block block_at(int64_t row, int64_t rows, int64_t col, int64_t cols) {
-    const auto at = [=](const Matrix& matrix, int64_t step, T* otherwise) -> Matrix {
+  // first: the column that row vectors and their sums begin at.
+  Block block_at(int64_t row, int64_t rows, int64_t col, int64_t cols, int64_t first) {
+    const auto at = [=](const Matrix& matrix, int64_t offset, T* otherwise) -> Matrix {
       if (!matrix.data) return {otherwise, 0};
-      return {static_cast<T*>(matrix.data) + row * matrix.row_stride + col * step,
-              matrix.row_stride};
+      return {static_cast<T*>(matrix.data) + row * matrix.row_stride + offset, matrix.row_stride};
     };
-    const int64_t step = args_.step;
+    const int64_t packed = args_.block ? col + col / args_.block * args_.block : col * args_.step;
     Block block = block_;
     block.rows = rows;
     block.cols = cols;
-    block.gate = at(args_.gate, step, nullptr);
-    block.up = at(args_.up, step, nullptr);
-    block.grad_out = at(args_.grad_out, 1, zeros_);
-    block.gate_tangent = at(args_.gate_tangent, step, zeros_);
-    block.up_tangent = at(args_.up_tangent, step, zeros_);
-    block.out = at(args_.product ? args_.grad_out : args_.out, 1, nullptr);
-    block.grad_gate = at(args_.grad_gate, step, scratch_);
-    block.grad_up = at(args_.grad_up, step, scratch_);
+    block.gate = at(args_.gate, packed, nullptr);
+    block.up = at(args_.up, packed, nullptr);
+    block.grad_out = at(args_.grad_out, col, zeros_);
+    block.gate_tangent = at(args_.gate_tangent, packed, zeros_);
+    block.up_tangent = at(args_.up_tangent, packed, zeros_);
+    block.out = at(args_.product ? args_.grad_out : args_.out, col, nullptr);
+    block.grad_gate = at(args_.grad_gate, packed, scratch_);
+    block.grad_up = at(args_.grad_up, packed, scratch_);
+    if (options_ == Options::kRows) {
+      // without row operands they are alike for all columns
+      const int64_t offset = args_.has_row_operands() ? col - first : 0;
+      block.gate_bias = gate_bias_ + offset;
+      block.up_bias = up_bias_ + offset;
+      for (int i = 0; i < 2; ++i) block.parameters[i] = parameters_[i] + offset;
+      for (int i = 0; i < kSums; ++i) block.sums[i] = args_.sums[i] ? group_[i] + offset : nullptr;
+    }
     return block;
   }
 
@@ -158,9 +179,11 @@ class Call {
     // adding -0 changes nothing, not even the sign of 0
     read_row_vector(args_.gate_bias, -0.0, first, n, gate_bias_);
     read_row_vector(args_.up_bias, -0.0, first, n, up_bias_);
-    const RowVector& parameter = args_.parameter;
-    read_row_vector(parameter.col_stride ? parameter : RowVector{}, block_.scalar, first, n,
-                    parameter_);
+    for (int i = 0; i < 2; ++i) {
+      const RowVector& parameter = args_.parameters[i];
+      read_row_vector(parameter.col_stride ? parameter : RowVector{}, block_.scalars[i], first, n,
+                      parameters_[i]);
+    }
   }
 
   // n columns of a row vector in the type of the arithmetic, or one value in their place.
@@ -189,35 +212,39 @@ class Call {
   const Loop loop_;
   int64_t longest_;  // columns of a block
   Block block_{};    // what all blocks have in common
-  alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameter_[kTile];
+  alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameters_[2][kTile];
   // in the place of operands that are not there or not wanted, also as pairs
   alignas(64) T zeros_[2 * kTile], scratch_[2 * kTile];
-  // sums by gate, up and parameter
-  alignas(64) Real group_[3][kTile];
-  alignas(64) double total_[3][kTile];
+  // sums by gate, up and the parameters
+  alignas(64) Real group_[kSums][kTile];
+  alignas(64) double total_[kSums][kTile];
 };
 
 // In double: a float would lose digits over many row blocks and over long rows.
 template <class Real>
 void reduce(const ReduceArgs& args) {
   if (args.cols == 0) return;
-  double tile[kTile], total = 0;
+  double tile[kTile];
+  const int64_t first_total = args.count - args.totals;
   for (int64_t index = 0; index < args.count; ++index) {
     const Real* partials =
         static_cast<const Real*>(args.partials) + index * args.row_blocks * args.cols;
     Real* sums = static_cast<Real*>(args.sums) + index * args.cols;
-    const bool is_total = args.total && index == args.count - 1;
+    const bool is_total = index >= first_total;
+    double total = 0;
     for (int64_t first = 0; first < args.cols; first += kTile) {
       const int64_t n = std::min(kTile, args.cols - first);
       std::fill_n(tile, n, 0.0);
       for (int64_t block = 0; block < args.row_blocks; ++block)
         for (int64_t i = 0; i < n; ++i) tile[i] += partials[block * args.cols + first + i];
       for (int64_t i = 0; i < n; ++i) {
-        total += is_total ? tile[i] : 0.0;
-        sums[first + i] = static_cast<Real>(tile[i]);
+        total += tile[i];
+        if (!is_total) sums[first + i] = static_cast<Real>(tile[i]);
       }
     }
-    if (is_total) sums[0] = static_cast<Real>(total);
+    if (is_total)
+      static_cast<Real*>(args.sums)[first_total * args.cols + index - first_total] =
+          static_cast<Real>(total);
   }
 }
 

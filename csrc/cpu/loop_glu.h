@@ -159,9 +159,10 @@ struct GluLoop {
                                  gate, later<Real>(read_up));
       finish(grads.product, grads.gate, grads.up);
       if constexpr (options == Options::kRows) {
-        add(access, b.gate_sum, i, grads.gate);
-        add(access, b.up_sum, i, grads.up);
-        add(access, b.parameter_sum, i, grads.parameter);
+        add(access, b.sums[0], i, grads.gate);
+        if constexpr (!Unit::kIsUnary) add(access, b.sums[1], i, grads.up);
+        if constexpr (Unit::kHasParameter) add(access, b.sums[2], i, grads.parameter);
+        if constexpr (Unit::kHasSecond) add(access, b.sums[3], i, grads.second);
       }
     } else {
       Real gate_tangent, up_tangent(0.0f);
@@ -180,18 +181,20 @@ struct GluLoop {
   template <class Access>
   static FUSED_ACTS_INLINE auto unit_at(const Block& b, int64_t i, const Access& access) {
     using Real = RealOf<Access>;
-    const Real limit(static_cast<Lane>(b.limit));
+    const auto number = [](double x) FUSED_ACTS_SIMD { return Real(static_cast<Lane>(x)); };
+    Numbers<Real> numbers{number(b.scalars[0]), number(b.scalars[1]), number(b.limit),
+                          number(b.weight)};
+    Real gate_bias(0.0f), up_bias(0.0f);
     if constexpr (options == Options::kRows) {
       const auto vector = [&](const void* p) FUSED_ACTS_SIMD {
         return load(access, static_cast<const Lane*>(p) + i);
       };
-      return GatedUnit<Unit, Math<Real>, options>(vector(b.parameter), limit, vector(b.gate_bias),
-                                                  vector(b.up_bias));
-    } else {
-      const Real none(0.0f);
-      return GatedUnit<Unit, Math<Real>, options>(Real(static_cast<Lane>(b.scalar)), limit, none,
-                                                  none);
+      if constexpr (Unit::kHasParameter) numbers.parameter = vector(b.parameters[0]);
+      if constexpr (Unit::kHasSecond) numbers.second = vector(b.parameters[1]);
+      gate_bias = vector(b.gate_bias);
+      if constexpr (!Unit::kIsUnary) up_bias = vector(b.up_bias);
     }
+    return GatedUnit<Unit, Math<Real>, options>(numbers, gate_bias, up_bias);
   }
 
   template <class Access, class Real>

@@ -18,11 +18,12 @@ struct Block {
   int64_t rows, cols;
   bool pairs;        // up is one element behind gate, and columns are 2 apart; so are the gradients
   bool past_caches;  // the outputs are too large to be found in the caches again
-  double scalar, limit;
-  const void *gate_bias, *up_bias, *parameter;  // [cols], in the type of the arithmetic
+  double scalars[2], limit, weight;
+  const void *gate_bias, *up_bias, *parameters[2];  // [cols], in the type of the arithmetic
   Matrix gate, up, grad_out, gate_tangent, up_tangent;
   Matrix out, grad_gate, grad_up;
-  void *gate_sum, *up_sum, *parameter_sum;  // [cols], added to; null where not wanted
+  // [cols], by gate, up and the parameters, added to; null where not wanted
+  void* sums[4];
 };
 using Loop = void (*)(const Block&);
 

@@ -49,7 +49,7 @@ cudaError_t run_flat(Direction direction, const GluArgs& args, cudaStream_t stre
 
 int run(Direction direction, const GluArgs& args, void* stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  const bool flat = direction != Direction::kDoubleBackward && !args.has_options() &&
+  const bool flat = direction != Direction::kDoubleBackward && !args.has_options() && !args.block &&
                     has_flat_kernels(args.variant);
   const auto launch = flat ? run_flat : run_rows;
   return launch(direction, args, static_cast<cudaStream_t>(stream));

@@ -145,9 +145,10 @@ inline bool fits_rows(const GluArgs& args, int64_t total, int columns, bool pair
     if (!pairs) return aligned(gate, columns) && aligned(up, columns);
     return (!gate.data && !up.data) || (aligned(gate, 2 * columns) && is_pair(gate, up, size));
   };
-  return (args.rows == 1 ? total : args.cols) % columns == 0 && fits(args.gate, args.up) &&
-         fits(args.grad_gate, args.grad_up) && fits(args.gate_tangent, args.up_tangent) &&
-         aligned(args.out, columns) && aligned(args.grad_out, columns);
+  return (args.rows == 1 ? total : args.cols) % columns == 0 && args.block % columns == 0 &&
+         fits(args.gate, args.up) && fits(args.grad_gate, args.grad_up) &&
+         fits(args.gate_tangent, args.up_tangent) && aligned(args.out, columns) &&
+         aligned(args.grad_out, columns);
 }
 
 }  // namespace internal
@@ -163,7 +164,7 @@ inline RowPlan make_row_plan(const GluArgs& call) {
     plan.columns = 2;
 
   const auto ceil_div = [](int64_t a, int64_t b) { return (a + b - 1) / b; };
-  if (args.rows == 1 && !args.has_row_operands()) {
+  if (args.rows == 1 && !args.has_row_operands() && !args.block) {
     args.cols = kBlock * plan.columns;
     args.rows = ceil_div(plan.end, args.cols);
     for (Matrix* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up,

@@ -11,9 +11,10 @@ constexpr int kColumns = 32, kStrands = 32, kThreads = kColumns * kStrands;
 // Where a column is to become a single sum, one block goes on to add all of them.
 template <class Real>
 __global__ void __launch_bounds__(kThreads, 2)
-    reduce_kernel(const Real* partials, Real* sums, int64_t row_blocks, int64_t cols, bool total) {
-  const int64_t index = blockIdx.y;
-  const bool is_total = total && index == gridDim.y - 1;
+    reduce_kernel(const Real* partials, Real* sums, int64_t row_blocks, int64_t cols,
+                  int64_t totals) {
+  const int64_t index = blockIdx.y, first_total = gridDim.y - totals;
+  const bool is_total = index >= first_total;
   if (is_total && blockIdx.x > 0) return;
   double sum = 0;  // a float would lose digits over long rows
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x % kColumns;
@@ -30,7 +31,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
   }
   if (threadIdx.x < left && first < cols)
-    sums[index * cols + first] = static_cast<Real>(shared[threadIdx.x]);
+    sums[is_total ? first_total * cols + index - first_total : index * cols + first] =
+        static_cast<Real>(shared[threadIdx.x]);
 }
 
 template <class Real>
@@ -39,7 +41,7 @@ cudaError_t reduce(const ReduceArgs& args, cudaStream_t stream) {
                   static_cast<unsigned>(args.count));
   return launch_kernel(reduce_kernel<Real>, grid, kThreads, 0, stream,
                        static_cast<const Real*>(args.partials), static_cast<Real*>(args.sums),
-                       args.row_blocks, args.cols, args.total);
+                       args.row_blocks, args.cols, args.totals);
 }
 
 }  // namespace

@@ -17,14 +17,14 @@ struct ByteMatrix {
 
 struct RowParams {
   ByteMatrix gate, up, out, grad_out, grad_gate, grad_up, gate_tangent, up_tangent;
-  RowVector gate_bias, up_bias, parameter;
-  double scalar, limit;
-  void* sums[3];  // [row_blocks, cols] by gate, up and parameter
+  RowVector gate_bias, up_bias, parameters[2];
+  double scalars[2], limit, weight;
+  void* sums[4];  // [row_blocks, cols] by gate, up and the parameters
   bool has_sums, pairs, product;
   Variant variant;
   int step, log2_lanes;
   unsigned tiles;
-  int64_t cols, end, rows_per_block;
+  int64_t block, cols, end, rows_per_block;
 };
 
 // kColumns values of a row, or the one that stands for all.
@@ -48,16 +48,20 @@ FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double oth
 // Where a thread is in the matrices.
 template <class T>
 struct Position {
-  int64_t row, column;
+  int64_t row, column, packed;  // the column, and where it is in what may be packed
 
-  FUSED_ACTS_DEVICE char* in(const ByteMatrix& m, int step) const {
-    return m.data + row * m.row_bytes + column * step * static_cast<int64_t>(sizeof(T));
+  FUSED_ACTS_DEVICE char* in(const ByteMatrix& m) const { return at(m, column); }
+  FUSED_ACTS_DEVICE char* in_packed(const ByteMatrix& m) const { return at(m, packed); }
+
+ private:
+  FUSED_ACTS_DEVICE char* at(const ByteMatrix& m, int64_t element) const {
+    return m.data + row * m.row_bytes + element * static_cast<int64_t>(sizeof(T));
   }
 };
 
 // Unit and up, or their tangents, at several positions; absent ones are 0.
 template <bool kPairs, class T, int kColumns, int kRows, class Real>
-FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up, int step,
+FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up,
                                  const Position<T> (&at)[kRows], const bool (&valid)[kRows],
                                  GateUp<T, kColumns, kPairs> (&x)[kRows]) {
 #pragma unroll
@@ -65,10 +69,10 @@ FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up, i
     x[k] = {};
     if (!valid[k]) continue;
     if constexpr (kPairs) {
-      if (gate.data) x[k].load_from(at[k].in(gate, 2), nullptr);
+      if (gate.data) x[k].load_from(at[k].in_packed(gate), nullptr);
     } else {
-      if (gate.data) load(at[k].in(gate, step), x[k].gate_vector);
-      if (up.data) load(at[k].in(up, step), x[k].up_vector);
+      if (gate.data) load(at[k].in_packed(gate), x[k].gate_vector);
+      if (up.data) load(at[k].in_packed(up), x[k].up_vector);
     }
   }
 }
@@ -82,10 +86,9 @@ template <Direction direction, bool kPairs, class T, int kColumns, int kRows, cl
 FUSED_ACTS_DEVICE void load_inputs(const RowParams& p, const Position<T> (&at)[kRows],
                                    const bool (&valid)[kRows], Inputs<Real> (&inputs)[kRows]) {
   GateUp<T, kColumns, kPairs> x[kRows], tangent[kRows];
-  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, p.step, at, valid, x);
+  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, at, valid, x);
   if constexpr (direction == Direction::kDoubleBackward)
-    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, p.step, at, valid,
-                                                tangent);
+    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, at, valid, tangent);
 #pragma unroll
   for (int k = 0; k < kRows; ++k) {
     inputs[k].gate = x[k].template gate<Real>(0);
@@ -103,11 +106,11 @@ FUSED_ACTS_DEVICE void store_gradients(const RowParams& p, const Position<T>& at
   if (p.pairs) {
     GateUp<T, kColumns, true> grad;
     grad.set_both(0, gate, up);
-    if (p.grad_gate.data) grad.store_to(at.in(p.grad_gate, 2), nullptr, true, true);
+    if (p.grad_gate.data) grad.store_to(at.in_packed(p.grad_gate), nullptr, true, true);
   } else {
     GateUp<T, kColumns, false> grad;
     grad.set_both(0, gate, up);
-    grad.store_to(at.in(p.grad_gate, p.step), at.in(p.grad_up, p.step), p.grad_gate.data,
+    grad.store_to(at.in_packed(p.grad_gate), at.in_packed(p.grad_up), p.grad_gate.data,
                   p.grad_up.data);
   }
 }
@@ -149,15 +152,19 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
   const int64_t row_lanes = kBlock >> p.log2_lanes;
   const int64_t last = (row_block + 1) * p.rows_per_block;
 
-  Real parameter(0.0f), gate_bias(0.0f), up_bias(0.0f);
+  const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
+
+  Numbers<Real> numbers{Real(0.0f), Real(0.0f), Real(static_cast<Lane>(p.limit)),
+                        Real(static_cast<Lane>(p.weight))};
+  Real gate_bias(0.0f), up_bias(0.0f);
   if (column < p.cols) {
-    parameter = load_row<T, kColumns, Real>(p.parameter, column, p.scalar);
+    numbers.parameter = load_row<T, kColumns, Real>(p.parameters[0], column, p.scalars[0]);
+    numbers.second = load_row<T, kColumns, Real>(p.parameters[1], column, p.scalars[1]);
     // adding -0 changes nothing, not even the sign of 0
     gate_bias = load_row<T, kColumns, Real>(p.gate_bias, column, -0.0);
     up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
   }
-  const Real limit(static_cast<Lane>(p.limit));
-  Gradients<Real> sums{Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
+  Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
 
   for (int64_t row = row_block * p.rows_per_block + (threadIdx.x >> p.log2_lanes); row < last;
        row += kRows * row_lanes) {
@@ -166,11 +173,11 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
     Vector<T, kColumns> seed[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      at[k] = {row + k * row_lanes, column};
+      at[k] = {row + k * row_lanes, column, packed};
       valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
       if constexpr (direction != Direction::kForward) {
         seed[k] = {};
-        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out, 1), seed[k]);
+        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out), seed[k]);
       }
     }
     Inputs<Real> inputs[kRows];
@@ -182,7 +189,7 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
     Real out[kRows];
     Gradients<Real> grads[kRows];
     visit_variant(p.variant, [&](auto functions) {
-      const GatedUnit<decltype(functions), Math> unit(parameter, limit, gate_bias, up_bias);
+      const GatedUnit<decltype(functions), Math> unit(numbers, gate_bias, up_bias);
 #pragma unroll
       for (int k = 0; k < kRows; ++k) {
         const Inputs<Real>& x = inputs[k];
@@ -205,28 +212,27 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
       Vector<T, kColumns> rounded;
       if constexpr (direction != Direction::kBackward) {
         set(rounded, 0, out[k]);
-        if (p.out.data) store(rounded, at[k].in(p.out, 1));
+        if (p.out.data) store(rounded, at[k].in(p.out));
       } else if (p.product) {
         set(rounded, 0, grads[k].product);
-        store(rounded, at[k].in(p.grad_out, 1));
+        store(rounded, at[k].in(p.grad_out));
       }
       if constexpr (direction != Direction::kForward)
         store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
       if constexpr (direction == Direction::kBackward) {
-        sums.gate = sums.gate + grads[k].gate;
-        sums.up = sums.up + grads[k].up;
-        sums.parameter = sums.parameter + grads[k].parameter;
+        sums[0] = sums[0] + grads[k].gate;
+        sums[1] = sums[1] + grads[k].up;
+        sums[2] = sums[2] + grads[k].parameter;
+        sums[3] = sums[3] + grads[k].second;
       }
     }
   }
   if constexpr (direction == Direction::kBackward) {
     if (!p.has_sums) return;
-    const auto store = [&](void* to, Real sum) {
-      if (to) store_sum<kColumns, Lane>(to, sum, row_block, column, p.cols, p.log2_lanes);
-    };
-    store(p.sums[0], sums.gate);
-    store(p.sums[1], sums.up);
-    store(p.sums[2], sums.parameter);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (p.sums[i])
+        store_sum<kColumns, Lane>(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
   }
 }
 
@@ -246,10 +252,11 @@ inline RowParams row_params(const RowPlan& plan) {
           matrix(args.up_tangent),
           args.gate_bias,
           args.up_bias,
-          args.parameter,
-          args.scalar,
+          {args.parameters[0], args.parameters[1]},
+          {args.scalars[0], args.scalars[1]},
           args.limit,
-          {args.sums.gate, args.sums.up, args.sums.parameter},
+          args.weight,
+          {args.sums[0], args.sums[1], args.sums[2], args.sums[3]},
           args.row_blocks > 0,
           plan.pairs,
           args.product,
@@ -257,6 +264,7 @@ inline RowParams row_params(const RowPlan& plan) {
           args.step,
           plan.log2_lanes,
           static_cast<unsigned>(plan.tiles),
+          args.block,
           args.cols,
           plan.end,
           plan.rows_per_block};

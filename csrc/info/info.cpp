@@ -80,7 +80,7 @@ std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, in
   } else {
     args.out = place(int64_t{1} << 46, cols);
   }
-  flatten_if_dense(args);
+  fold_rows(args);
   const cuda::LaunchPlan plan = cuda::make_plan(args, static_cast<int>(widest_access));
   return {plan.grid, cuda::kBlock, plan.access_bytes, plan.vectors};
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 
 #include "math/storage.h"
@@ -16,7 +17,7 @@ struct Matrix {
   int64_t row_stride = 0;
 };
 
-// One value a column, [cols], for all rows: a bias, or the parameter of f. A col_stride of 0 is one
+// One value a column, [cols], for all rows: a bias, or a parameter. A col_stride of 0 is one
 // value for all columns.
 struct RowVector {
   const void* data = nullptr;
@@ -39,6 +40,9 @@ struct GluArgs {
   // and up are interleaved in one packed tensor, up one element behind gate. Of out and grad_out it
   // is 1.
   int step = 1;
+  // Where not 0, gate and up take turns in blocks of so many columns in one packed tensor: column k
+  // is at k / block * 2 * block + k % block, and up a block behind gate.
+  int64_t block = 0;
   Matrix gate, up;                  // [rows, cols]
   Matrix out;                       // [rows, cols], forward and double backward
   Matrix grad_out;                  // [rows, cols], backward and double backward
@@ -48,50 +52,62 @@ struct GluArgs {
 
   // Options
   RowVector gate_bias, up_bias;
-  RowVector parameter;
-  double scalar = 1.0;  // the parameter where it is no row vector
+  RowVector parameters[2];
+  double scalars[2] = {1.0, 1.0};  // the parameters where they are no row vectors
   double limit = std::numeric_limits<double>::infinity();
+  double weight = 1.0;
 
   // Backward also writes, where not null, sums over the rows of each of `row_blocks` equal parts of
-  // them, in the type of the arithmetic: of the gradients by gate, up and parameter.
+  // them, in the type of the arithmetic: of the gradients by gate, up and the parameters.
   int64_t row_blocks = 0;
-  struct {
-    void *gate = nullptr, *up = nullptr, *parameter = nullptr;  // [row_blocks, cols]
-  } sums;
+  void* sums[4] = {};  // [row_blocks, cols]
 
   bool has_row_operands() const {
-    return gate_bias.data || up_bias.data || parameter.col_stride || row_blocks;
+    return gate_bias.data || up_bias.data || parameters[0].col_stride || parameters[1].col_stride ||
+           row_blocks;
   }
   bool has_options() const {
-    return has_row_operands() || parameter.data || scalar != 1.0 ||
+    return has_row_operands() || parameters[0].data || scalars[0] != 1.0 || weight != 1.0 ||
            limit != std::numeric_limits<double>::infinity();
   }
   int64_t rows_per_block() const { return (rows + row_blocks - 1) / row_blocks; }
 };
 
-// Describes a call whose matrices are all dense as one row, which needs no row arithmetic.
-inline void flatten_if_dense(GluArgs& args) {
-  const auto dense = [](const Matrix& m, int64_t width) {
-    return m.data == nullptr || m.row_stride == width;
+// Describes a call without row operands with as few rows as there can be: gate and up in blocks as
+// rows of a block each, and what is dense as one row, which needs no row arithmetic.
+inline void fold_rows(GluArgs& args) {
+  const auto dense = [&](int64_t packed, int64_t cols) {
+    const auto fits = [](const Matrix& m, int64_t width) {
+      return m.data == nullptr || m.row_stride == width;
+    };
+    return args.rows == 1 ||
+           (fits(args.gate, packed) && fits(args.up, packed) && fits(args.grad_gate, packed) &&
+            fits(args.grad_up, packed) && fits(args.gate_tangent, packed) &&
+            fits(args.up_tangent, packed) && fits(args.out, cols) && fits(args.grad_out, cols));
   };
-  const int64_t cols = args.cols, packed = args.cols * args.step;
-  if (args.rows == 1 ||
-      (dense(args.gate, packed) && dense(args.up, packed) && dense(args.out, cols) &&
-       dense(args.grad_out, cols) && dense(args.grad_gate, packed) && dense(args.grad_up, packed) &&
-       dense(args.gate_tangent, packed) && dense(args.up_tangent, packed))) {
+  if (args.block && dense(2 * args.cols, args.cols)) {
+    for (Matrix* m : {&args.gate, &args.up, &args.grad_gate, &args.grad_up, &args.gate_tangent,
+                      &args.up_tangent})
+      m->row_stride = 2 * args.block;
+    args.out.row_stride = args.grad_out.row_stride = args.block;
+    args.rows *= args.cols / args.block;
+    args.cols = args.block;
+    args.block = 0;
+  }
+  if (!args.block && dense(args.cols * args.step, args.cols)) {
     args.cols *= args.rows;
     args.rows = 1;
   }
 }
 
 // Adds up partials [count, row_blocks, cols] to sums [count, cols], both in the type of the
-// arithmetic, always in the same order. total: the last sum is for a single parameter and goes on
-// to its first column.
+// arithmetic, always in the same order. The last `totals` of them are for single parameters: the
+// sums of all columns, which lie one behind the other where the first of these sums begins.
 struct ReduceArgs {
   const void* partials;
   void* sums;
-  int64_t count, row_blocks, cols;
-  bool is_double, total;
+  int64_t count, row_blocks, cols, totals;
+  bool is_double;
 };
 
 namespace cpu {

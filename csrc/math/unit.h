@@ -1,7 +1,8 @@
-// One element of a gated unit with all options: what biases, a limit and a parameter do around f
-// and g. Host and device.
+// One element of a gated unit with all options: what biases, a limit, parameters and a weight do
+// around f and g. Host and device.
 //
-//   z = min(gate + gate_bias, limit)    w = clamp(up + up_bias, -limit, limit)    out = f(z) * g(w)
+//   z = min(gate + gate_bias, limit)    w = clamp(up + up_bias, -limit, limit)
+//   out = f(z) * g(w) * weight
 #pragma once
 
 #include <type_traits>
@@ -10,10 +11,10 @@
 
 namespace fused_acts {
 
-// The gradients by gate, up and parameter, and the product that they are of.
+// The gradients by gate, up and the parameters, and the product that they are of.
 template <class Real>
 struct Gradients {
-  Real gate, up, parameter, product;
+  Real gate, up, parameter, second, product;
 };
 
 // Of sum(grad_out * out), twice: by grad_out, gate and up, of its gradients by gate and up times
@@ -23,20 +24,19 @@ struct SecondGradients {
   Real grad_out, gate, up;
 };
 
-// What of the options there may be: none; a limit; a parameter too, each one number; biases and a
-// parameter for each column too.
+// What of the options there may be: none; a limit, and a parameter of g; a parameter of f and a
+// weight too, each one number; biases and parameters for each column too.
 enum class Options { kNone, kLimit, kNumbers, kRows };
-
-// Whether f has a parameter that the table has at the usual value.
-template <class Unit>
-constexpr bool kHasOwnParameter =
-    !std::is_same_v<typename Unit::template F<Math64>, typename Unit::template RowF<Math64>>;
 
 // Whether there are loops with numbers: an activation without a parameter has no use for them.
 template <class Unit>
-constexpr bool kTakesNumbers =
-    !(Unit::kIsUnary && kHasFlatKernels<Unit>) ||
-    std::is_constructible_v<typename Unit::template RowF<Math64>, double>;
+constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasFlatKernels<Unit>) || Unit::kHasParameter;
+
+// The numbers of a call, one for all elements or one for each.
+template <class Real>
+struct Numbers {
+  Real parameter, second, limit, weight;
+};
 
 template <class Unit, class M, Options options = Options::kRows>
 struct GatedUnit {
@@ -44,69 +44,88 @@ struct GatedUnit {
   using F = std::conditional_t<options <= Options::kLimit, typename Unit::template F<M>,
                                typename Unit::template RowF<M>>;
   using G = typename Unit::template G<M>;
-  static constexpr bool kHasParameter = std::is_constructible_v<F, Real>;
+  static constexpr bool kWeighs = options >= Options::kNumbers;
 
   F f;
   G g;
-  Real limit, gate_bias, up_bias;
+  Real limit, weight, gate_bias, up_bias;
 
-  FUSED_ACTS_INLINE GatedUnit(Real parameter, Real limit, Real gate_bias, Real up_bias)
-      : f(make_f(parameter)), limit(limit), gate_bias(gate_bias), up_bias(up_bias) {}
+  FUSED_ACTS_INLINE GatedUnit(Numbers<Real> numbers, Real gate_bias, Real up_bias)
+      : f(make_f(numbers)),
+        g(make_g(numbers)),
+        limit(numbers.limit),
+        weight(numbers.weight),
+        gate_bias(gate_bias),
+        up_bias(up_bias) {}
 
   // grad_out and up need not be a Real before f is computed, which needs the registers.
   template <class Up>
   FUSED_ACTS_INLINE Real forward(Real gate, Up later_up) const {
-    const Real value = f.value(limited_gate(biased_gate(gate)));
-    return value * g.value(limited_up(biased_up(later_up)));
+    const Real value = limited_value(f.value(limited_gate(biased_gate(gate))));
+    return weighed(value * g.value(limited_up(biased_up(later_up))));
   }
 
   template <class GradOut, class Up>
   FUSED_ACTS_INLINE Gradients<Real> backward(GradOut later_grad_out, Real gate, Up later_up) const {
     const Real z = biased_gate(gate);
     auto f_dual = f.dual(limited_gate(z));
-    const Real w = biased_up(later_up), grad_out = later_grad_out;
+    const Real w = biased_up(later_up), grad_out = weighed(later_grad_out);
     auto g_dual = g.dual(limited_up(w));
-    const Real seed = grad_out * g_dual.value;
-    return {by_gate(z, times(f_dual.derivative, seed)),
-            by_up(w, times(g_dual.derivative, grad_out * f_dual.value)),
-            by_parameter(limited_gate(z), seed), f_dual.value * g_dual.value};
+    const Real seed = grad_out * g_dual.value, value = limited_value(f_dual.value);
+    const Real up_seed = grad_out * value;
+    return {by_gate(z, f_dual.value, times(f_dual.derivative, seed)),
+            by_up(w, times(g_dual.derivative, up_seed)), by_parameter(limited_gate(z), seed),
+            by_second(limited_gate(z), seed, limited_up(w), up_seed),
+            weighed(value * g_dual.value)};
   }
 
-  FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real grad_out, Real gate, Real up,
+  FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real unweighed, Real gate, Real up,
                                                           Real gate_tangent,
                                                           Real up_tangent) const {
-    const Real z = biased_gate(gate), w = biased_up(up);
+    const Real z = biased_gate(gate), w = biased_up(up), grad_out = weighed(unweighed);
     auto f_triple = f.triple(limited_gate(z));
     auto g_triple = g.triple(limited_up(w));
-    const Real along_gate = by_gate(z, gate_tangent), along_up = by_up(w, up_tangent);
+    const Real along_gate = by_gate(z, f_triple.value, gate_tangent);
+    const Real along_up = by_up(w, up_tangent), value = limited_value(f_triple.value);
     // What is 0 by its kind, a derivative or the tangent of what stands still, is selected and not
     // multiplied: 0 * inf is no derivative.
     const Real f_moves = moving(f_triple.derivative, along_gate);
     const Real g_moves = moving(g_triple.derivative, along_up);
     const Real f_tangent = if_moving(f_moves, times(f_triple.derivative, along_gate));
     const Real g_tangent = times(g_triple.derivative, along_up);
-    const Real f_factor = if_moving(g_moves, f_triple.value);
+    const Real f_factor = if_moving(g_moves, value);
     const Real g_factor = if_moving(f_moves, g_triple.value);
     const Real by_gates = times(f_triple.second, along_gate * (grad_out * g_triple.value));
-    const Real by_ups = times(g_triple.second, along_up * (grad_out * f_triple.value));
+    const Real by_ups = times(g_triple.second, along_up * (grad_out * value));
     const Real crossed_up =
         times(f_triple.derivative, times(g_triple.derivative, along_up * grad_out));
     const Real crossed_gate =
         times(g_triple.derivative, times(f_triple.derivative, along_gate * grad_out));
-    return {fma(f_tangent, g_factor, g_tangent * f_factor),
-            by_gate(z, if_moving(along_gate, by_gates) + if_moving(along_up, crossed_up)),
+    return {weighed(fma(f_tangent, g_factor, g_tangent * f_factor)),
+            by_gate(z, f_triple.value,
+                    if_moving(along_gate, by_gates) + if_moving(along_up, crossed_up)),
             by_up(w, if_moving(along_up, by_ups) + if_moving(along_gate, crossed_gate))};
   }
 
  private:
-  static FUSED_ACTS_INLINE F make_f([[maybe_unused]] Real parameter) {
-    if constexpr (kHasParameter) {
-      return F(parameter);
+  static FUSED_ACTS_INLINE F make_f([[maybe_unused]] Numbers<Real> numbers) {
+    if constexpr (Unit::kHasTwoOfF) {
+      return F(numbers.parameter, numbers.second);
+    } else if constexpr (std::is_constructible_v<F, Real>) {
+      return F(numbers.parameter);
     } else {
       return F{};
     }
   }
+  static FUSED_ACTS_INLINE G make_g([[maybe_unused]] Numbers<Real> numbers) {
+    if constexpr (Unit::kHasOneOfG) {
+      return G(numbers.second);
+    } else {
+      return G{};
+    }
+  }
 
+  FUSED_ACTS_INLINE Real weighed(Real x) const { return kWeighs ? x * weight : x; }
   FUSED_ACTS_INLINE Real biased_gate(Real x) const {
     return options == Options::kRows ? x + gate_bias : x;
   }
@@ -114,22 +133,36 @@ struct GatedUnit {
     return options == Options::kRows ? x + up_bias : x;
   }
   FUSED_ACTS_INLINE Real limited_gate(Real x) const {
-    return options == Options::kNone ? x : at_most(x, limit);
+    return options == Options::kNone || Unit::kLimitsValue ? x : at_most(x, limit);
+  }
+  FUSED_ACTS_INLINE Real limited_value(Real x) const {
+    return Unit::kLimitsValue ? at_most(x, limit) : x;
   }
   FUSED_ACTS_INLINE Real limited_up(Real x) const {
     return options == Options::kNone ? x : clamp(x, -limit, limit);
   }
   // A derivative by what was limited, 0 where it was cut off.
-  FUSED_ACTS_INLINE Real by_gate(Real x, Real derivative) const {
-    return options == Options::kNone ? derivative : select(x > limit, Real(0.0f), derivative);
+  FUSED_ACTS_INLINE Real by_gate(Real z, [[maybe_unused]] Real value, Real derivative) const {
+    if constexpr (Unit::kLimitsValue) z = value;
+    return options == Options::kNone ? derivative : select(z > limit, Real(0.0f), derivative);
   }
   FUSED_ACTS_INLINE Real by_up(Real x, Real derivative) const {
     return options == Options::kNone ? derivative : select(abs(x) > limit, Real(0.0f), derivative);
   }
 
   FUSED_ACTS_INLINE Real by_parameter([[maybe_unused]] Real z, [[maybe_unused]] Real seed) const {
-    if constexpr (kHasParameter) {
+    if constexpr (Unit::kHasTwoOfF || std::is_constructible_v<F, Real>) {
       return f.by_parameter(z, seed);
+    } else {
+      return Real(0.0f);
+    }
+  }
+  FUSED_ACTS_INLINE Real by_second([[maybe_unused]] Real z, [[maybe_unused]] Real seed,
+                                   [[maybe_unused]] Real w, [[maybe_unused]] Real up_seed) const {
+    if constexpr (Unit::kHasTwoOfF) {
+      return f.by_second(z, seed);
+    } else if constexpr (Unit::kHasOneOfG) {
+      return g.by_parameter(w, up_seed);
     } else {
       return Real(0.0f);
     }

@@ -4,6 +4,8 @@
 // no names. An activation is a variant without up, whose gate is x.
 #pragma once
 
+#include <type_traits>
+
 #include "math/activations.h"
 
 // X(name, f, g). Those of the first table have flat kernels of their own, the others row kernels.
@@ -27,7 +29,9 @@
   X(glu_relu, Sigmoid, Relu)              \
   X(swiglu_oai, SwishBeta, PlusOne)       \
   X(softplus_glu, Softplus, Identity)     \
-  X(fatreglu, FatRelu, Identity)
+  X(fatreglu, FatRelu, Identity)          \
+  X(situ_glu, Situ, SoftCap)              \
+  X(swiglu_step, SwishThenLimit, Identity)
 
 // X(name, f, Unary)
 #define FUSED_ACTS_FLAT_ACTIVATIONS(X) \
@@ -50,7 +54,8 @@
   X(relu6, Relu6, Unary)             \
   X(hardsigmoid, HardSigmoid, Unary) \
   X(hardswish, HardSwish, Unary)     \
-  X(softsign, Softsign, Unary)
+  X(softsign, Softsign, Unary)       \
+  X(xielu, Xielu, Unary)
 
 namespace fused_acts {
 
@@ -80,7 +85,7 @@ constexpr bool kIsUnary = false;
 template <>
 inline constexpr bool kIsUnary<Unary> = true;
 
-// f as row kernels take it: with its parameter, where the table has it at the usual value.
+// f as row kernels take it: with its parameter, where the table has it at the usual value, kUsual.
 template <class F>
 struct WithParameter {
   using type = F;
@@ -88,6 +93,10 @@ struct WithParameter {
 template <class M>
 struct WithParameter<Swish<M>> {
   using type = SwishBeta<M>;
+};
+template <class M>
+struct WithParameter<Situ<M>> {
+  using type = SituBeta<M>;
 };
 
 // The functions of a variant, with the math M still to be chosen.
@@ -100,6 +109,13 @@ struct Unit {
   template <class M>
   using G = GType<M>;
   static constexpr bool kIsUnary = fused_acts::kIsUnary<GType>;
+  // Whether the limit is that of f(gate), not of gate.
+  static constexpr bool kLimitsValue = std::is_same_v<FType<Math64>, SwishThenLimit<Math64>>;
+  // Parameters: one of f, two of f, or one of f and one of g.
+  static constexpr bool kHasTwoOfF = std::is_constructible_v<RowF<Math64>, double, double>;
+  static constexpr bool kHasOneOfG = std::is_constructible_v<G<Math64>, double>;
+  static constexpr bool kHasParameter = kHasTwoOfF || std::is_constructible_v<RowF<Math64>, double>;
+  static constexpr bool kHasSecond = kHasTwoOfF || kHasOneOfG;
 };
 
 template <class Unit>
@@ -110,6 +126,11 @@ constexpr bool kHasFlatKernels = false;
 FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_HAS_THEM)
 FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_HAS_THEM)
 #undef FUSED_ACTS_HAS_THEM
+
+// Whether f has a parameter that the table has at the usual value.
+template <class Unit>
+constexpr bool kHasOwnParameter =
+    !std::is_same_v<typename Unit::template F<Math64>, typename Unit::template RowF<Math64>>;
 
 constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
 
@@ -152,5 +173,18 @@ FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
 }
 
 #undef FUSED_ACTS_CASE
+
+inline bool has_second_parameter(Variant variant) {
+  return visit_variant(variant, [](auto unit) { return decltype(unit)::kHasSecond; });
+}
+
+// The value of the parameter that loops without it have.
+inline double usual_parameter(Variant variant) {
+  return visit_variant(variant, [](auto unit) {
+    using Unit = decltype(unit);
+    if constexpr (kHasOwnParameter<Unit>) return Unit::template F<Math64>::kUsual;
+    return 1.0;
+  });
+}
 
 }  // namespace fused_acts

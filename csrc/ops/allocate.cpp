@@ -98,7 +98,8 @@ Tensor new_empty(const View& like) {
 }
 
 Tensor piece_of(const Tensor& t, const View& like, int64_t first) {
-  const int64_t strides[] = {1};  // like is a row vector or a single value
+  // like is a row vector, a single value or two of them, one above the other
+  const int64_t strides[] = {like.rank > 1 ? like.last_size() : 1, 1};
   AtenTensorHandle handle;
   check(aoti_torch__reinterpret_tensor(t.get(), like.rank, like.sizes, strides, first, &handle));
   return Tensor(handle);

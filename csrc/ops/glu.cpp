@@ -13,11 +13,12 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // The options of an operator in its parameters, and as they are given on.
 #define FUSED_ACTS_OPTIONS                                                                         \
   const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      double scalar, std::optional<double> limit, int64_t variant, int64_t layout
-#define FUSED_ACTS_GIVEN                                                                        \
-  Options {                                                                                     \
-    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, limit.value_or(kNoLimit), \
-        variant, layout                                                                         \
+      double scalar, double second, std::optional<double> limit, double weight, int64_t variant,   \
+      int64_t layout
+#define FUSED_ACTS_GIVEN                                                      \
+  Options {                                                                   \
+    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, second, \
+        limit.value_or(kNoLimit), weight, variant, layout                     \
   }
 
 // Compiled code keeps a number that changes symbolic only as a tensor, which is on the CPU.
@@ -57,15 +58,17 @@ Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_A
 Tensor glu_forward_numbers(const Tensor& gate, const OptionalTensor& up,
                            const OptionalTensor& gate_bias, const OptionalTensor& up_bias,
                            const OptionalTensor& parameter, const Tensor& scalar,
-                           const OptionalTensor& limit, int64_t variant, int64_t layout) {
+                           const Tensor& second, const OptionalTensor& limit, const Tensor& weight,
+                           int64_t variant, int64_t layout) {
   return glu_forward_options(gate, up, gate_bias, up_bias, parameter, number_in(scalar, "scalar"),
-                             number_in(limit, "limit"), variant, layout);
+                             number_in(second, "second"), number_in(limit, "limit"),
+                             number_in(weight, "weight"), variant, layout);
 }
 
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout,
                      const Tensor& out_tensor, const OptionalTensor& gate_bias,
                      const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
-                     std::optional<double> limit) {
+                     double second, std::optional<double> limit, double weight) {
   GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN, true);
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
@@ -141,10 +144,12 @@ FiveTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
 FiveTensors glu_backward_numbers(const Tensor& grad_out, const Tensor& gate,
                                  const OptionalTensor& up, const OptionalTensor& gate_bias,
                                  const OptionalTensor& up_bias, const OptionalTensor& parameter,
-                                 const Tensor& scalar, const OptionalTensor& limit, int64_t variant,
+                                 const Tensor& scalar, const Tensor& second,
+                                 const OptionalTensor& limit, const Tensor& weight, int64_t variant,
                                  int64_t layout, int64_t needs) {
   return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter,
-                              number_in(scalar, "scalar"), number_in(limit, "limit"), variant,
+                              number_in(scalar, "scalar"), number_in(second, "second"),
+                              number_in(limit, "limit"), number_in(weight, "weight"), variant,
                               layout, needs);
 }
 
@@ -239,12 +244,12 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define OPTIONS                                                                         \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, float? limit, " \
-  "int variant, int layout"
-#define NUMBERS                                                                           \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, Tensor? limit, " \
-  "int variant, int layout"
+#define OPTIONS                                                           \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, " \
+  "float second, float? limit, float weight, int variant, int layout"
+#define NUMBERS                                                            \
+  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, " \
+  "Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
 
 FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
@@ -255,7 +260,7 @@ FUSED_ACTS_DEFINE(m) {
   m.def(
       "glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out, "
       "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, float scalar=1.0, "
-      "float? limit=None) -> ()");
+      "float second=1.0, float? limit=None, float weight=1.0) -> ()");
   m.def(
       "glu_backward(Tensor grad_out, Tensor gate, Tensor? up, int variant, int layout, int needs) "
       "-> (Tensor, Tensor)");

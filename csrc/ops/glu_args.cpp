@@ -36,14 +36,31 @@ int run_on_cuda(Direction direction, const GluArgs& args, void* stream) {
 
 void check_indices(const OptionalTensor& up, int64_t variant, int64_t layout) {
   constexpr int64_t kVariants = static_cast<int64_t>(Variant::kCount);
-  constexpr int64_t kLayouts = static_cast<int64_t>(Layout::kCount);
   if (variant < 0 || variant >= kVariants)
     fail("variant: expected an index below ", kVariants, ", got ", variant);
-  if (layout < 0 || layout >= kLayouts)
-    fail("layout: expected an index below ", kLayouts, ", got ", layout);
+  if (layout < 0) fail("layout: expected an index that is not negative, got ", layout);
   if (!is_unary(static_cast<Variant>(variant))) return;
   if (layout != 0) fail("layout: expected 0 for an activation, which has no up, got ", layout);
   if (up) fail("up: expected none for an activation");
+}
+
+// The parameters of a unit: one tensor, or for a unit with two of them [2, cols] or [2, 1].
+void place_parameters(const Tensor& tensor, const View& gate, GluArgs* args, OptionalTensor* copy) {
+  const View t(tensor, "parameter");
+  if (!has_second_parameter(args->variant)) {
+    args->parameters[0] = row_vector_of(t, "parameter", gate, args->cols, true, copy);
+    return;
+  }
+  if (t.rank != 2 || t.sizes[0] != 2 || !is_contiguous(t))
+    fail("parameter: expected [2, cols] or [2, 1], contiguous, got ", shape_of(t));
+  View each = t;
+  each.rank = 1, each.numel = t.sizes[1], ++each.sizes, ++each.strides;
+  if (each.numel == 1 && args->cols == 1) each.rank = 0;  // a single value
+  args->parameters[0] = row_vector_of(each, "parameter", gate, args->cols, true, copy);
+  if (*copy) fail("parameter: expected an aligned tensor");
+  const int64_t size = element_size(t.dtype);
+  args->parameters[1] = args->parameters[0];
+  if (t.data) args->parameters[1].data = static_cast<char*>(t.data) + each.numel * size;
 }
 
 // Whether there is an operand of one value a column.
@@ -51,7 +68,8 @@ bool has_columns(const Options& options) {
   if (options.gate_bias || options.up_bias) return true;
   if (!options.parameter) return false;
   const View parameter(*options.parameter, "parameter");
-  return parameter.numel != 1 || parameter.rank > 1;
+  const bool pair = has_second_parameter(static_cast<Variant>(options.variant));
+  return parameter.numel != (pair ? 2 : 1) || parameter.rank > (pair ? 2 : 1);
 }
 
 }  // namespace
@@ -62,9 +80,9 @@ void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
     if (first) *to_gate = *first;
     if (second) *to_up = *second;
   } else if (first) {
-    const int64_t distance = layout == Layout::kInterleaved ? 1 : args.cols;
+    const int64_t distance = args.block ? args.block : args.step == 2 ? 1 : args.cols;
     *to_gate = *to_up = *first;
-    Matrix* behind = layout == Layout::kUpGate ? to_gate : to_up;
+    Matrix* behind = layout == kUpGate ? to_gate : to_up;
     behind->data = static_cast<char*>(first->data) + distance * dtype_size(args.dtype);
   }
 }
@@ -72,13 +90,8 @@ void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
 GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
                      const Options& options, bool by_elements) {
   check_indices(up_tensor, options.variant, options.layout);
-  GluCall call{View(gate_tensor, up_tensor ? "gate" : "x"),
-               std::nullopt,
-               static_cast<Layout>(options.layout),
-               {},
-               {},
-               {},
-               {}};
+  GluCall call{
+      View(gate_tensor, up_tensor ? "gate" : "x"), std::nullopt, options.layout, {}, {}, {}, {}};
   if (up_tensor) call.up.emplace(*up_tensor, "up");
   const View& gate = call.gate;
   const char* name = call.name();
@@ -93,7 +106,16 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   if (call.up) check_matches(*call.up, "up", gate, "gate", width);
   args.rows = width == 0 ? 0 : gate.numel / width;
   args.cols = call.is_packed() ? width / 2 : width;
-  args.step = call.is_packed() && call.layout == Layout::kInterleaved ? 2 : 1;
+  if (call.is_packed() && call.layout >= kInterleaved) {
+    const int64_t block = call.layout - kInterleaved + 1;
+    if (width % (2 * block) != 0)
+      fail("x: expected a last dimension of whole blocks, 2 * ", block, " each, got shape ",
+           shape_of(gate));
+    if (block == 1)
+      args.step = 2;
+    else
+      args.block = block;
+  }
 
   call.permuted = by_elements && is_unary(args.variant) && !has_columns(options) &&
                   !is_matrix(gate) && is_dense(gate);
@@ -108,16 +130,16 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   }
 
   OptionalTensor* copy = call.vector_copies;
-  const auto row_vector = [&](const Tensor* t, const char* what, bool may_be_one) {
-    return t ? row_vector_of(View(*t, what), what, gate, args.cols, may_be_one, copy++)
-             : RowVector{};
+  const auto row_vector = [&](const Tensor* t, const char* what) {
+    return t ? row_vector_of(View(*t, what), what, gate, args.cols, false, copy++) : RowVector{};
   };
-  args.gate_bias =
-      row_vector(options.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias", false);
-  args.up_bias = row_vector(options.up_bias, "up_bias", false);
-  args.parameter = row_vector(options.parameter, "parameter", true);
-  args.scalar = options.scalar;
+  args.gate_bias = row_vector(options.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
+  args.up_bias = row_vector(options.up_bias, "up_bias");
+  if (options.parameter) place_parameters(*options.parameter, gate, &args, copy);
+  args.scalars[0] = options.scalar;
+  args.scalars[1] = options.second;
   args.limit = options.limit;
+  args.weight = options.weight;
   if (!(args.limit >= 0)) fail("limit: expected a number that is not negative, got ", args.limit);
   return call;
 }
@@ -125,7 +147,7 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
 void run(Direction direction, const GluCall& call) {
   GluArgs args = call.args;
   if (args.rows == 0 || args.cols == 0) return;
-  if (!args.has_row_operands()) flatten_if_dense(args);
+  if (!args.has_row_operands()) fold_rows(args);
   run_where_it_is(
       call.gate, [&](void* stream) { return run_on_cuda(direction, args, stream); },
       [&] { run_on_cpu(direction, args); });

@@ -8,15 +8,18 @@
 
 namespace fused_acts {
 
-enum class Layout : int64_t { kGateUp, kUpGate, kInterleaved, kCount };
+// What a packed tensor holds first: gate, up, or both in turns, from kInterleaved on of one column
+// more each time.
+enum Layout : int64_t { kGateUp, kUpGate, kInterleaved };
 
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 // What a call is asked for beside gate and up; what is absent is null.
 struct Options {
   const Tensor *gate_bias = nullptr, *up_bias = nullptr, *parameter = nullptr;
-  double scalar = 1.0;
+  double scalar = 1.0, second = 1.0;  // the parameters where they are no tensor
   double limit = kNoLimit;
+  double weight = 1.0;
   int64_t variant, layout;
 };
 
@@ -24,7 +27,7 @@ struct Options {
 struct GluCall {
   View gate;  // or x, packed [..., 2 * cols] or of an activation [..., cols]
   std::optional<View> up;
-  Layout layout;
+  int64_t layout;
   GluArgs args;
   OptionalTensor gate_copy, up_copy, vector_copies[3];
   // The x of an activation, dense in another order than that of its dimensions: the matrices have

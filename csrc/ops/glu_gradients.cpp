@@ -2,6 +2,7 @@
 #include "ops/glu_gradients.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "ops/backend.h"
 
@@ -23,30 +24,33 @@ int64_t row_block_count(const GluArgs& args, bool on_gpu) {
 
 Tensor new_like(const View& t) { return new_tensor(t, t.dtype, t.rank, t.sizes); }
 
-// A row vector with a gradient, and where the kernel is to write its sums.
+// A row vector with a gradient, and how many sums it is, one behind the other.
 struct Summed {
   View vector;
   OptionalTensor* gradient;
   void** sums;
+  int64_t count;
 };
 
 }  // namespace
 
 void run_backward(GluCall& call, const Options& options, int64_t needs, Gradients* gradients) {
   GluArgs& args = call.args;
-  std::optional<Summed> summed[3];
+  std::vector<Summed> summed;
   int64_t count = 0;
   const int32_t real = real_dtype(call.gate);
   bool all_real = true;
   const auto add = [&](const Tensor* t, const char* name, int64_t need, OptionalTensor* gradient,
-                       void** sums) {
+                       void** sums, int64_t parts) {
     if (!t || !(needs & need)) return;
-    summed[count].emplace(Summed{View(*t, name), gradient, sums});
-    all_real &= summed[count++]->vector.dtype == real;
+    summed.push_back({View(*t, name), gradient, sums, parts});
+    all_real &= summed.back().vector.dtype == real;
+    count += parts;
   };
-  add(options.gate_bias, "gate_bias", kGateBias, &gradients->gate_bias, &args.sums.gate);
-  add(options.up_bias, "up_bias", kUpBias, &gradients->up_bias, &args.sums.up);
-  add(options.parameter, "parameter", kParameter, &gradients->parameter, &args.sums.parameter);
+  const int64_t parameters = has_second_parameter(args.variant) ? 2 : 1;
+  add(options.gate_bias, "gate_bias", kGateBias, &gradients->gate_bias, &args.sums[0], 1);
+  add(options.up_bias, "up_bias", kUpBias, &gradients->up_bias, &args.sums[1], 1);
+  add(options.parameter, "parameter", kParameter, &gradients->parameter, &args.sums[2], parameters);
   if (count == 0) {
     if (needs || args.product) run(Direction::kBackward, call);
     return;
@@ -54,20 +58,28 @@ void run_backward(GluCall& call, const Options& options, int64_t needs, Gradient
   args.row_blocks = row_block_count(args, call.gate.is_cuda());
   // Not by its stride: one value for each column may lie at a single address, expanded.
   const bool total =
-      needs & kParameter && options.parameter && summed[count - 1]->vector.numel == 1;
+      needs & kParameter && options.parameter && summed.back().vector.numel == parameters;
+  const auto place_sums = [&](const Summed& s, void* first) {
+    for (int64_t i = 0; i < s.count; ++i)
+      s.sums[i] =
+          static_cast<char*>(first) + i * args.row_blocks * args.cols * real_size(args.dtype);
+  };
   // The sums of a single block are the gradients.
   if (args.row_blocks == 1 && all_real && !total) {
-    for (int64_t i = 0; i < count; ++i) {
-      *summed[i]->gradient = new_like(summed[i]->vector);
-      *summed[i]->sums = data_of(**summed[i]->gradient);
+    for (const Summed& s : summed) {
+      *s.gradient = new_like(s.vector);
+      place_sums(s, data_of(**s.gradient));
     }
     return run(Direction::kBackward, call);
   }
   const int64_t partial_sizes[] = {count, args.row_blocks, args.cols};
   const Tensor partials = new_tensor(call.gate, real, 3, partial_sizes);
-  for (int64_t i = 0; i < count; ++i)
-    *summed[i]->sums = static_cast<char*>(data_of(partials)) +
-                       i * args.row_blocks * args.cols * real_size(args.dtype);
+  const int64_t bytes = args.row_blocks * args.cols * real_size(args.dtype);
+  int64_t first = 0;
+  for (const Summed& s : summed) {
+    place_sums(s, static_cast<char*>(data_of(partials)) + first * bytes);
+    first += s.count;
+  }
   run(Direction::kBackward, call);
   const int64_t sizes[] = {count, args.cols};
   const Tensor sums = new_tensor(call.gate, real, 2, sizes);
@@ -76,18 +88,19 @@ void run_backward(GluCall& call, const Options& options, int64_t needs, Gradient
                           count,
                           args.row_blocks,
                           args.cols,
-                          args.dtype == DType::kFloat64,
-                          total};
+                          total ? parameters : 0,
+                          args.dtype == DType::kFloat64};
   run_where_it_is(
       call.gate, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
       [&] { cpu::reduce_partials(reduce); });
-  for (int64_t i = 0; i < count; ++i) {
-    const View& vector = summed[i]->vector;
-    *summed[i]->gradient = new_like(vector);
+  first = 0;
+  for (const Summed& s : summed) {
+    *s.gradient = new_like(s.vector);
     if (args.cols == 0)
-      set_to_zero(**summed[i]->gradient);
+      set_to_zero(**s.gradient);
     else
-      copy_values(**summed[i]->gradient, piece_of(sums, vector, i * args.cols));
+      copy_values(**s.gradient, piece_of(sums, s.vector, first * args.cols));
+    first += s.count;
   }
 }
 

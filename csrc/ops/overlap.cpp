@@ -61,22 +61,35 @@ class Sums {
   int64_t patience_ = int64_t{1} << 20;
 };
 
-// The bytes of elements in up to two dimensions.
+// The bytes of the elements of a matrix, whose columns may lie in blocks.
 struct Bytes {
   const void* data;
-  Axis rows, cols, element;
+  Axis rows, blocks, cols, element;
 
-  int64_t extent() const { return rows.extent() + cols.extent() + element.extent(); }
+  int64_t extent() const {
+    return rows.extent() + blocks.extent() + cols.extent() + element.extent();
+  }
 };
 
-Bytes bytes_of(const GluArgs& args, const Matrix& m, int64_t width, int step = 1) {
+Bytes bytes_of(const GluArgs& args, const Matrix& m, int64_t width) {
   const int64_t size = dtype_size(args.dtype);
-  return {m.data, {m.row_stride * size, args.rows}, {step * size, width}, {1, size}};
+  return {m.data, {m.row_stride * size, args.rows}, {0, 1}, {size, width}, {1, size}};
+}
+
+// The same of gate or up, or what else may be packed.
+Bytes bytes_of_input(const GluArgs& args, const Matrix& m) {
+  Bytes bytes = bytes_of(args, m, args.cols);
+  bytes.cols.stride *= args.step;
+  if (args.block) {
+    bytes.blocks = {2 * args.block * bytes.cols.stride, args.cols / args.block};
+    bytes.cols.count = args.block;
+  }
+  return bytes;
 }
 
 Bytes bytes_of(const GluArgs& args, const RowVector& row) {
   const int64_t size = row.in_real ? real_size(args.dtype) : dtype_size(args.dtype);
-  return {row.data, {0, 1}, {row.col_stride * size, args.cols}, {1, size}};
+  return {row.data, {0, 1}, {0, 1}, {row.col_stride * size, args.cols}, {1, size}};
 }
 
 bool share(const Bytes& a, const Bytes& b) {
@@ -84,7 +97,8 @@ bool share(const Bytes& a, const Bytes& b) {
   const int64_t distance = static_cast<const char*>(b.data) - static_cast<const char*>(a.data);
   const int64_t target = distance + b.extent();
   if (target < 0 || target > a.extent() + b.extent()) return false;
-  return Sums({a.rows, a.cols, a.element, b.rows, b.cols, b.element}).reach(target);
+  return Sums({a.rows, a.blocks, a.cols, a.element, b.rows, b.blocks, b.cols, b.element})
+      .reach(target);
 }
 
 void check_no_overlap(const GluArgs& args, const Bytes& out, const RowVector& row,
@@ -142,15 +156,11 @@ void check_elements_apart(const View& t, const char* name) {
        shape_of(t), "; clone() it to have them apart");
 }
 
-bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, int b_step) {
-  return share(bytes_of(args, a, args.cols, a_step), bytes_of(args, b, args.cols, b_step));
-}
-
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
                               const char* name) {
   const bool same_rows = args.rows == 1 || out.row_stride == input.row_stride;
-  if (out.data == input.data && same_rows && args.step == 1) return;
-  if (overlap(args, out, 1, input, args.step))
+  if (out.data == input.data && same_rows && args.step == 1 && !args.block) return;
+  if (share(bytes_of(args, out, args.cols), bytes_of_input(args, input)))
     fail("out: expected the memory of ", name, " exactly, or none of it, got a partial overlap");
 }
 
@@ -159,7 +169,8 @@ void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t
   const char* bias = is_unary(args.variant) ? "bias" : "gate_bias";
   check_no_overlap(args, written, args.gate_bias, bias);
   check_no_overlap(args, written, args.up_bias, "up_bias");
-  check_no_overlap(args, written, args.parameter, "parameter");
+  for (const RowVector& parameter : args.parameters)
+    check_no_overlap(args, written, parameter, "parameter");
 }
 
 bool is_misaligned(const OptionalTensor& copy, const View& from) {
@@ -182,9 +193,10 @@ void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& gra
   check_written(whole, call.gate.last_size(), call.name());
   if (call.up) check_written(args.up, args.cols, "up");
   if (product) check_written(args.grad_out, args.cols, "grad_out");
-  if ((call.up && overlap(args, args.gate, 1, args.up, 1)) ||
-      overlap(args, args.gate, args.step, args.grad_out, 1) ||
-      (args.up.data && overlap(args, args.up, args.step, args.grad_out, 1)))
+  const Bytes gate = bytes_of_input(args, args.gate), up = bytes_of_input(args, args.up);
+  const Bytes of_grad_out = bytes_of(args, args.grad_out, args.cols);
+  if ((call.up && share(gate, up)) || share(gate, of_grad_out) ||
+      (args.up.data && share(up, of_grad_out)))
     fail("inplace_backward: expected gate, up and grad_out without common memory");
 }
 

@@ -11,9 +11,6 @@ void check_rows_apart(const GluArgs& args, const Matrix& out, int64_t width, con
 // Throws if two elements of `t`, which is written, are one and the same.
 void check_elements_apart(const View& t, const char* name);
 
-// Whether two matrices with columns a_step and b_step elements apart have an element in common.
-bool overlap(const GluArgs& args, const Matrix& a, int a_step, const Matrix& b, int b_step);
-
 // Throws unless `out` is the very same matrix as `input` or has no element in common with it.
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
                               const char* name);

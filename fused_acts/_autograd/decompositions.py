@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fused_acts._call import Call, is_unary
 from fused_acts._checks import check_call
-from fused_acts._layouts import LAYOUTS, unpack
-from fused_acts.tables import ROWS, Activation
+from fused_acts._layouts import unpack
+from fused_acts.tables import ROWS, Activation, of_gate, of_up
 
 Tensors = Sequence[Tensor | None]
 
@@ -53,31 +53,48 @@ def forward(
     parameter: Tensor | None,
     call: Call,
 ) -> Tensor:
-    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)).
+    """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)) * weight.
 
     Rounded once, or where the call is eager as torch's own functions do it, one after the other.
     """
-    check_call(gate, up, gate_bias, up_bias, parameter, call.variant)
+    check_call(gate, up, gate_bias, up_bias, parameter, call.variant, call.layout)
     if up is None and not is_unary(call.variant):
-        gate, up = unpack(gate, LAYOUTS[call.layout])
+        gate, up = unpack(gate, call.layout)
     row, storage = ROWS[call.variant], gate.dtype
     real = storage if call.eager else torch.promote_types(storage, torch.float32)
     f = (row.eager or row.f) if call.eager else row.f
     limit = _number(call.limit, real)
 
-    gate = _added(gate, gate_bias, real)
-    if limit is not None:
+    def at_most_limit(x: Tensor) -> Tensor:
         # Not clamp, whose gradient is 0 at NaN, and at the limit itself in some versions of torch.
-        gate = gate.clamp(max=limit) if call.eager else torch.where(gate > limit, limit, gate)
-    value = _number(call.scalar, real) if parameter is None else parameter.to(real)
-    result = f(gate) if row.parameter is None else f(gate, value)
+        return x.clamp(max=limit) if call.eager else torch.where(x > limit, limit, x)
+
+    values: Any = [_number(call.scalar, real), _number(call.second, real)]
+    if parameter is not None:
+        parameter = parameter.to(real)
+        values = parameter.unbind() if len(row.parameters) == 2 else [parameter]
+    values = values[: len(row.parameters)]
+    limits_value = not isinstance(row, Activation) and row.limits_value
+    gate = _added(gate, gate_bias, real)
+    if limit is not None and not limits_value:
+        gate = at_most_limit(gate)
+    result = f(gate, *of_gate(row, values))
+    if limit is not None and limits_value and call.eager:
+        result = at_most_limit(result)
+    elif limit is not None and limits_value:
+        # f is not differentiated where it is cut off: its own gradient may be NaN there.
+        beyond = result.detach() > limit
+        result = torch.where(beyond, limit, f(torch.where(beyond, 0.0, gate)))
     if up is not None:
         assert not isinstance(row, Activation)
         up = _added(up, up_bias, real)
         if limit is not None:
             cut = up.detach().sign() * limit
             up = up.clamp(-limit, limit) if call.eager else torch.where(up.abs() > limit, cut, up)
-        result = result * row.g(up)
+        result = result * row.g(up, *of_up(row, values))
+    weight = _number(call.weight, real)
+    if isinstance(weight, Tensor) or weight != 1.0:
+        result = result * weight
     return result.to(storage)
 
 
@@ -85,7 +102,7 @@ def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
     """A tensor of the shape of the output."""
     if up is not None or is_unary(call.variant):
         return gate
-    return unpack(gate, LAYOUTS[call.layout])[0]
+    return unpack(gate, call.layout)[0]
 
 
 def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:

@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
         gate_bias, *up_bias = self.biases
         if up_bias or gate_bias is None:
             return gate_bias, up_bias[0] if up_bias else None
-        return unpack_bias(gate_bias, "gate_up")
+        return unpack_bias(gate_bias, 0)
 
 
 def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -115,7 +115,7 @@ class _FFN(torch.autograd.Function):
             grad_product = torch.mm(grad_y, inputs.down)
             vectors = _ops.current().glu_backward_inplace(
                 *(grad_product, *_pair(hidden), *inputs.bias_pair(), None),
-                *ctx.call[:4],
+                *ctx.call[:6],
                 _ops.needs_mask(*wanted),
                 needs_product,
             )

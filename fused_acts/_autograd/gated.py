@@ -17,8 +17,9 @@ from fused_acts._autograd import context, decompositions, dispatch
 from fused_acts._autograd.dispatch import require_grad
 from fused_acts._autograd.gated_backward import backward_inplace, glu_backward
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
-from fused_acts._call import Call
+from fused_acts._call import NUMBERS, Call
 from fused_acts._nested import on_values
+from fused_acts.tables import ROWS
 
 # Found once: a call on tiny tensors takes as long as a few dozen look-ups.
 _is_compiling = torch.compiler.is_compiling
@@ -45,11 +46,8 @@ def _kernel(
     if call.eager:
         return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
     if type(call.scalar) is not float:
-        return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:4])
-    scalar, limit, variant, layout, *_ = call
-    return ops.glu_forward_options(
-        gate, up, gate_bias, up_bias, parameter, scalar, limit, variant, layout
-    )
+        return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:6])
+    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:6])
 
 
 def _save(ctx: Any, inputs: Any) -> None:
@@ -124,11 +122,9 @@ def _prepared(*arguments: Any) -> Any:
     *operands, call = arguments
     if context.autocasts(operands[0]):
         operands = [*context.promoted_operands(*operands)]
-    scalar, limit = call[:2]
-    if isinstance(scalar, decompositions.SYMBOLS) or isinstance(limit, decompositions.SYMBOLS):
-        scalar = decompositions.number_tensor(scalar)
-        limit = None if limit is None else decompositions.number_tensor(limit)
-        call = call._replace(scalar=scalar, limit=limit, has_options=True)
+    if any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS]):
+        numbers = (None if n is None else decompositions.number_tensor(n) for n in call[:NUMBERS])
+        call = call._make((*numbers, *call[NUMBERS:]))._replace(has_options=True)
     return *operands, call._replace(inplace=False)
 
 
@@ -141,19 +137,24 @@ def _records_kernel(*arguments: Any) -> bool:
 def _recorded(*arguments: Any) -> Any:
     *operands, call = arguments
     gate, parameter = operands[0], operands[-1]
-    scalar, limit, *indices = call[:4]
-    if parameter is None and not math.isfinite(scalar):
-        # AOTInductor writes numbers to JSON, which has neither infinity nor NaN.
+    scalar, second, limit, weight, *indices = call[:6]
+    # AOTInductor writes numbers to JSON, which has neither infinity nor NaN.
+    if parameter is None and not math.isfinite(scalar + second):
+        count = len(ROWS[call.variant].parameters)
         real = torch.promote_types(gate.dtype, torch.float32)
-        operands[-1], scalar = torch.full((), scalar, dtype=real, device=gate.device), 1.0
-    return _ops.gated(*operands, scalar, None if limit == math.inf else limit, *indices)
+        values = torch.tensor([[scalar], [second]][:count], dtype=real, device=gate.device)
+        operands[-1] = values if count == 2 else values.view(())
+        scalar = second = 1.0
+    limit = None if limit == math.inf else limit
+    return _ops.gated(*operands, scalar, second, limit, weight, *indices)
 
 
 def _of_recorded(*inputs: Any) -> Any:
     """The arguments of a call, of those of its operator in a recorded program."""
-    *operands, scalar, limit, variant, layout = inputs
+    *operands, scalar, second, limit, weight, variant, layout = inputs
     limit = math.inf if limit is None else limit
-    call = Call(scalar, limit, variant, layout, has_options=True, eager=False, inplace=False)
+    numbers = scalar, second, limit, weight
+    call = Call(*numbers, variant, layout, has_options=True, eager=False, inplace=False)
     return *operands, call
 
 
@@ -162,7 +163,7 @@ def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
-    return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None
+    return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None, None, None
 
 
 def _decomposed_recorded(*inputs: Any) -> Tensor:
@@ -242,7 +243,7 @@ def gated_out(
         return out
     ops = _ops.current()
     if call.has_options:
-        options = gate_bias, up_bias, parameter, call.scalar, call.limit
+        options = gate_bias, up_bias, parameter, *call[:NUMBERS]
         ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
     else:
         ops.glu_forward_out(gate, up, call.variant, call.layout, out)
@@ -259,7 +260,7 @@ def _write(*arguments: Any) -> None:
         _checks.check_matches("out", out, result.shape, result)
         out.copy_(result)
     else:
-        options = *vectors, call.scalar, call.limit
+        options = *vectors, *call[:NUMBERS]
         _ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
 
 

@@ -49,7 +49,7 @@ class _GluBackward(torch.autograd.Function):
             backward = ops.glu_backward_options
             if isinstance(call.scalar, Tensor):
                 backward = _ops.glu_backward_numbers
-            by_gate, by_up, *computed = backward(grad_out, *operands, *call[:4], mask)
+            by_gate, by_up, *computed = backward(grad_out, *operands, *call[:6], mask)
             vectors = only_needed(computed, operands[2:], needs[2:])
         return (
             by_gate if needs[0] else None,
@@ -153,7 +153,7 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
         gate, up = operands[:2]
         mask = _ops.needs_mask(*needs)
         vectors = _ops.current().glu_backward_inplace(
-            grad_out.resolve_neg(), *operands, *ctx.call[:4], mask, False
+            grad_out.resolve_neg(), *operands, *ctx.call[:6], mask, False
         )
     except ValueError:
         ctx.written = False  # refused, before anything was written

@@ -13,7 +13,7 @@ from fused_acts import _ops
 from fused_acts._autograd import decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients
 from fused_acts._call import Call, is_unary
-from fused_acts._layouts import LAYOUTS, pack, unpack
+from fused_acts._layouts import pack, unpack
 
 OPERANDS = 5
 
@@ -35,7 +35,7 @@ class _GluDoubleBackward(torch.autograd.Function):
     ) -> Gradients:
         out, grad_gate, grad_up = _ops.current().glu_double_backward(
             *(grad_out, gate, up, gate_tangent, up_tangent, gate_bias, up_bias, parameter),
-            *call[:4],
+            *call[:6],
             needs_out,
             needs_inputs,
         )
@@ -132,7 +132,7 @@ def double_backward(
                 (zero if vector is None else vector).to(gate.dtype)
                 for vector in (gate_vector, up_vector)
             )
-            packed = pack(gate_vector, up_vector, LAYOUTS[call.layout])
+            packed = pack(gate_vector, up_vector, call.layout)
             gate_tangent = _add_vector(gate, gate_tangent, packed)
     else:
         gate_tangent = _add_vector(gate, gate_tangent, gate_vector)
@@ -145,7 +145,7 @@ def double_backward(
     if needs_inputs and (gate_bias is not None or up_bias is not None):
         grads: Any = grad_gate, grad_up
         if up is None and not is_unary(call.variant):
-            grads = unpack(grads[0], LAYOUTS[call.layout])
+            grads = unpack(grads[0], call.layout)
         for index, (bias, grad) in enumerate(zip((gate_bias, up_bias), grads, strict=True)):
             if bias is not None:
                 rows = tuple(range(grad.dim()))

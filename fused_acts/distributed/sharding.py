@@ -5,7 +5,6 @@ fits. Gate, up and what comes of them may be split by any dimension; a packed te
 so that each part holds a gate for each up.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from fused_acts import _ops
 from fused_acts._call import is_unary
-from fused_acts._layouts import LAYOUTS
+from fused_acts._layouts import block_of, is_interleaved
 
 Arguments = Mapping[str, Any]
 Placements = list[Placement | None]
@@ -36,12 +35,12 @@ class _Choice(NamedTuple):
     value_gradient: Placement
 
 
-# The kind of each argument that is a tensor; scalar and limit may also be numbers.
+# The kind of each argument that is a tensor; those of values may also be numbers.
 _KINDS = {
     **dict.fromkeys(("grad_out", "out"), "unit"),
     **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
     **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "vector"),
-    **dict.fromkeys(("scalar", "limit"), "value"),
+    **dict.fromkeys(("scalar", "second", "limit", "weight"), "value"),
 }
 
 
@@ -51,9 +50,9 @@ def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
     last = spec.ndim - 1
     if args.get("up") is not None or is_unary(args["variant"]):
         return Shard(last)
-    if spec.shape[-1] // 2 % spec.mesh.size():
+    if spec.shape[-1] // (2 * block_of(args["layout"])) % spec.mesh.size():
         return None
-    if LAYOUTS[args["layout"]] == "interleaved":
+    if is_interleaved(args["layout"]):
         return Shard(last)
     # A part of both halves each. Offered only where a tensor comes so, because torch takes the way
     # there for cheaper than it is.
@@ -74,7 +73,7 @@ def _choices(args: Arguments) -> list[_Choice]:
 
 
 def _is_value(vector: Any) -> bool:
-    return bool(math.prod(vector.shape) == 1)
+    return not vector.shape or bool(vector.shape[-1] == 1)
 
 
 def _placement(choice: _Choice, name: str, tensor: Any) -> Placement:

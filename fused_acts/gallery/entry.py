@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import functional
-from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
+from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant, of_up
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +24,8 @@ class Entry:
 
     @property
     def options(self) -> dict[str, float]:
-        """The parameter and the limit in use."""
-        found: dict[str, float] = {}
-        if self.row.parameter is not None:
-            found[self.row.parameter] = self.row.default
+        """The parameters and the limit in use."""
+        found: dict[str, float] = {**self.row.parameters}
         if isinstance(self.row, Variant) and self.row.limit is not None:
             found["limit"] = self.row.limit
         return found | dict(self.given)
@@ -45,7 +43,8 @@ class Entry:
         if not isinstance(self.row, Variant):
             return functional.activation(x, self.name, **self.given)
         up = torch.full_like(x, min(1.0, self.limit))
-        return self.out(x, up) / self.row.g(up)
+        values = [self.options[name] for name in self.row.parameters]
+        return self.out(x, up) / self.row.g(up, *of_up(self.row, values))
 
     def of_up(self, x: Tensor) -> Tensor:
         """g(x) of a gated unit, in the same way."""
@@ -66,8 +65,7 @@ def derivative(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def takes(row: Activation | Variant) -> set[str]:
     """The options that change the picture of a row."""
-    names = {row.parameter} if row.parameter is not None else set()
-    return names | ({"limit"} if isinstance(row, Variant) and row.limits else set())
+    return {*row.parameters} | ({"limit"} if isinstance(row, Variant) and row.limits else set())
 
 
 def entries(names: list[str] | None = None, **options: float) -> list[Entry]:

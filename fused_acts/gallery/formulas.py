@@ -1,7 +1,8 @@
 """The derivatives of the functions of the tables, as text, and what is in no table."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -24,30 +25,43 @@ OF_SEVERAL = {
 }
 
 
-def derivative(function: Callable[..., Tensor], argument: str, parameter: str | None) -> str | None:
-    """What the docstring states as the derivative, with these names of argument and parameter."""
+def derivative(
+    function: Callable[..., Tensor], argument: str, parameters: Sequence[str]
+) -> str | None:
+    """What the docstring states as the derivative, with these names of argument and parameters."""
     text = " ".join((function.__doc__ or "").partition("Derivative: ")[2].split())
     if not text:
         return None
     own = function.__code__.co_varnames[: function.__code__.co_argcount]
-    for name, wanted in zip(own, (argument, parameter), strict=False):
-        text = re.sub(rf"\b{name}\b", wanted or name, text)
+    for name, wanted in zip(own, (argument, *parameters), strict=False):
+        text = re.sub(rf"\b{name}\b", wanted, text)
     return text
 
 
 def derivatives(entry: Entry) -> dict[str, str]:
     """{what by what: formula}, of an activation or of both factors of a gated unit, where known."""
-    row = entry.row
+    row, names = entry.row, tuple(entry.row.parameters)
     if isinstance(row, tables.Activation):
-        parts = {"derivative": (row.f, "x", "")}
+        parts: dict[str, Any] = {"derivative": (row.f, "x", names, "")}
     else:
         cut = "limit" in entry.options
+        limited = "gate * sigmoid(gate)" if row.limits_value else "gate"
         parts = {
-            "f'(gate)": (row.f, "gate", "; 0 where gate > limit" if cut else ""),
-            "g'(up)": (row.g, "up", "; 0 where abs(up) > limit" if cut else ""),
+            "f'(gate)": (
+                row.f,
+                "gate",
+                tables.of_gate(row, names),
+                f"; 0 where {limited} > limit" if cut else "",
+            ),
+            "g'(up)": (
+                row.g,
+                "up",
+                tables.of_up(row, names),
+                "; 0 where abs(up) > limit" if cut else "",
+            ),
         }
     found = {
-        name: (derivative(function, argument, row.parameter), beyond)
-        for name, (function, argument, beyond) in parts.items()
+        name: (derivative(function, argument, given), beyond)
+        for name, (function, argument, given, beyond) in parts.items()
     }
     return {name: text + beyond for name, (text, beyond) in found.items() if text}

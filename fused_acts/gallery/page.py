@@ -46,6 +46,14 @@ SEVERAL = """\
 
 out[i], of a group of `pieces` neighbours or of a row, and its derivatives by input j.
 """
+NOT_HERE = """\
+## Not here
+
+log(sigmoid(x)) is `softplus(x, beta=-1.0)`, and SELU is
+`elu(x, alpha=1.6732632423543772, weight=1.0507009873554805)`. celu, tanhshrink, softshrink,
+hardshrink, hardtanh and threshold are left out: torch has one kernel for each, no model's
+feed-forward block has them, and a row costs each build from source its seconds.
+"""
 COLUMNS = (
     "range",
     "largest derivative",
@@ -145,5 +153,5 @@ def page(galleries: Sequence[Gallery]) -> str:
             picture = f"![{entry.name}]({FOLDER}/{entry.name}.svg)\n"
             parts.append(section(entry.name, facts(entry, found), picture))
     if sum(map(len, galleries)) == len(ROWS):
-        parts += [SEVERAL, *of_several()]
+        parts += [SEVERAL, *of_several(), NOT_HERE]
     return "\n".join(parts)

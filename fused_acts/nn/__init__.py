@@ -6,6 +6,7 @@ from fused_acts.functional import refuse_script
 from fused_acts.nn.activations import (
     ELU,
     GELU,
+    XIELU,
     Activation,
     Hardsigmoid,
     Hardswish,
@@ -30,6 +31,7 @@ from fused_acts.nn.reductions import Maxout, SoftmaxGLU
 __all__ = [
     "ELU",
     "GELU",
+    "XIELU",
     "Activation",
     "GatedActivation",
     "GatedFFN",

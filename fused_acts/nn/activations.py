@@ -4,6 +4,7 @@ The former are torch.nn's own classes, with their arguments, attributes and stat
 the library's kernel. They allocate their output: inplace=True is refused.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -12,7 +13,13 @@ from torch import Tensor, nn
 from fused_acts import functional
 from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
 from fused_acts._names import ActivationName
-from fused_acts.nn.gated import check_options, kind_of_learned, register_learned
+from fused_acts.nn.gated import (
+    check_options,
+    kinds_of_learned,
+    register_learned,
+    reset_learned,
+    with_learned,
+)
 from fused_acts.tables import ROWS
 
 
@@ -23,7 +30,7 @@ class Activation(nn.Module):
         name: one of `fused_acts.activations()`.
         bias: whether to learn a bias, one value per channel, which starts at 0.
         num_channels: cols, for a bias or a parameter of f that is learned per channel.
-        **options: the parameter of f, where it has one: a number, "learned", one value for all
+        **options: weight, and the parameters of f: each a number, "learned", one value for all
             channels, or "per_channel"; learned it is a Parameter of its name that starts at the
             default value.
         device, dtype: of what is learned.
@@ -62,24 +69,17 @@ class Activation(nn.Module):
         """Gives what is learned the values that it starts at."""
         if self.bias is not None:
             nn.init.zeros_(self.bias)
-        if self.learned is not None:
-            nn.init.constant_(
-                getattr(self, self.learned), ROWS[ACTIVATION_INDEX[self.name]].default
-            )
+        reset_learned(self, ROWS[ACTIVATION_INDEX[self.name]])
 
     def forward(self, x: Tensor) -> Tensor:
-        options = self.options
-        if self.learned is not None:
-            options = {**options, self.learned: getattr(self, self.learned)}
-        return functional.activation(x, self.name, self.bias, **options)
+        return functional.activation(x, self.name, self.bias, **with_learned(self))
 
     def extra_repr(self) -> str:
         parts: dict[str, Any] = {"name": self.name} if type(self) is Activation else {}
         if self.bias is not None:
             parts["bias"] = True
         parts |= self.options
-        if self.learned is not None:
-            parts[self.learned] = kind_of_learned(self)
+        parts |= kinds_of_learned(self)
         if self.num_channels is not None:
             parts["num_channels"] = self.num_channels
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())
@@ -118,6 +118,72 @@ class QuickGELU(Activation):
 
     def __init__(self) -> None:
         super().__init__("quick_gelu")
+
+
+class XIELU(nn.Module):
+    """alpha_p * x^2 + x / 2 above 0, alpha_n * (exp(min(x, eps)) - 1 - x) + x / 2 elsewhere.
+
+    alpha_p is softplus of the Parameter of that name, and alpha_n 1/2 more than softplus of its
+    own: names, shapes and buffers are those of transformers' XIELUActivation. From Huang and Schlag
+    2024, https://arxiv.org/abs/2411.13010, as in Apertus.
+
+    Args:
+        alpha_p_init, alpha_n_init: what alpha_p and alpha_n start at, above 0 and above 1/2.
+        device, dtype: of the Parameters.
+
+    Shapes: [..., cols] to [..., cols].
+
+    Raises ValueError for a value to start at that is too small, or a checkpoint with a beta other
+    than 1/2 or an eps other than -1e-6.
+    """
+
+    alpha_p: Tensor
+    alpha_n: Tensor
+    beta: Tensor
+    eps: Tensor
+
+    def __init__(
+        self,
+        alpha_p_init: float = 0.8,
+        alpha_n_init: float = 0.8,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if not alpha_p_init > 0:
+            raise ValueError(f"alpha_p_init: expected a number above 0, got {alpha_p_init}")
+        if not alpha_n_init > 0.5:
+            raise ValueError(f"alpha_n_init: expected a number above 0.5, got {alpha_n_init}")
+        self.alpha_p_init, self.alpha_n_init = alpha_p_init, alpha_n_init
+        for name in ("alpha_p", "alpha_n"):
+            value = torch.empty(1, device=device, dtype=dtype)
+            self.register_parameter(name, nn.Parameter(value))
+        for name, number in _XIELU.items():
+            self.register_buffer(name, torch.tensor(number, device=device, dtype=dtype))
+        self.register_load_state_dict_pre_hook(_check_xielu)  # type: ignore[no-untyped-call]
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Gives what is learned the values that it starts at."""
+        nn.init.constant_(self.alpha_p, math.log(math.expm1(self.alpha_p_init)))
+        nn.init.constant_(self.alpha_n, math.log(math.expm1(self.alpha_n_init - _XIELU["beta"])))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha_p, alpha_n = (
+            nn.functional.softplus(self.alpha_p),
+            nn.functional.softplus(self.alpha_n),
+        )
+        return functional.FUNCTIONS["xielu"](x, alpha_p=alpha_p, alpha_n=self.beta + alpha_n)
+
+
+_XIELU = {"beta": 0.5, "eps": -1e-6}  # the kernel's own
+
+
+def _check_xielu(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    for name, number in _XIELU.items():
+        given = state.get(prefix + name)
+        if given is not None and not math.isclose(given.item(), number, rel_tol=0.01):
+            raise ValueError(f"{name}: expected {number}, got {given.item()}")
 
 
 def _not_inplace(inplace: bool) -> bool:

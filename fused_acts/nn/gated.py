@@ -28,39 +28,55 @@ def register_learned(
     num_channels: int | None,
     device: Any,
     dtype: torch.dtype | None,
-) -> str | None:
-    """Makes the parameter of f a Parameter of the module, if it is to be learned.
+) -> tuple[str, ...]:
+    """Makes those of the row's parameters that are to be learned Parameters of the module.
 
-    Then takes it out of the options given, and returns its name.
+    Then takes them out of the options given, and returns their names.
     """
-    name = row.parameter
-    kind = options.get(name) if name else None
-    if name is None or not isinstance(kind, str):
-        return None
-    if kind not in LEARNED:
-        raise TypeError(unknown(name, kind, ("a number", *LEARNED)))
-    shape = (1,)  # as of nn.PReLU: FSDP takes no parameter without a dimension
-    if kind == "per_channel":
-        if num_channels is None:
-            raise ValueError("num_channels: expected a number for a parameter per channel")
-        shape = (num_channels,)
-    del options[name]
-    value = torch.empty(shape, device=device, dtype=dtype)
-    module.register_parameter(name, torch.nn.Parameter(value))
-    module.register_load_state_dict_pre_hook(_reshape_learned)
-    return name
+    learned = tuple(name for name in row.parameters if isinstance(options.get(name), str))
+    for name in learned:
+        kind = options.pop(name)
+        if kind not in LEARNED:
+            raise TypeError(unknown(name, kind, ("a number", *LEARNED)))
+        shape = (1,)  # as of nn.PReLU: FSDP takes no parameter without a dimension
+        if kind == "per_channel":
+            if num_channels is None:
+                raise ValueError("num_channels: expected a number for a parameter per channel")
+            shape = (num_channels,)
+        value = torch.empty(shape, device=device, dtype=dtype)
+        module.register_parameter(name, torch.nn.Parameter(value))
+    if learned:
+        module.register_load_state_dict_pre_hook(_reshape_learned)
+    return learned
 
 
 def _reshape_learned(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     """Takes a single value of a checkpoint that has no dimension."""
-    key = prefix + module.learned
-    if key in state and state[key].dim() == 0:
-        state[key] = state[key].reshape(1)
+    for name in module.learned:
+        key = prefix + name
+        if key in state and state[key].dim() == 0:
+            state[key] = state[key].reshape(1)
 
 
-def kind_of_learned(module: Any) -> str:
+def reset_learned(module: Any, row: Variant | Activation) -> None:
+    for name in module.learned:
+        torch.nn.init.constant_(getattr(module, name), row.parameters[name])
+
+
+def with_learned(module: Any) -> dict[str, Any]:
+    """The options of a call, with what is learned."""
+    if not module.learned:
+        options: dict[str, Any] = module.options
+        return options
+    return {**module.options, **{name: getattr(module, name) for name in module.learned}}
+
+
+def kinds_of_learned(module: Any) -> dict[str, str]:
     channels = (module.num_channels,)
-    return "per_channel" if getattr(module, module.learned).shape == channels else "learned"
+    return {
+        name: "per_channel" if getattr(module, name).shape == channels else "learned"
+        for name in module.learned
+    }
 
 
 class GatedActivation(torch.nn.Module):
@@ -71,8 +87,9 @@ class GatedActivation(torch.nn.Module):
         layout, dim: where a packed input holds gate and up; for packed inputs only.
         num_channels: cols, for a parameter of f that is learned per channel.
         **options: the options of the variant, as `fused_acts.gated` takes them, without tensors.
-            beta, alpha, slope or negative_slope may also be "learned", one value for all channels,
-            or "per_channel"; it is then a Parameter of that name that starts at the default value.
+            A parameter of the variant, such as beta, may also be "learned", one value for all
+            channels, or "per_channel"; it is then a Parameter of that name that starts at the
+            default value.
         device, dtype: of that Parameter.
 
     Shapes: (gate, up) with [..., cols] each, or one packed [..., 2 * cols], to [..., cols].
@@ -105,13 +122,10 @@ class GatedActivation(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         """Gives what is learned the value that it starts at."""
-        if self.learned is not None:
-            torch.nn.init.constant_(getattr(self, self.learned), VARIANTS[self.variant].default)
+        reset_learned(self, VARIANTS[self.variant])
 
     def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
-        options = self.options
-        if self.learned is not None:
-            options = {**options, self.learned: getattr(self, self.learned)}
+        options = with_learned(self)
         if self.dim != -1:
             options = {**options, "dim": self.dim}
         return functional.gated(gate, up, variant=self.variant, layout=self.layout, **options)
@@ -120,8 +134,7 @@ class GatedActivation(torch.nn.Module):
         parts: dict[str, Any] = {"variant": self.variant, "layout": self.layout, **self.options}
         if self.dim != -1:
             parts["dim"] = self.dim
-        if self.learned is not None:
-            parts[self.learned] = kind_of_learned(self)
+        parts |= kinds_of_learned(self)
         if self.num_channels is not None:
             parts["num_channels"] = self.num_channels
         return ", ".join(f"{name}={value!r}" for name, value in parts.items())

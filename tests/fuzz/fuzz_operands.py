@@ -45,7 +45,8 @@ class Operands:
             cols = 2 * case.cols if name == "bias" and case.kind == "unit" else case.cols
             yield name, random(cols, dtype=dtype, seed=case.seed + 7 + i)
         if case.parameter not in ("", "number"):
-            yield row.parameter, parameters(case.cols, dtype)[case.parameter]
+            for name in row.parameters:
+                yield name, parameters(case.cols, dtype)[case.parameter]
 
     def pair(self, inputs: list[Tensor]) -> list[Tensor]:
         """gate and up of what has the form of the inputs; of an activation, x alone."""
@@ -55,7 +56,7 @@ class Operands:
     def numbers(self) -> dict[str, Any]:
         case, found = self.case, {}
         if case.parameter == "number":
-            found[row_of(case).parameter] = 0.7
+            found |= dict.fromkeys(row_of(case).parameters, 0.7)
         if case.limit != "":
             found["limit"] = case.limit
         return found
