@@ -76,7 +76,9 @@ def tensors_of(variant: int, layout: int, options: Mapping[str, Any]) -> Vectors
 def _parameters(variant: int, options: Mapping[str, Any]) -> Tensor:
     """A parameter that is a tensor; of two [2, cols] or [2, 1], also where one is a number."""
     row = ROWS[variant]
-    values = [value_of(row, name, options.get(name)) for name in row.parameters]
+    values = [
+        value_of(row, name, options.get(name, default)) for name, default in row.parameters.items()
+    ]
     if len(values) == 1:
         parameter: Tensor = values[0]
         return parameter

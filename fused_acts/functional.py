@@ -62,8 +62,8 @@ def gated(
             one: a number, or a tensor, a single value or [cols], which is differentiated too.
         linear_beta: that of g, in the same way. None: none, and beta too where g has one.
         limit: where the variant has it, gate is cut to min(gate, limit) and up to
-            clamp(up, -limit, limit) before the activations; of swiglu_step not gate is cut but f of
-            it. None: not at all.
+            clamp(up, -limit, limit) before the activations; or f(gate) is cut in place of gate, if
+            the formula says so. None: not at all.
         weight: a number that the result is multiplied by before it is rounded.
         rounding: "single": one rounding, of the result. "eager": that of torch's own composition,
             bit for bit, which also computes it; the backward pass is the same.

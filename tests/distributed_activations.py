@@ -66,6 +66,28 @@ def check_alone_with_one_parameter(mesh: DeviceMesh) -> None:
             torch.testing.assert_close(one.full_tensor(), whole)
 
 
+def check_two_parameters(mesh: DeviceMesh) -> None:
+    """Vectors, one above the other for the kernel, or single values."""
+    x, _, grad_out = operands()
+    vector = torch.linspace(0.5, 1.5, x.shape[-1], dtype=torch.float64)
+
+    def xielu(x, first, second):
+        return fused_acts.xielu(x, alpha_p=first, alpha_n=second)
+
+    for given in ([vector, vector.flip(0)], [vector[:1], vector[1:2]]):
+        for place in (*BY_ROWS, Shard(COLUMNS)):
+            by_columns = place == Shard(COLUMNS) and given[0].numel() > 1
+            row = Shard(0) if by_columns else Replicate()
+            tensors, places = [x, *given], [place, row, row]
+            parts = [split(t, mesh, p) for t, p in zip(tensors, places, strict=True)]
+            for one, whole in zip(
+                run(xielu, parts, split(grad_out, mesh, place)),
+                run(xielu, tensors, grad_out),
+                strict=True,
+            ):
+                torch.testing.assert_close(one.full_tensor(), whole)
+
+
 def check_every_activation(mesh: DeviceMesh) -> None:
     x, _, grad_out = operands()
     for name in fused_acts.activations():

@@ -165,7 +165,7 @@ def oracle(
         size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
         lost = lost_digits(gate + wide.get("bias", 0.0), torch.ones_like(gate))
         rooted = size_of(name, gate + wide.get("bias", 0.0))
-        floor = None if rooted is None else rooted * GRADIENT_FLOOR
+        floor = None if rooted is None else rooted * 2.0**-4
         return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost, floor)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)

@@ -37,13 +37,17 @@ def test_module(variant, kind, device):
     start = fused_acts.gated(gate, up, variant=variant)
     torch.testing.assert_close(module(gate, up), start)
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-    before = learned.detach().clone()
+    before = {name: learned.detach().clone() for name, learned in every.items()}
     (module(gate, up) * grad_out).sum().backward()
     optimizer.step()
-    if variant == "fatreglu":  # which has no derivative by its threshold
-        assert (learned == before).all()
-        learned.data += 1.0
-    assert (learned != before).all()
+    for name, learned in every.items():
+        if variant == "fatreglu":  # which has no derivative by its threshold
+            assert (learned == before[name]).all()
+            learned.data += 1.0
+        # that of a wide cap is smaller than it can take
+        assert (
+            (learned.grad != 0).all() if name == "linear_beta" else (learned != before[name]).all()
+        )
     assert not torch.equal(module(gate, up), start)
 
     other = module_of(variant, kind).to(device)
@@ -52,9 +56,10 @@ def test_module(variant, kind, device):
     for copied in (other, copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert same_bits(copied(gate, up).detach(), expected.detach())
         assert repr(copied) == repr(module)
-        assert [p.requires_grad for p in copied.parameters()] == [True]
-        assert next(copied.parameters()).data_ptr() != learned.data_ptr()
-    assert f"{name}='{kind}'" in repr(module)
+        assert [p.requires_grad for p in copied.parameters()] == [True] * len(every)
+        for name, learned in copied.named_parameters():
+            assert learned.data_ptr() != every[name].data_ptr()
+            assert f"{name}='{kind}'" in repr(module)
 
 
 def test_module_saved_by_torch():

@@ -34,23 +34,27 @@ def test_generic_with_a_parameter(name, kind):
     x, _, grad_out = operands(6, 33, dtype=torch.bfloat16)
     number = nn.Activation(name, **parameter(name, 0.6))
     assert same_bits(number(x), fused(name, x, x, parameter(name, 0.6)).out)
-    assert repr(number) == f"Activation(name='{name}', {ROWS[name].parameter}=0.6)"
+    own = [*ROWS[name].parameters]
+    written = ", ".join(f"{option}=0.6" for option in own)
+    assert repr(number) == f"Activation(name='{name}', {written})"
 
     module = nn.Activation(name, bias=True, num_channels=33, **parameter(name, kind))
-    own = ROWS[name].parameter
-    assert sorted(module.state_dict()) == sorted([own, "bias"])
-    learned = getattr(module, own)
-    assert learned.shape == ((33,) if kind == "per_channel" else (1,))
-    assert (learned == ROWS[name].default).all() and learned.dtype == torch.float32
-    rows = {"bias": module.bias.detach(), own: learned.detach()}
+    assert sorted(module.state_dict()) == sorted([*own, "bias"])
+    learned = [getattr(module, option) for option in own]
+    for tensor, value in zip(learned, ROWS[name].parameters.values(), strict=True):
+        assert tensor.shape == ((33,) if kind == "per_channel" else (1,))
+        assert (tensor == torch.tensor(value)).all() and tensor.dtype == torch.float32
+    rows = {"bias": module.bias.detach()}
+    rows |= {option: tensor.detach() for option, tensor in zip(own, learned, strict=True)}
     expected = fused(name, x, x, rows, grad_out)
     out = module(x)
-    grads = torch.autograd.grad(out, [module.bias, learned], grad_out)
+    grads = torch.autograd.grad(out, [module.bias, *learned], grad_out)
     assert same_bits(out.detach(), expected.out)
     assert all(map(same_bits, grads, expected.options.values()))
     other = nn.Activation(name, bias=True, num_channels=33, **parameter(name, kind))
     with torch.no_grad():
-        learned.mul_(1.5)
+        for tensor in learned:
+            tensor.mul_(1.5)
     other.load_state_dict(module.state_dict())
     assert same_bits(other(x).detach(), module(x).detach())
 

@@ -22,6 +22,7 @@ import fused_acts
 
 OPS = torch.ops.fused_acts
 INF = float("inf")
+NUMBERS = NOTHING[3:]
 
 
 def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, device="cpu"):
@@ -132,6 +133,6 @@ def test_opcheck():
     bias = torch.randn(8)
     for inputs in ((gate, up), (torch.cat((gate, up), -1), None)):
         for rows, needs in (((None, None, None), 3), ((bias, bias + 1, None), 15)):
-            arguments = (grad_out, *inputs, *rows, 1.0, INF, VARIANTS.index("swiglu"), 0, needs)
+            arguments = (grad_out, *inputs, *rows, *NUMBERS, VARIANTS.index("swiglu"), 0, needs)
             results = torch.library.opcheck(OPS.glu_backward_inplace, (*arguments, True))
             assert set(results.values()) == {"SUCCESS"}

@@ -131,7 +131,16 @@ def test_defaults_are_swiglu_and_gate_up():
     assert same_bits(fused_acts.nn.GatedActivation()(gate, up), expected)
 
 
-WORDS = {"glu", "swiglu", "sigmoid", "relu", "swish", "gelu", "elu"}  # of comments and formulas
+WORDS = {
+    "glu",
+    "swiglu",
+    "sigmoid",
+    "relu",
+    "swish",
+    "silu",
+    "gelu",
+    "elu",
+}  # in comments and formulas
 
 
 def test_one_row_is_a_functor_a_row_and_a_row():

@@ -30,11 +30,11 @@ FLOAT64_ULPS = 1e-12 * 2.0**52
 # A gradient below this part of |grad_out * (the other factor)| is near a root of the derivative,
 # where relative error has no meaning: there the budget is counted in ulps of this floor.
 GRADIENT_FLOOR = 2.0**-8
-# A value near a root has the rounding of its terms in it. In 16-bit types that is far below their
-# own ulp, but for the numbers next to the root.
+# A value near a root has the error of its terms in it, which in 16-bit types is some 4e-6 of their
+# size, and in bfloat16 is to be less than a fiftieth of an ulp.
 FORWARD_FLOOR = {
-    torch.bfloat16: GRADIENT_FLOOR,
-    torch.float16: GRADIENT_FLOOR,
+    torch.bfloat16: 2.0**-4,
+    torch.float16: 2.0**-4,
     torch.float32: 1.0,
     torch.float64: 1.0,
 }

@@ -46,32 +46,33 @@ struct SoftCap {
   using Real = typename M::Real;
   static constexpr const char* kName = "softcap";
   Real cap, inverse;
-  FUSED_ACTS_INLINE explicit SoftCap(Real cap)
-      : cap(cap),
-        inverse(select(Real(0x1p120f) > abs(cap), quotient(Real(1.0f), cap), Real(0.0f))) {}
+  FUSED_ACTS_INLINE explicit SoftCap(Real cap) : cap(cap), inverse(quotient(Real(1.0f), cap)) {}
   FUSED_ACTS_INLINE Real value(Real x) const {
-    const Real z = x * inverse;
-    return select(bends(z), cap * M::tanh(z).tanh, x);
+    const Real z = scaled(x);
+    return select(is_straight(z), x, cap * M::tanh(z).tanh);
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    const Real z = x * inverse;
+    const Real z = scaled(x);
     auto parts = M::tanh(z);
     const Real slope = slope_of(parts);
-    return {select(bends(z), cap * parts.tanh, x), select(bends(z), slope, Real(1.0f)),
-            select(bends(z), Real(-2.0f) * inverse * parts.tanh * slope, Real(0.0f))};
+    return {select(is_straight(z), x, cap * parts.tanh), slope,
+            Real(-2.0f) * inverse * parts.tanh * slope};
   }
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    const Real z = x * inverse;
+    const Real z = scaled(x);
     auto parts = M::tanh(z);
-    const Real share = fma(-clamp_finite(z), slope_of(parts), parts.tanh);
-    return select(bends(z), share * seed, Real(0.0f));
+    const Real share = fma(-clamp_finite(z), slope_of(parts), parts.tanh) * seed;
+    return select(is_straight(z), Real(0.0f), share);
   }
 
  private:
-  // Where it is x to the last bit, a quotient may have lost some of the bits of x.
-  static FUSED_ACTS_INLINE auto bends(Real z) { return abs(z) > Real(0x1p-30f); }
-  // with a weight of its own: where a derivative cancels that of tanh is too coarse
+  FUSED_ACTS_INLINE Real scaled(Real x) const {
+    return select(abs(cap) > Real(0x1p119f), Real(0.0f), x * inverse);
+  }
+  // Where it is x to the last bit; a quotient may have lost some of those.
+  static FUSED_ACTS_INLINE auto is_straight(Real z) { return Real(0x1p-30f) > abs(z); }
+  // with a weight of its own: where a derivative cancels, that of tanh is too coarse
   static FUSED_ACTS_INLINE Real slope_of(TanhParts<Real> parts) {
     const Real weight = reciprocal_of_finite(parts.exp + Real(1.0f));
     return Real(4.0f) * parts.exp * (weight * weight);
@@ -91,7 +92,8 @@ struct SituBeta {
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return without_second(triple(x)); }
   FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
     auto [c, slope, bend] = capped.triple(x);
-    auto [situ, s] = M::times_sigmoid(c, M::sigmoid_exponent(x));
+    const auto exponent = M::sigmoid_exponent(x);
+    const Real situ = M::times_sigmoid(c, exponent).product, s = M::sigmoid(exponent);
     const Real rest = Real(1.0f) - s;
     return {situ, fma(situ, rest, slope * s),
             s * fma(rest, fma(c, fma(s, Real(-2.0f), Real(1.0f)), slope + slope), bend)};

@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
 from fused_acts._autograd.gated_backward import claim, only_needed
-from fused_acts._call import Call
+from fused_acts._call import NUMBERS, Call
 from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
 
@@ -172,7 +172,7 @@ _apply = dispatch.raw_apply(_FFN)
 
 def _traced(recompute: Recompute, call: Call, *tensors: Tensor | None) -> Any:
     """For AOTAutograd, which does not know the numbers of some calls."""
-    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:2])
+    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS])
     if is_symbolic or torch.compiler.is_exporting():
         return _decomposed(call, Inputs.of(tensors))
     return _apply(call, recompute, *tensors)

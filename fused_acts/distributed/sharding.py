@@ -34,6 +34,19 @@ class _Choice(NamedTuple):
     vector_gradient: Placement
     value_gradient: Placement
 
+    @property
+    def pair(self) -> Placement:
+        """Of two vectors, one above the other."""
+        return _below(self.vector)
+
+    @property
+    def pair_gradient(self) -> Placement:
+        return _below(self.vector_gradient)
+
+
+def _below(placement: Placement) -> Placement:
+    return Shard(1) if placement == Shard(0) else placement
+
 
 # The kind of each argument that is a tensor; those of values may also be numbers.
 _KINDS = {
@@ -72,13 +85,18 @@ def _choices(args: Arguments) -> list[_Choice]:
     return choices
 
 
-def _is_value(vector: Any) -> bool:
-    return not vector.shape or bool(vector.shape[-1] == 1)
+def _kind_of_vector(vector: Any) -> str:
+    if not vector.shape or vector.shape[-1] == 1:
+        return "value"
+    return "pair" if vector.ndim == 2 else "vector"
 
 
 def _placement(choice: _Choice, name: str, tensor: Any) -> Placement:
     kind = _KINDS[name]
-    return choice.value if kind == "vector" and _is_value(tensor) else getattr(choice, kind)
+    if kind == "vector":
+        kind = _kind_of_vector(tensor)
+    placement: Placement = getattr(choice, kind)
+    return placement
 
 
 def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> list[_Choice]:
@@ -139,7 +157,7 @@ def _vectors(args: Arguments) -> list[str | None]:
         vector = args[name]
         kind = None
         if vector is not None and args["needs"] & bit:
-            kind = "value_gradient" if _is_value(vector) else "vector_gradient"
+            kind = f"{_kind_of_vector(vector)}_gradient"
         kinds.append(kind)
     return kinds
 
