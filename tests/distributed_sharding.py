@@ -188,34 +188,11 @@ def recorded_calls():
     """{operator of recorded or compiled programs: (arguments, results for each sum over rows)}"""
     gate, up, grad_out = operands()
     bias, beta = rows("gate_bias", "beta").values()
+    numbers = NUMBER, NUMBER, None, NUMBER
     return {
-        "gated": (gate, up, bias, None, beta, 1.0, 2.0, *SWIGLU),
-        "glu_forward_numbers": (
-            gate,
-            up,
-            bias,
-            None,
-            None,
-            NUMBER,
-            NUMBER,
-            NUMBER,
-            NUMBER,
-            *SWIGLU,
-        ),
-        "glu_backward_numbers": (
-            grad_out,
-            gate,
-            up,
-            bias,
-            None,
-            None,
-            NUMBER,
-            NUMBER,
-            None,
-            NUMBER,
-            *SWIGLU,
-            7,
-        ),
+        "gated": (gate, up, bias, None, beta, 1.0, 1.0, 2.0, 1.5, *SWIGLU),
+        "glu_forward_numbers": (gate, up, bias, None, None, *[NUMBER] * 4, *SWIGLU),
+        "glu_backward_numbers": (grad_out, gate, up, bias, None, None, *numbers, *SWIGLU, 7),
         "maxout": (gate, 2),
         "softmax_glu": (gate, up),
     }

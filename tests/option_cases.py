@@ -17,6 +17,7 @@ from cases import (
     unpack,
 )
 from tolerances import (
+    FORWARD_FLOOR,
     FORWARD_ULPS,
     GRADIENT_FLOOR,
     GRADIENT_ULPS,
@@ -157,6 +158,7 @@ def oracle(
     name: str, gate: Tensor, up: Tensor, options: dict[str, Any], grad_out: Tensor
 ) -> Oracle:
     """The exact result; biases must be given apart."""
+    dtype = gate.dtype
     wide = {n: v.double() if isinstance(v, Tensor) else v for n, v in options.items()}
     gate, up, grad_out = gate.double(), up.double(), grad_out.double()
     row = ROWS[name]
@@ -165,7 +167,7 @@ def oracle(
         size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
         lost = lost_digits(gate + wide.get("bias", 0.0), torch.ones_like(gate))
         rooted = size_of(name, gate + wide.get("bias", 0.0))
-        floor = None if rooted is None else rooted * 2.0**-4
+        floor = None if rooted is None else rooted * FORWARD_FLOOR[dtype]
         return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost, floor)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)

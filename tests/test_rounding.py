@@ -41,6 +41,10 @@ WRITTEN = {
     "squared_reglu": lambda gate, up: F.relu(gate).square() * up,
     "quick_geglu": lambda gate, up: gate * torch.sigmoid(1.702 * gate) * up,
     "glu_relu": lambda gate, up: torch.sigmoid(gate) * F.relu(up),
+    "situ_glu": lambda gate, up: (
+        4.0 * torch.tanh(gate / 4.0) * torch.sigmoid(gate) * (25.0 * torch.tanh(up / 25.0))
+    ),
+    "swiglu_step": lambda gate, up: F.silu(gate).clamp(max=7.0) * up.clamp(-7.0, 7.0),
     "swiglu_oai": lambda gate, up: (
         gate.clamp(max=7.0) * torch.sigmoid(gate.clamp(max=7.0) * 1.702) * (up.clamp(-7.0, 7.0) + 1)
     ),
