@@ -94,7 +94,7 @@ def eager_unit(
 def halves(x: Tensor, layout: str, block: int = 1) -> tuple[Tensor, Tensor]:
     """(gate, up) of a packed x: [..., 2 * cols], each [..., cols]."""
     if layout == "interleaved":
-        rows = x.reshape(*x.shape[:-1], -1, 2, block)
+        rows = x.reshape(*x.shape[:-1], x.shape[-1] // (2 * block), 2, block)
         return rows[..., 0, :].flatten(-2), rows[..., 1, :].flatten(-2)
     first, second = x.tensor_split(2, -1)
     return {"gate_up": (first, second), "up_gate": (second, first)}[layout]

@@ -69,7 +69,7 @@ def check_product(mesh: DeviceMesh) -> None:
         whole = [tensor.clone() for tensor in (grad_out, gate, up)]
         parts = [split(tensor, mesh, place) for tensor in whole]
         bias_part = split(bias, mesh, row_place)
-        rest = (None, None, 1.0, float("inf"), swiglu, 0, 7, True)
+        rest = (None, None, 1.0, 1.0, float("inf"), 1.0, swiglu, 0, 7, True)
         with CommDebugMode() as communication:
             by_bias, *_ = torch.ops.fused_acts.glu_backward_inplace(*parts, bias_part, *rest)
         assert communication.get_total_counts() == 0

@@ -156,9 +156,9 @@ def bias(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
 
 def learned_parameter(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
     """One value a channel, and one for all."""
-    (name,) = dict(module.named_parameters())
     results = backward(module, inputs)
-    setattr(module, name, nn.Parameter(getattr(module, name)[0].detach()))
+    for name, parameter in [*module.named_parameters()]:
+        setattr(module, name, nn.Parameter(parameter[0].detach()))
     return [*results, *backward(module, inputs)]
 
 

@@ -20,23 +20,31 @@ def packed(gate, up, block):
     return x
 
 
-def both_ways(gate, up, grad_out, block, variant, place=lambda t: t, **options):
-    """[(out, gradients by x and by options)] of two tensors, and of one in blocks."""
+def both_ways(tensors, block, variant, device, place=lambda t: t, **options):
+    """[(out, gradients by x and by options)] of two tensors, and of one in blocks; on the CPU."""
+    gate, up, grad_out = tensors
     results = []
     for inputs, given in (
         ((gate, up), {}),
-        ((place(packed(gate, up, block)),), {"layout": "interleaved", "block": block}),
+        ((packed(gate, up, block),), {"layout": "interleaved", "block": block}),
     ):
-        leaves = [t.detach().requires_grad_() for t in inputs]
-        tensors = {n: v.clone().requires_grad_() for n, v in options.items() if torch.is_tensor(v)}
-        named = {**options, **tensors}
+        leaves = [place(to_device(t, device)).detach().requires_grad_() for t in inputs]
+        named = {**options}
         if given and "gate_bias" in named:
             named["bias"] = packed(named.pop("gate_bias"), named.pop("up_bias"), block)
+        learned = [name for name, value in named.items() if torch.is_tensor(value)]
+        named |= {name: to_device(named[name], device).requires_grad_() for name in learned}
         out = fused_acts.gated(*leaves, variant=variant, **given, **named)
-        grads = torch.autograd.grad(out, [*leaves, *tensors.values()], grad_out)
-        by_inputs, by_options = grads[: len(leaves)], grads[len(leaves) :]
+        wanted = [*leaves, *(named[name] for name in learned)]
+        grads = torch.autograd.grad(out, wanted, to_device(grad_out, device))
+        by_inputs, by_options = (
+            [t.cpu() for t in some] for some in (grads[: len(leaves)], grads[len(leaves) :])
+        )
+        found = dict(zip(learned, by_options, strict=True))
+        if "gate_bias" in found:
+            found["bias"] = packed(found.pop("gate_bias"), found.pop("up_bias"), block)
         x = packed(*by_inputs, block) if len(by_inputs) == 2 else by_inputs[0]
-        results.append((out.detach(), x, *by_options))
+        results.append((out.detach().cpu(), x, *(found[name] for name in sorted(found))))
     return results
 
 
@@ -49,42 +57,44 @@ def check(results):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rows, cols, block", SHAPES)
 def test_every_option(rows, cols, block, dtype, device):
-    tensors = [to_device(t, device) for t in operands(rows, cols, dtype=dtype)]
-    check(both_ways(*tensors, block, "swiglu"))
-    check(both_ways(*tensors, block, "swiglu_oai", limit=1.5, weight=0.75))
-    bias = random(cols, dtype=dtype, seed=5).to(device)
+    tensors = operands(rows, cols, dtype=dtype)
+    bias = random(cols, dtype=dtype, seed=5)
     biases = {"gate_bias": bias, "up_bias": bias.flip(0)}
-    check(both_ways(*tensors, block, "geglu_tanh", **biases))
-    learned = torch.linspace(0.5, 1.5, cols, dtype=dtype).to(device)
-    check(both_ways(*tensors, block, "swiglu", beta=learned, limit=2.0, **biases))
-    check(both_ways(*tensors, block, "situ_glu", **parameter("situ_glu", learned)))
+    learned = torch.linspace(0.5, 1.5, cols, dtype=dtype)
+    for variant, options in (
+        ("swiglu", {}),
+        ("swiglu_oai", {"limit": 1.5, "weight": 0.75}),
+        ("geglu_tanh", biases),
+        ("swiglu", {"beta": learned, "limit": 2.0, **biases}),
+        ("situ_glu", parameter("situ_glu", learned)),
+    ):
+        check(both_ways(tensors, block, variant, device, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_unit(variant, device):
-    tensors = [to_device(t, device) for t in operands(3, 4, 96, dtype=torch.bfloat16)]
+    tensors = operands(3, 4, 96, dtype=torch.bfloat16)
     for options in ({}, *numbers_for(variant)[:1]):
-        check(both_ways(*tensors, 32, variant, **options))
+        check(both_ways(tensors, 32, variant, device, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_that_are_not_dense_are_read_in_place(dtype, device):
-    tensors = [to_device(t, device) for t in operands(6, 96, dtype=dtype)]
-
     def apart(x):
         wide = torch.full((6, 200), float("nan"), dtype=dtype, device=device)
-        return wide[:, 3:195].copy_(x)
+        return wide[:, 3 : 3 + x.shape[1]].copy_(x)
 
     for options in ({}, {"beta": 1.5}):
-        check(both_ways(*tensors, 32, "swiglu", place=apart, **options))
+        tensors = operands(6, 96, dtype=dtype)
+        check(both_ways(tensors, 32, "swiglu", device, place=apart, **options))
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_out_and_in_place(device):
-    gate, up, grad_out = (to_device(t, device) for t in operands(6, 96, dtype=torch.bfloat16))
-    x = packed(gate, up, 32)
+    every = operands(6, 96, dtype=torch.bfloat16)
+    gate, up, grad_out, x = (to_device(t, device) for t in (*every, packed(*every[:2], 32)))
     blocks = {"layout": "interleaved", "block": 32}
     out = torch.empty_like(gate)
     assert fused_acts.swiglu(x, out=out, **blocks) is out

@@ -155,7 +155,7 @@ def test_refusals():
         fused_acts.swiglu(x, dim=1.0)
     with pytest.raises(TypeError, match="dim: expected an integer, got str"):
         nn.GatedActivation(dim="1")
-    with pytest.raises(ValueError, match="x: expected an even last dimension, got shape"):
+    with pytest.raises(ValueError, match="x: expected an even last dimension, gate and up packed"):
         fused_acts.swiglu(x, dim=2)
     with pytest.raises(ValueError, match=r"x: expected an even dimension 1, got shape \[2, 3, 5\]"):
         fused_acts.swiglu(x[:, :3], dim=1)

@@ -175,7 +175,7 @@ def test_no_limit_keeps_infinity(limit):
     expected = torch.tensor([[INF, -INF]])
     assert torch.equal(fused_acts.reglu(x, limit=limit)[:, :1], expected[:, :1])
     ops = torch.ops.fused_acts
-    rest = None, None, None, None, 1.0, limit, 2, 0
+    rest = None, None, None, None, 1.0, 1.0, limit, 1.0, 2, 0
     assert torch.equal(ops.gated(x, *rest), ops.glu_forward_options(x, *rest))
 
 
@@ -202,7 +202,7 @@ def test_torch_jit_script_is_refused():
 def test_opcheck(name):
     gate, up, _ = (t.requires_grad_() for t in operands(3, 8, dtype=torch.float32))
     calls = {
-        "gated": (gate, up, None, None, None, 1.5, None, 5, 0),
+        "gated": (gate, up, None, None, None, 1.5, 1.0, None, 1.0, 5, 0),
         "maxout": (gate, 2),
         "softmax_glu": (gate, up),
     }

@@ -31,11 +31,12 @@ bool exceeds_caches(Direction direction, const GluArgs& args) {
 }
 
 Options options_of(Direction direction, const GluArgs& args) {
-  if (direction == Direction::kDoubleBackward || args.has_row_operands()) return Options::kRows;
+  if (direction == Direction::kDoubleBackward || args.has_row_operands() || args.weight != 1.0)
+    return Options::kRows;
   const bool takes_numbers =
       visit_variant(args.variant, [](auto unit) { return kTakesNumbers<decltype(unit)>; });
   if (!takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
-  if (args.parameters[0].data || args.parameters[1].data || args.weight != 1.0 ||
+  if (args.parameters[0].data || args.parameters[1].data ||
       args.scalars[0] != usual_parameter(args.variant))
     return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit

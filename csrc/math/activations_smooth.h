@@ -1,6 +1,8 @@
 // Activations of one piece; see activations.h.
 #pragma once
 
+#include <type_traits>
+
 #include "math/dual.h"
 #include "math/elementary.h"
 
@@ -62,8 +64,13 @@ struct SoftCap {
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
     const Real z = scaled(x);
     auto parts = M::tanh(z);
-    const Real share = fma(-clamp_finite(z), slope_of(parts), parts.tanh) * seed;
-    return select(is_straight(z), Real(0.0f), share);
+    // tanh(z) - z*slope, which cancels near 0: there by its series
+    const Real far = fma(-clamp_finite(z), slope_of(parts), parts.tanh), z2 = z * z;
+    const Real near =
+        z * z2 *
+        polynomial(z2, 2.0f / 3, -8.0f / 15, 34.0f / 105, -496.0f / 2835, 13820.0f / 155925);
+    constexpr float kNear = std::is_same_v<Real, double> ? 0.0f : 0.3f;
+    return select(abs(z) > Real(kNear), far, near) * seed;
   }
 
  private:

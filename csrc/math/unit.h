@@ -24,8 +24,8 @@ struct SecondGradients {
   Real grad_out, gate, up;
 };
 
-// What of the options there may be: none; a limit, and a parameter of g; a parameter of f and a
-// weight too, each one number; biases and parameters for each column too.
+// What of the options there may be: none; a limit, and a parameter of g; a parameter of f too, each
+// one number; biases, parameters for each column and a weight too.
 enum class Options { kNone, kLimit, kNumbers, kRows };
 
 // Whether there are loops with numbers: an activation without a parameter has no use for them.
@@ -44,7 +44,6 @@ struct GatedUnit {
   using F = std::conditional_t<options <= Options::kLimit, typename Unit::template F<M>,
                                typename Unit::template RowF<M>>;
   using G = typename Unit::template G<M>;
-  static constexpr bool kWeighs = options >= Options::kNumbers;
 
   F f;
   G g;
@@ -125,7 +124,9 @@ struct GatedUnit {
     }
   }
 
-  FUSED_ACTS_INLINE Real weighed(Real x) const { return kWeighs ? x * weight : x; }
+  FUSED_ACTS_INLINE Real weighed(Real x) const {
+    return options == Options::kRows ? x * weight : x;
+  }
   FUSED_ACTS_INLINE Real biased_gate(Real x) const {
     return options == Options::kRows ? x + gate_bias : x;
   }

@@ -18,7 +18,7 @@ _LAYOUTS = {"gate_up": 0, "up_gate": 1, "interleaved": 2}
 
 @torch.library.register_fake(add_op_namespace_prefix("gated"))
 def _gated_fake(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    packed = up is None and options[5] < len(_VARIANTS)
+    packed = up is None and options[-2] < len(_VARIANTS)
     if not packed:
         return torch.empty_like(gate, memory_format=torch.contiguous_format)
     return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2))
@@ -35,9 +35,8 @@ def _glu_backward_options_fake(
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    gate, up, *_, scalar, limit, row, layout = inputs
+    gate, up, _, _, _, *ctx.numbers = inputs
     ctx.save_for_backward(gate, up)
-    ctx.numbers = scalar, limit, row, layout
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> Any:
@@ -48,7 +47,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> Any:
         grad_out, gate, up, None, None, None, *ctx.numbers, needs
     )
     grads = (grad_gate if wanted[0] else None, grad_up if wanted[1] else None)
-    return (*grads, None, None, None, None, None, None, None)
+    return (*grads, *(None,) * (3 + len(ctx.numbers)))
 
 
 torch.library.register_autograd(
@@ -63,6 +62,8 @@ def gated(
     layout: str = "gate_up",
     parameter: float = 1.0,
     limit: float | None = None,
+    second: float = 1.0,
+    weight: float = 1.0,
 ) -> Tensor:
     """f(gate) * g(up), or f(gate) if `variant` is an activation.
 
@@ -73,11 +74,14 @@ def gated(
         layout: "gate_up", "up_gate" or "interleaved".
         parameter: of f, where it has one: beta, alpha or slope.
         limit: min(gate, limit) and clamp(up, -limit, limit) first.
+        second: the parameter of g, or of f the second one.
+        weight: what the result is multiplied by.
 
     Returns:
         [..., cols], of the dtype of gate: float64, float32, float16 or bfloat16, rounded once.
     """
-    return ops.gated(gate, up, None, None, None, parameter, limit, _ROWS[variant], _LAYOUTS[layout])
+    numbers = parameter, second, limit, weight
+    return ops.gated(gate, up, None, None, None, *numbers, _ROWS[variant], _LAYOUTS[layout])
 
 
 def glu(gate: Tensor, up: Tensor | None = None, layout: str = "gate_up") -> Tensor:
