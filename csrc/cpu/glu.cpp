@@ -1,6 +1,7 @@
 // From a range of a call to blocks of rows and columns, and the loops for them.
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "cpu/loops.h"
 
@@ -33,11 +34,12 @@ bool exceeds_caches(Direction direction, const GluArgs& args) {
 Options options_of(Direction direction, const GluArgs& args) {
   if (direction == Direction::kDoubleBackward || args.has_row_operands() || args.weight != 1.0)
     return Options::kRows;
-  const bool takes_numbers =
-      visit_variant(args.variant, [](auto unit) { return kTakesNumbers<decltype(unit)>; });
+  const auto [takes_numbers, usual] = visit_variant(args.variant, [](auto unit) {
+    using Unit = decltype(unit);
+    return std::pair(kTakesNumbers<Unit>, usual_parameter<Unit>());
+  });
   if (!takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
-  if (args.parameters[0].data || args.parameters[1].data ||
-      args.scalars[0] != usual_parameter(args.variant))
+  if (args.parameters[0].data || args.parameters[1].data || args.scalars[0] != usual)
     return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit
   return args.limit != std::numeric_limits<double>::infinity() || args.step != 1 ||

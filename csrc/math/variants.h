@@ -132,6 +132,13 @@ template <class Unit>
 constexpr bool kHasOwnParameter =
     !std::is_same_v<typename Unit::template F<Math64>, typename Unit::template RowF<Math64>>;
 
+// The value of the parameter that loops without it have.
+template <class Unit>
+constexpr double usual_parameter() {
+  if constexpr (kHasOwnParameter<Unit>) return Unit::template F<Math64>::kUsual;
+  return 1.0;
+}
+
 constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
 
 constexpr bool has_flat_kernels(Variant variant) {
@@ -141,6 +148,19 @@ constexpr bool has_flat_kernels(Variant variant) {
     FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_TRUE)
 #undef FUSED_ACTS_TRUE
     return true;
+    default:
+      return false;
+  }
+}
+
+constexpr bool has_second_parameter(Variant variant) {
+  switch (variant) {
+#define FUSED_ACTS_SECOND(name, f, g) \
+  case Variant::name:                 \
+    return Unit<f, g>::kHasSecond;
+    FUSED_ACTS_VARIANTS(FUSED_ACTS_SECOND)
+    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_SECOND)
+#undef FUSED_ACTS_SECOND
     default:
       return false;
   }
@@ -173,18 +193,5 @@ FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
 }
 
 #undef FUSED_ACTS_CASE
-
-inline bool has_second_parameter(Variant variant) {
-  return visit_variant(variant, [](auto unit) { return decltype(unit)::kHasSecond; });
-}
-
-// The value of the parameter that loops without it have.
-inline double usual_parameter(Variant variant) {
-  return visit_variant(variant, [](auto unit) {
-    using Unit = decltype(unit);
-    if constexpr (kHasOwnParameter<Unit>) return Unit::template F<Math64>::kUsual;
-    return 1.0;
-  });
-}
 
 }  // namespace fused_acts
