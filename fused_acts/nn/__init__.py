@@ -26,6 +26,7 @@ from fused_acts.nn.activations import (
 from fused_acts.nn.ffn import GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
 from fused_acts.nn.reductions import Maxout, SoftmaxGLU
+from fused_acts.nn.row_units import PolyNormGLU, RMSNormGated, TopKGEGLU
 
 __all__ = [
     "ELU",
@@ -40,7 +41,9 @@ __all__ = [
     "Maxout",
     "Mish",
     "PReLU",
+    "PolyNormGLU",
     "QuickGELU",
+    "RMSNormGated",
     "ReLU",
     "ReLU6",
     "SiLU",
@@ -52,6 +55,7 @@ __all__ = [
     "SquaredReLU",
     "Swish",
     "Tanh",
+    "TopKGEGLU",
 ]
 
 for _name in __all__:
