@@ -3,9 +3,9 @@
 A fake becomes the operator of its name. Gradients and results that a call did not ask for are
 empty tensors. Those without tensors, info_*, are called from _build_info.py.
 
-`gated`, `maxout`, `softmax_glu` and `row_unit` are forward operators to which _autograd registers derivatives,
-for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls the others,
-because the way through the dispatcher is longer where there is a derivative.
+`gated`, `maxout`, `softmax_glu` and `row_unit` are forward operators to which _autograd registers
+derivatives, for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls
+the others, because the way through the dispatcher is longer where there is a derivative.
 """
 
 import sys
@@ -258,8 +258,8 @@ def softmax_glu_backward(
 
 
 def _row_unit(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
-    second, weight, bias, unit, _number, groups = call
-    shape = check_row_unit(first, second, weight, bias, unit, groups)
+    *_, unit, _number, groups = call
+    shape = check_row_unit(first, *call)
     return first.new_empty(shape), new_statistics(first, unit, groups)
 
 
@@ -286,7 +286,7 @@ def row_unit_backward(
     groups: int,
     needs: int,
 ) -> tuple[Tensor, ...]:
-    shape = check_row_unit(first, second, weight, bias, unit, groups)
+    shape = check_row_unit(first, second, weight, bias, unit, number, groups)
     check_matches("grad_out", grad_out, shape, first)
     expected = new_statistics(first, unit, groups)
     check_matches("stats", stats, expected.shape, expected)

@@ -32,9 +32,10 @@ def check_call(
     weight: Tensor | None,
     bias: Tensor | None,
     unit: int,
+    number: float,
     groups: int,
 ) -> torch.Size:
-    """Checks the operands as the operators do and returns the shape of the result."""
+    """Checks a call as the operators do and returns the shape of the result."""
     if not 0 <= unit <= TOP_K:
         raise ValueError(f"unit: expected an index below {TOP_K + 1}, got {unit}")
     first_name, second_name, weight_name = _OPERANDS.get(unit, ("x", "z", "weight"))
@@ -51,6 +52,8 @@ def check_call(
             _check_vector(name, vector, size, first_name, first)
     if groups < 1 or width % groups or (groups > 1 and unit in (POLYNORM, TOP_K)):
         raise ValueError(f"groups: expected a divisor of the last dimension, {width}, got {groups}")
+    if unit == TOP_K and not 0 < number < 1:
+        raise ValueError(f"sparsity: expected between 0 and 1, got {number}")
     return first.shape
 
 

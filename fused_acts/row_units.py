@@ -1,7 +1,6 @@
 """Gated units with statistics of whole rows: rms_norm_gated, polynorm_glu and topk_geglu."""
 
-from functools import cache, partial
-from statistics import NormalDist
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -120,21 +119,12 @@ def topk_geglu(gate: Tensor, up: Tensor, sparsity: float = 0.95) -> Tensor:
     check_sparsity(sparsity)
     if sparsity == 0:
         return FUNCTIONS["geglu_tanh"](gate, up)
-    return _run(gate, up, None, None, TOP_K, _quantile(sparsity), 1)
+    return _run(gate, up, None, None, TOP_K, float(sparsity), 1)
 
 
 def check_sparsity(sparsity: float) -> None:
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity: expected at least 0 and below 1, got {sparsity}")
-
-
-@cache
-def _quantile(p: float) -> float:
-    """Of the standard normal distribution."""
-    return NormalDist().inv_cdf(p)
-
-
-_quantile._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def gate_name(gate: str) -> str:
@@ -188,7 +178,7 @@ def _explain(
             return _run(first, second, weight, bias, unit, number, groups)
 
         return _nested.on_values(of_values, **dict(zip(names, (first, second), strict=True)))
-    check_call(first, second, weight, bias, unit, groups)
+    check_call(first, second, weight, bias, unit, number, groups)
     return None
 
 

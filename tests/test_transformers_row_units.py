@@ -53,7 +53,7 @@ class Gemma(nn.Module):
     def __init__(self, sparsity: float) -> None:
         super().__init__()
         config = models.gemma3n.Gemma3nTextConfig(
-            hidden_size=4, intermediate_size=4, num_hidden_layers=1,
+            hidden_size=8, intermediate_size=8, num_hidden_layers=1,
             num_kv_shared_layers=0, activation_sparsity_pattern=[sparsity],
         )  # fmt: skip
         self.mlp = their("gemma3n.Gemma3nTextMLP")(config)

@@ -2,6 +2,7 @@
 #include "kernels/row_units.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -25,6 +26,16 @@ Names names_of(RowUnit unit) {
   if (unit == RowUnit::kPolyNorm) return {"gate", "up", "coefficients"};
   if (unit == RowUnit::kTopK) return {"gate", "up", "weight"};
   return {"x", "z", "weight"};
+}
+
+// The z that the part p of a normal distribution lies below.
+double normal_quantile(double p) {
+  double low = -40, high = 40;
+  for (int halvings = 0; halvings < 64; ++halvings) {
+    const double middle = (low + high) / 2;
+    (0.5 * std::erfc(-middle / std::sqrt(2.0)) < p ? low : high) = middle;
+  }
+  return high;
 }
 
 int64_t stats_count(const RowSettings& settings) {
@@ -60,7 +71,11 @@ RowUnitCall checked_call(const Tensor& first_tensor, const Tensor& second_tensor
                          double number, int64_t groups) {
   if (unit < 0 || unit >= static_cast<int64_t>(RowUnit::kCount))
     fail("unit: expected an index below ", static_cast<int64_t>(RowUnit::kCount), ", got ", unit);
-  const RowSettings settings{static_cast<RowUnit>(unit), number};
+  RowSettings settings{static_cast<RowUnit>(unit), number};
+  if (settings.unit == RowUnit::kTopK) {
+    if (!(number > 0 && number < 1)) fail("sparsity: expected between 0 and 1, got ", number);
+    settings.number = normal_quantile(number);
+  }
   const Names names = names_of(settings.unit);
   RowUnitCall call{View(first_tensor, names.first), View(second_tensor, names.second), {}, {}, {},
                    {}, {}};

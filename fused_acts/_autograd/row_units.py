@@ -1,12 +1,13 @@
 """Differentiation of the units of whole rows: their Functions, and their formulas in torch.
 
 A call is (first, second, weight, bias, unit, number, groups) as the operators take it: the operands
-of UNITS in fused_acts/_row_units.py, eps or a quantile, and the groups of columns that have
+of fused_acts/_row_units.py, eps or the sparsity, and the groups of columns that have
 statistics of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -56,9 +57,11 @@ class _RowUnitTransformable(_RowUnit):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        # The backward pass is linear in grad_out, so its transpose is the forward derivative.
         with dispatch.lift_primals(ctx.saved_tensors[:_OPERANDS]) as operands:
-            formula = partial(_outputs, call=ctx.call)
-            return *decompositions.jvp(formula, operands, tangents[:_OPERANDS], (True,)), None
+            formula = partial(_gradients, call=ctx.call, needs=_present(operands))
+            inputs = torch.zeros_like(operands[0]), *operands
+            return decompositions.vjp(formula, inputs, tangents[:_OPERANDS])[0], None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -114,9 +117,22 @@ class _RowUnitGradTransformable(_RowUnitGrad):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        # The gradients are derivatives of sum(grad_out * out), whose second derivatives are
+        # symmetric: by the operands, the forward derivative is the backward one. One rounding.
         with dispatch.lift_primals(ctx.saved_tensors) as inputs:
-            formula = partial(_gradients, call=ctx.call, needs=ctx.needs)
-            return decompositions.jvp(formula, inputs, tangents[: _OPERANDS + 1], ctx.needs)
+            real = torch.promote_types(inputs[0].dtype, torch.float32)
+            dtypes = [None if t is None else t.dtype for t in inputs[1:]]
+            inputs = [None if t is None else t.to(real) for t in inputs]
+            seed, *along = (None if t is None else t.to(real) for t in tangents[: _OPERANDS + 1])
+            formula = partial(_gradients, call=ctx.call, needs=_present(inputs[1:]))
+            results = decompositions.vjp(formula, inputs, along)[1:]
+            if seed is not None:
+                linear = formula(seed, *inputs[1:])
+                results = [b if a is None else a + b for a, b in zip(results, linear, strict=True)]
+        return tuple(
+            None if result is None or not need else result.to(dtype)
+            for result, dtype, need in zip(results, dtypes, ctx.needs, strict=True)
+        )
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
@@ -129,6 +145,17 @@ class _RowUnitGradTransformable(_RowUnitGrad):
         grad_out, first, second, stats = dispatch.batch_first(info, dims, tensors)
         grads = _row_unit_grad(grad_out, first, second, *args[3:5], stats, *args[6:])
         return grads, tuple(None if grad is None else 0 for grad in grads)
+
+
+def _present(operands: Sequence[Tensor | None]) -> tuple[bool, ...]:
+    return tuple(operand is not None for operand in operands)
+
+
+def _quantile(sparsity: Any) -> Any:
+    """Of the standard normal distribution."""
+    if isinstance(sparsity, decompositions.SYMBOLS):
+        return torch.special.ndtri(decompositions.number_tensor(sparsity))
+    return NormalDist().inv_cdf(sparsity)
 
 
 def _norm(x: Tensor, eps: float) -> Tensor:
@@ -145,11 +172,12 @@ def _formula(
     groups: int,
 ) -> Tensor:
     """In the type of the arithmetic, rounded once."""
-    check_call(first, second, weight, bias, unit, groups)
+    check_call(first, second, weight, bias, unit, number, groups)
     real = torch.promote_types(first.dtype, torch.float32)
     x, y = first.to(real), second.to(real)
     if unit == TOP_K:
-        cut = x.mean(-1, keepdim=True) + number * x.std(-1, correction=0, keepdim=True)
+        deviation = x.std(-1, correction=0, keepdim=True)
+        cut = x.mean(-1, keepdim=True) + _quantile(number) * deviation
         active = torch.nn.functional.relu(x - cut)
         return (torch.nn.functional.gelu(active, approximate="tanh") * y).to(first.dtype)
     assert weight is not None
@@ -166,17 +194,13 @@ def _formula(
     return (normed * gate if before else normed).to(first.dtype)
 
 
-def _outputs(*operands: Any, call: Any) -> tuple[Tensor]:
-    return (_formula(*operands, *call),)
-
-
 def _decomposed(*inputs: Any) -> tuple[Tensor, None]:
     return _formula(*inputs), None
 
 
 def _gradients(grad_out: Tensor, *operands: Any, call: Any, needs: Any) -> Any:
     """Gradients by the operands that are needed."""
-    grads = decompositions.vjp(partial(_outputs, call=call), operands, (grad_out,))
+    grads = decompositions.vjp(lambda *tensors: _formula(*tensors, *call), operands, (grad_out,))
     return tuple(grad if need else None for grad, need in zip(grads, needs, strict=True))
 
 
