@@ -4,8 +4,8 @@ A fake becomes the operator of its name. Gradients and results that a call did n
 empty tensors. Those without tensors, info_*, are called from _build_info.py.
 
 `gated`, `maxout`, `softmax_glu` and `row_unit` are forward operators to which _autograd registers
-derivatives, for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls
-the others, because the way through the dispatcher is longer where there is a derivative.
+derivatives, for the programs that torch.export, torch.jit.trace and make_fx record. Eager code
+calls the others, because the way through the dispatcher is longer where there is a derivative.
 """
 
 import sys

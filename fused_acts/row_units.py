@@ -152,7 +152,7 @@ def _run(
     number: float,
     groups: int,
 ) -> Tensor:
-    operands: Any = first, second, weight, bias
+    operands: tuple[Any, ...] = first, second, weight, bias
     if autocasts(first):
         operands = promoted_operands(*operands)
     try:
@@ -177,10 +177,12 @@ def _explain(
         def of_values(first: Tensor, second: Tensor) -> Tensor:
             return _run(first, second, weight, bias, unit, number, groups)
 
-        return _nested.on_values(of_values, **dict(zip(names, (first, second), strict=True)))
+        nested: Any = dict(zip(names, (first, second), strict=True))
+        return _nested.on_values(of_values, **nested)
     check_call(first, second, weight, bias, unit, number, groups)
     return None
 
 
-for _function in (rms_norm_gated, polynorm_glu, topk_geglu):
-    _function.__prepare_scriptable__ = refuse_script  # type: ignore[attr-defined]
+_functions: tuple[Any, ...] = rms_norm_gated, polynorm_glu, topk_geglu
+for _function in _functions:
+    _function.__prepare_scriptable__ = refuse_script

@@ -1,4 +1,4 @@
-"""The units of whole rows: calls of each, exact results, and the size of what is added up in them."""
+"""The units of whole rows: calls of each, against exact results and the size of what they add."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

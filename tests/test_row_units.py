@@ -72,9 +72,7 @@ def test_views(name, dtype, device):
         lambda t: t[:1].expand(4, -1),
     ):
         *inputs, grad_out = [view(t) for t in whole]
-        parameters = [
-            p[::2] for p in parameters_of(UNITS[name], 2 * grad_out.shape[-1], dtype)
-        ]
+        parameters = [p[::2] for p in parameters_of(UNITS[name], 2 * grad_out.shape[-1], dtype)]
         if "coefficients" in UNITS[name].parameters:
             parameters = parameters_of(UNITS[name], 3, dtype)
         check_call(UNITS[name], [*inputs, *parameters], grad_out, device)

@@ -9,8 +9,8 @@
 namespace fused_acts::cpu {
 namespace {
 
-// Second derivatives and what sums over rows, in which more cancels and adds up, have a math of their
-// own.
+// Second derivatives and what sums over rows, in which more cancels and adds up, have a math of
+// their own.
 template <class Isa, class T, DType dtype, template <class> class Math,
           template <class> class CloseMath = Math>
 constexpr Loops all_loops() {

@@ -93,10 +93,14 @@ class RowUnitLoops {
   }
 
   static FUSED_ACTS_INLINE Columns columns_of(const RowRun& run) {
-    return {static_cast<const T*>(run.first),    static_cast<const T*>(run.second),
-            static_cast<const T*>(run.grad_out), static_cast<const Lane*>(run.weight),
-            static_cast<T*>(run.out),            static_cast<T*>(run.grad_first),
-            static_cast<T*>(run.grad_second),    static_cast<Lane*>(run.weight_sum)};
+    return {static_cast<const T*>(run.first),
+            static_cast<const T*>(run.second),
+            static_cast<const T*>(run.grad_out),
+            static_cast<const Lane*>(run.weight),
+            static_cast<T*>(run.out),
+            static_cast<T*>(run.grad_first),
+            static_cast<T*>(run.grad_second),
+            static_cast<Lane*>(run.weight_sum)};
   }
 
   // Goes on with kCount sums of what step(columns, sums) adds.
@@ -119,9 +123,8 @@ class RowUnitLoops {
                                               int64_t end, Step step) {
     const auto from = [&](int64_t i) FUSED_ACTS_SIMD {
       const auto at = [i](auto* p) { return p ? p + i : p; };
-      return Columns{at(all.first),      at(all.second),      at(all.grad_out),
-                     at(all.weight),     at(all.out),         at(all.grad_first),
-                     at(all.grad_second), at(all.weight_sum)};
+      return Columns{at(all.first), at(all.second),     at(all.grad_out),    at(all.weight),
+                     at(all.out),   at(all.grad_first), at(all.grad_second), at(all.weight_sum)};
     };
     int64_t i = begin;
     for (; i + kStep <= end; i += kStep) step(from(i));

@@ -1,5 +1,5 @@
-// The units of whole rows, in parts of rows: what a part adds to the sums of its group, and then its
-// results.
+// The units of whole rows, in parts of rows: what a part adds to the sums of its group, and then
+// its results.
 #include "kernels/row_units.h"
 
 #include <algorithm>

@@ -1,9 +1,9 @@
-// The kernels of the units of whole rows: a warp or a block a group of a row. What a thread has read
-// it keeps in its own part of shared memory where that fits, and reads again where it does not.
-#include "kernels/row_units.h"
-
+// The kernels of the units of whole rows: a warp or a block a group of a row. What a thread has
+// read it keeps in its own part of shared memory where that fits, and reads again where it does
+// not.
 #include "cuda/launch.h"
 #include "cuda/vector.cuh"
+#include "kernels/row_units.h"
 
 namespace fused_acts::cuda {
 namespace {
@@ -23,7 +23,7 @@ struct Params {
   RowVector weight, bias;
   char *stats, *parameter_sums;
   int64_t rows, groups, cols, rows_per_block;
-  bool keeps;          // whether the operands of a group fit
+  bool keeps;           // whether the operands of a group fit
   bool sums_in_shared;  // whether the sums of a group's columns do
 };
 
@@ -35,8 +35,7 @@ FUSED_ACTS_DEVICE void add_up(Real* values) {
 #pragma unroll
     for (int lane = kWarp / 2; lane > 0; lane /= 2) {
 #pragma unroll
-      for (int k = 0; k < kCount; ++k)
-        values[k] += __shfl_xor_sync(0xffffffffu, values[k], lane);
+      for (int k = 0; k < kCount; ++k) values[k] += __shfl_xor_sync(0xffffffffu, values[k], lane);
     }
   };
   of_warp();
@@ -73,7 +72,8 @@ FUSED_ACTS_DEVICE void read_weight(const RowVector& vector, int64_t index, Real*
       weight[0] = number_at<T, Real>(vector, index);
     } else {
       Vector<S, kColumns> columns;
-      const uint4* source = reinterpret_cast<const uint4*>(static_cast<const S*>(vector.data) + index);
+      const uint4* source =
+          reinterpret_cast<const uint4*>(static_cast<const S*>(vector.data) + index);
 #pragma unroll
       for (int i = 0; i < kWords / 4; ++i) {
         const uint4 words = __ldg(source + i);
@@ -366,8 +366,8 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
         place.weight_at(group, i, weight);
 #pragma unroll
         for (int k = 0; k < kColumns; ++k) {
-          const auto results = unit.gradients(element(grad, k), element(first, k),
-                                              element(second, k), weight[k], c);
+          const auto results =
+              unit.gradients(element(grad, k), element(first, k), element(second, k), weight[k], c);
           by_first[k] = results.x;
           by_second[k] = results.y;
           by_weight[k] = results.weight;

@@ -20,7 +20,7 @@ struct RowUnitArgs {
   Matrix grad_first, grad_second;  // [rows, groups * cols], backward
   RowVector weight;                // dense: [groups * cols] a column each, or the coefficients [3]
   RowVector bias;                  // [1], beside the coefficients
-  void* stats;  // [rows, groups, kStats], dense, in the type of the arithmetic
+  void* stats;                     // [rows, groups, kStats], dense, in the type of the arithmetic
 
   // Backward also writes, where not null, what each of `row_blocks` equal parts of the rows adds to
   // the gradients of the parameters, in the type of the arithmetic.

@@ -1,7 +1,8 @@
 // Gated units with statistics of whole rows, for host and device: norms and a cut by mean and
 // deviation.
 //
-// Each is a functor over a math M, for one group of n columns, of first and second operands x and y:
+// Each is a functor over a math M, for one group of n columns, of first and second operands x and
+// y:
 //   add(x, y, shift, sums)                  adds an element to the sums of its row
 //   statistics(sums, n, shift, stats)       what is kept of a row
 //   constants(stats, parameters, c)         of the row, for
@@ -10,9 +11,9 @@
 //   constants(stats, parameters, c), add_backward(g, x, y, weight, c, sums)
 //   parameter_sums(stats, sums, out)        what the row adds to the gradients of the parameters
 //   backward_constants(stats, parameters, sums, n, c), gradients(g, x, y, weight, c)
-// Real is what goes through the arithmetic together; Scalar, a number, is one row's. A weight is one
-// a column, parameters are four for all rows and columns. shift is the row's first x where kShifted,
-// else 0.
+// Real is what goes through the arithmetic together; Scalar, a number, is one row's. A weight is
+// one a column, parameters are four for all rows and columns. shift is the row's first x where
+// kShifted, else 0.
 #pragma once
 
 #include "math/activations.h"
@@ -170,7 +171,8 @@ struct PolyNormGlu {
     constants(stats, parameters, c);
     for (int i = 0; i < 3; ++i) {
       const Scalar r = stats[i];
-      c[4 + i] = static_cast<Scalar>(i + 1) * parameters[2 - i] * (r * (r * (r * (sums[i + 1] / n))));
+      c[4 + i] =
+          static_cast<Scalar>(i + 1) * parameters[2 - i] * (r * (r * (r * (sums[i + 1] / n))));
     }
   }
   FUSED_ACTS_INLINE RowGradients<Real> gradients(Real g, Real x, Real y, Real,

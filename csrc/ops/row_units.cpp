@@ -39,7 +39,8 @@ double normal_quantile(double p) {
 }
 
 int64_t stats_count(const RowSettings& settings) {
-  return visit_row_unit<Math64>(settings, [](auto unit) { return int64_t{decltype(unit)::kStats}; });
+  return visit_row_unit<Math64>(settings,
+                                [](auto unit) { return int64_t{decltype(unit)::kStats}; });
 }
 
 // A checked call: its arguments, and what holds the memory of the operands.
@@ -77,8 +78,8 @@ RowUnitCall checked_call(const Tensor& first_tensor, const Tensor& second_tensor
     settings.number = normal_quantile(number);
   }
   const Names names = names_of(settings.unit);
-  RowUnitCall call{View(first_tensor, names.first), View(second_tensor, names.second), {}, {}, {},
-                   {}, {}};
+  RowUnitCall call{
+      View(first_tensor, names.first), View(second_tensor, names.second), {}, {}, {}, {}, {}};
   const View& first = call.first;
   RowUnitArgs& args = call.args;
   args.settings = settings;
@@ -91,7 +92,8 @@ RowUnitCall checked_call(const Tensor& first_tensor, const Tensor& second_tensor
   const bool has_weight = has_parameters || settings.unit < RowUnit::kPolyNorm;
   if (has_weight != weight.has_value())
     fail(names.weight, ": expected ", has_weight ? "a tensor" : "none");
-  if (has_parameters != bias.has_value()) fail("bias: expected ", has_parameters ? "a tensor" : "none");
+  if (has_parameters != bias.has_value())
+    fail("bias: expected ", has_parameters ? "a tensor" : "none");
   if (groups < 1 || width % groups != 0 || (groups > 1 && (has_parameters || !has_weight)))
     fail("groups: expected a divisor of the last dimension, ", width, ", got ", groups);
   args.groups = groups;
@@ -116,8 +118,8 @@ std::vector<int64_t> stats_sizes(const RowUnitCall& call) {
   return result;
 }
 
-// So few rows that a sum of them in the type of the arithmetic keeps its digits, so many blocks that
-// all threads or multiprocessors have one, and no more partial sums than are quickly added up.
+// So few rows that a sum of them in the type of the arithmetic keeps its digits, so many blocks
+// that all threads or multiprocessors have one, and no more partial sums than are quickly added up.
 int64_t block_count(int64_t rows, bool on_gpu) {
   constexpr int64_t kRows = 256, kMost = 1024;
   const int64_t least = std::min<int64_t>(rows, on_gpu ? 256 : 64);
@@ -170,8 +172,8 @@ void run(Direction direction, const RowUnitCall& call) {
 
 std::tuple<Tensor, Tensor> row_unit_forward(const Tensor& first, const Tensor& second,
                                             const OptionalTensor& weight,
-                                            const OptionalTensor& bias, int64_t unit,
-                                            double number, int64_t groups) {
+                                            const OptionalTensor& bias, int64_t unit, double number,
+                                            int64_t groups) {
   RowUnitCall call = checked_call(first, second, weight, bias, unit, number, groups);
   NewMatrix out(call.first, call.first.last_size());
   const std::vector<int64_t> sizes = stats_sizes(call);
@@ -203,7 +205,7 @@ Tensor run_with_sums(RowUnitCall& call, int64_t width) {
   const Tensor partials = new_tensor(call.first, real, 2, sizes);
   args.parameter_sums = data_of(partials);
   run(Direction::kBackward, call);
-  const ReduceArgs reduce{args.parameter_sums,       data_of(sums), 1, args.row_blocks, width,
+  const ReduceArgs reduce{args.parameter_sums,           data_of(sums), 1, args.row_blocks, width,
                           args.dtype == DType::kFloat64, false};
   run_where_it_is(
       call.first, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
@@ -216,8 +218,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> row_unit_backward(
     const Tensor& grad_tensor, const Tensor& first_tensor, const Tensor& second_tensor,
     const OptionalTensor& weight, const OptionalTensor& bias, const Tensor& stats_tensor,
     int64_t unit, double number, int64_t groups, int64_t needs) {
-  RowUnitCall call =
-      checked_call(first_tensor, second_tensor, weight, bias, unit, number, groups);
+  RowUnitCall call = checked_call(first_tensor, second_tensor, weight, bias, unit, number, groups);
   RowUnitArgs& args = call.args;
   const View& first = call.first;
   const char* name = names_of(args.settings.unit).first;
