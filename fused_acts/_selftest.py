@@ -91,11 +91,8 @@ def checks() -> Iterator[Check]:
     yield make_check("maxout", functional.maxout, reference.maxout, (ranks,), pieces)
     rows = normal(ROWS, COLS), normal(ROWS, COLS)
     yield make_check("softmax_glu", functional.softmax_glu, reference.softmax_glu, rows, {})
-    for name, sizes in {
-        "rms_norm_gated": (COLS,),
-        "polynorm_glu": (3, 1),
-        "topk_geglu": (),
-    }.items():
+    sizes_of = {"rms_norm_gated": (COLS,), "polynorm_glu": (3, 1), "topk_geglu": ()}
+    for name, sizes in sizes_of.items():
         inputs = (*rows, *(normal(size) for size in sizes))
         yield make_check(name, getattr(row_units, name), getattr(reference, name), inputs, {})
 

@@ -158,8 +158,8 @@ def _run(
     try:
         return row_unit(*operands, unit, number, groups)[0]
     except FAILURES as error:
-        again = partial(_run, *operands, unit, number, groups)
-        return recover(error, again, partial(_explain, *operands, unit, number, groups))
+        call: Any = *operands, unit, number, groups
+        return recover(error, partial(_run, *call), partial(_explain, *call))
 
 
 def _explain(

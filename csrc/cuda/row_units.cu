@@ -67,10 +67,10 @@ template <class T, int kColumns, class Real>
 FUSED_ACTS_DEVICE void read_weight(const RowVector& vector, int64_t index, Real* weight) {
   const auto read = [&](auto type) {
     using S = decltype(type);
-    constexpr int kWords = kColumns * sizeof(S) / sizeof(uint32_t);
     if constexpr (kColumns == 1) {
       weight[0] = number_at<T, Real>(vector, index);
     } else {
+      constexpr int kWords = kColumns * sizeof(S) / sizeof(uint32_t);
       Vector<S, kColumns> columns;
       const uint4* source =
           reinterpret_cast<const uint4*>(static_cast<const S*>(vector.data) + index);
