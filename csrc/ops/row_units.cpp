@@ -118,12 +118,13 @@ std::vector<int64_t> stats_sizes(const RowUnitCall& call) {
   return result;
 }
 
-// So few rows that a sum of them in the type of the arithmetic keeps its digits, so many blocks
-// that all threads or multiprocessors have one, and no more partial sums than are quickly added up.
+// So few rows that a sum of them in the type of the arithmetic keeps its digits, and so many blocks
+// that all threads or multiprocessors have one; on a GPU no more than are quickly added up.
 int64_t block_count(int64_t rows, bool on_gpu) {
-  constexpr int64_t kRows = 256, kMost = 1024;
-  const int64_t least = std::min<int64_t>(rows, on_gpu ? 256 : 64);
-  const int64_t blocks = std::clamp<int64_t>((rows + kRows - 1) / kRows, least, kMost);
+  constexpr int64_t kRows = 64, kLeast = 64, kLeastOnGpu = 256, kMostOnGpu = 1024;
+  const int64_t least = std::min(rows, on_gpu ? kLeastOnGpu : kLeast);
+  int64_t blocks = std::max((rows + kRows - 1) / kRows, least);
+  if (on_gpu) blocks = std::min(blocks, kMostOnGpu);
   const int64_t rows_per_block = (rows + blocks - 1) / blocks;
   return (rows + rows_per_block - 1) / rows_per_block;  // none is empty
 }
