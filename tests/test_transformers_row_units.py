@@ -74,7 +74,7 @@ def compare(theirs: nn.Module, ours: nn.Module, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.parameters():
         nn.init.normal_(parameter, 1.0, 0.5, generator=generator)
-    print(ours.load_state_dict(theirs.state_dict()))
+    ours.load_state_dict(theirs.state_dict())
     first, second, grad_out = operands(2, 5, COLS, dtype=dtype)
     results = []
     for module in (theirs.to(dtype), ours.to(dtype)):
