@@ -12,6 +12,7 @@ from fused_acts.functional import (
     softmax_glu,
     variants,
 )
+from fused_acts.row_units import polynorm_glu, rms_norm_gated, topk_geglu
 
 # swiglu, gelu and the others: one function for each row of the tables.
 globals().update(functional.FUNCTIONS)
@@ -24,10 +25,13 @@ __all__ = [
     "gated",
     "maxout",
     "nn",
+    "polynorm_glu",
     "reference",
+    "rms_norm_gated",
     "show_build",
     "softmax",
     "softmax_glu",
+    "topk_geglu",
     "variants",
 ]
 __all__ += functional.FUNCTIONS

@@ -16,6 +16,9 @@ from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax
 from fused_acts.functional import softmax_glu as softmax_glu
 from fused_acts.functional import variants as variants
+from fused_acts.row_units import polynorm_glu as polynorm_glu
+from fused_acts.row_units import rms_norm_gated as rms_norm_gated
+from fused_acts.row_units import topk_geglu as topk_geglu
 
 def gated(
     gate: Tensor,

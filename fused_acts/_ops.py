@@ -3,9 +3,9 @@
 A fake becomes the operator of its name. Gradients and results that a call did not ask for are
 empty tensors. Those without tensors, info_*, are called from _build_info.py.
 
-`gated`, `maxout` and `softmax_glu` are forward operators to which _autograd registers derivatives,
-for the programs that torch.export, torch.jit.trace and make_fx record. Eager code calls the others,
-because the way through the dispatcher is longer where there is a derivative.
+`gated`, `maxout`, `softmax_glu` and `row_unit` are forward operators to which _autograd registers
+derivatives, for the programs that torch.export, torch.jit.trace and make_fx record. Eager code
+calls the others, because the way through the dispatcher is longer where there is a derivative.
 """
 
 import sys
@@ -29,6 +29,8 @@ from fused_acts._checks import (
 )
 from fused_acts._layouts import block_of
 from fused_acts._library import BUILD, load
+from fused_acts._row_units import check_call as check_row_unit
+from fused_acts._row_units import new_statistics
 from fused_acts.tables import ROWS
 
 load()
@@ -259,3 +261,44 @@ def softmax_glu_backward(
     check_matches("stats", stats, expected.shape, expected)
     grad_gate = gate.new_empty(gate.shape if needs_gate else 0)
     return grad_gate, gate.new_empty(gate.shape if needs_up else 0)
+
+
+def _row_unit(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    *_, unit, _number, groups = call
+    shape = check_row_unit(first, *call)
+    return first.new_empty(shape), new_statistics(first, unit, groups)
+
+
+@_operator
+def row_unit_forward(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    return _row_unit(first, *call)
+
+
+@_operator
+def row_unit(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    return _row_unit(first, *call)
+
+
+@_operator
+def row_unit_backward(
+    grad_out: Tensor,
+    first: Tensor,
+    second: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    stats: Tensor,
+    unit: int,
+    number: float,
+    groups: int,
+    needs: int,
+) -> tuple[Tensor, ...]:
+    shape = check_row_unit(first, second, weight, bias, unit, number, groups)
+    check_matches("grad_out", grad_out, shape, first)
+    expected = new_statistics(first, unit, groups)
+    check_matches("stats", stats, expected.shape, expected)
+    return tuple(
+        first.new_empty(0)
+        if tensor is None or not needs >> i & 1
+        else tensor.new_empty(tensor.shape)
+        for i, tensor in enumerate((first, second, weight, bias))
+    )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from fused_acts import functional, reference
+from fused_acts import functional, reference, row_units
 from fused_acts._library import BUILD
 from fused_acts.tables import ACTIVATIONS, VARIANTS, Activation, Variant
 
@@ -64,7 +64,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """Each unit and activation plain and with all it may add, maxout and softmax_glu."""
+    """Each unit and activation plain and with all it may add, maxout and units of rows."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
@@ -91,6 +91,10 @@ def checks() -> Iterator[Check]:
     yield make_check("maxout", functional.maxout, reference.maxout, (ranks,), pieces)
     rows = normal(ROWS, COLS), normal(ROWS, COLS)
     yield make_check("softmax_glu", functional.softmax_glu, reference.softmax_glu, rows, {})
+    sizes_of = {"rms_norm_gated": (COLS,), "polynorm_glu": (3, 1), "topk_geglu": ()}
+    for name, sizes in sizes_of.items():
+        inputs = (*rows, *(normal(size) for size in sizes))
+        yield make_check(name, getattr(row_units, name), getattr(reference, name), inputs, {})
 
 
 def make_check(

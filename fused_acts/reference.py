@@ -21,7 +21,17 @@ from fused_acts.tables import (
     value_of,
 )
 
-__all__ = ["ACTIVATIONS", "VARIANTS", "activation", "gated", "maxout", "softmax_glu"]
+__all__ = [
+    "ACTIVATIONS",
+    "VARIANTS",
+    "activation",
+    "gated",
+    "maxout",
+    "polynorm_glu",
+    "rms_norm_gated",
+    "softmax_glu",
+    "topk_geglu",
+]
 
 
 def unit(
@@ -182,3 +192,50 @@ def softmax_glu(gate: Tensor, up: Tensor) -> Tensor:
     """softmax(gate) * up over the last dimension in plain torch, with one rounding."""
     real = torch.promote_types(gate.dtype, torch.float32)
     return (torch.softmax(gate.to(real), -1) * up.to(real)).to(gate.dtype)
+
+
+def _normed(x: Tensor, eps: float) -> Tensor:
+    return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+
+
+def rms_norm_gated(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float = 1e-6,
+    *,
+    gate: str = "swish",
+    norm_before_gate: bool = True,
+    group_size: int | None = None,
+) -> Tensor:
+    """norm(x) * weight * f(z) or norm(x * f(z)) * weight in plain torch, with one rounding."""
+    real = torch.promote_types(x.dtype, torch.float32)
+    result_dtype, x, z = x.dtype, x.to(real), z.to(real)
+    factor = ACTIVATIONS[ALIASES.get(gate, gate)].f(z)
+    cols = x.shape[-1]
+    groups = 1 if group_size is None else cols // group_size
+    grouped = (x if norm_before_gate else x * factor).unflatten(-1, (groups, cols // groups))
+    result = _normed(grouped, eps).flatten(-2) * weight.to(real)
+    return (result * factor if norm_before_gate else result).to(result_dtype)
+
+
+def polynorm_glu(
+    gate: Tensor, up: Tensor, coefficients: Tensor, bias: Tensor, eps: float = 1e-6
+) -> Tensor:
+    """(c0*norm(gate^3) + c1*norm(gate^2) + c2*norm(gate) + bias) * up in plain torch, with one
+    rounding."""
+    real = torch.promote_types(gate.dtype, torch.float32)
+    x, c = gate.to(real), coefficients.to(real)
+    total = bias.to(real) + sum(c[3 - n] * _normed(x**n, eps) for n in (3, 2, 1))
+    return (total * up.to(real)).to(gate.dtype)
+
+
+def topk_geglu(gate: Tensor, up: Tensor, sparsity: float = 0.95) -> Tensor:
+    """gelu_tanh(max(gate - (mean + quantile * std), 0)) * up in plain torch, with one rounding."""
+    real = torch.promote_types(gate.dtype, torch.float32)
+    x, f = gate.to(real), ACTIVATIONS["gelu_tanh"].f
+    if sparsity > 0:
+        quantile = torch.special.ndtri(torch.tensor(sparsity, dtype=torch.float64)).item()
+        cut = x.mean(-1, keepdim=True) + quantile * torch.std(x, -1, correction=0, keepdim=True)
+        x = torch.relu(x - cut)
+    return (f(x) * up.to(real)).to(gate.dtype)

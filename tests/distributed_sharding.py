@@ -195,6 +195,12 @@ def recorded_calls():
         "glu_backward_numbers": (grad_out, gate, up, bias, None, None, *numbers, *SWIGLU, 7),
         "maxout": (gate, 2),
         "softmax_glu": (gate, up),
+        "row_unit": (gate, up, bias, None, 0, 1e-6, 1),
+        "row_unit_backward": (
+            *(grad_out, gate, up, bias, None),
+            torch.ops.fused_acts.row_unit_forward(gate, up, bias, None, 0, 1e-6, 1)[1],
+            *(0, 1e-6, 1, 7),
+        ),
     }
 
 
@@ -204,7 +210,8 @@ def check_operators_of_programs(mesh: DeviceMesh) -> None:
         op = getattr(torch.ops.fused_acts, name)
         whole = op(*arguments)
         places = [*map(Shard, ROWS), Replicate()]
-        for place in places if name == "softmax_glu" else [*places, Shard(COLUMNS)]:
+        whole_rows = name == "softmax_glu" or name.startswith("row_unit")
+        for place in places if whole_rows else [*places, Shard(COLUMNS)]:
             of_row = Shard(0) if place == Shard(COLUMNS) else Replicate()
 
             def part(value, place=place, of_row=of_row):
@@ -233,6 +240,7 @@ def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("fused_acts::")}
     without_tensors = {name for name in names if name.startswith("fused_acts::info_")}
     assert {op.name() for op in _ops.OPERATORS} == names - without_tensors
-    whole = ("fused_acts::maxout", "fused_acts::softmax_glu")  # of whole rows or groups
+    names = ("maxout", "softmax_glu", "row_unit")  # of whole rows or groups
+    whole = tuple(f"fused_acts::{name}" for name in names)
     units = {op for op in _ops.OPERATORS if not op.name().startswith(whole)}
     assert sharding.RESULTS.keys() == units

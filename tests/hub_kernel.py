@@ -110,4 +110,6 @@ def check_functions(kernel) -> None:
 def check_operators(ops) -> None:
     x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
     row = [line.split()[0] for line in ops.info_variants().splitlines()].index("swiglu")
-    torch.library.opcheck(ops.gated.default, (x, None, None, None, None, 1.0, 1.0, None, 1.0, row, 0))
+    torch.library.opcheck(
+        ops.gated.default, (x, None, None, None, None, 1.0, 1.0, None, 1.0, row, 0)
+    )

@@ -78,6 +78,19 @@ def _softmax_glu(ours: bool) -> nn.Module:
     return Function((fused_acts if ours else reference).softmax_glu, {})
 
 
+def _of_rows(name: str, **sizes: int) -> Line:
+    """A unit of whole rows with the parameters that it always has."""
+
+    def make(ours: bool) -> nn.Module:
+        parameters = {
+            parameter: random(size, dtype=torch.float64, seed=11 + i)
+            for i, (parameter, size) in enumerate(sizes.items())
+        }
+        return Function(getattr(fused_acts if ours else reference, name), parameters)
+
+    return Line(name, 2, make)
+
+
 def _module(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     def make(ours: bool, **biases: Tensor) -> nn.Module:
         torch.manual_seed(0)
@@ -94,6 +107,9 @@ LINES = {
         *map(_activation, ACTIVATIONS),
         Line("maxout", 1, _maxout),
         Line("softmax_glu", 2, _softmax_glu),
+        _of_rows("rms_norm_gated", weight=COLS),
+        _of_rows("polynorm_glu", coefficients=3, bias=1),
+        _of_rows("topk_geglu"),
         Line("GatedFFN", 1, _module(GatedFFN), ("bias",), is_module=True),
         Line("GatedLinear", 1, _module(GatedLinear), ("bias",), is_module=True),
     )

@@ -24,6 +24,11 @@ class Halves(nn.SoftmaxGLU):
         return super().forward(*x.chunk(2, -1))
 
 
+class NormedHalves(nn.RMSNormGated):
+    def forward(self, x):
+        return super().forward(*x.chunk(2, -1))
+
+
 def modules():
     """{name: a module of [..., 32]}"""
     torch.manual_seed(0)
@@ -36,6 +41,7 @@ def modules():
         "alone": nn.Activation("gelu", bias=True, num_channels=32),
         "maxout": nn.Maxout(4),
         "softmax_glu": Halves(),
+        "rms_norm_gated": NormedHalves(16, group_size=8),
     }
 
 

@@ -9,7 +9,8 @@ from cases import ROWS, VARIANTS
 
 import fused_acts
 
-OF_SEVERAL = ("gated", "activation", "maxout", "softmax_glu")
+OF_ROWS = ("softmax_glu", "rms_norm_gated", "polynorm_glu", "topk_geglu")
+OF_SEVERAL = ("gated", "activation", "maxout", *OF_ROWS)
 ROW_FUNCTIONS = [name for name in fused_acts.__all__ if name in ROWS]
 # Those that are torch.nn's in all but the kernel have its documentation.
 CLASSES = [name for name in fused_acts.nn.__all__ if not hasattr(torch.nn, name)]

@@ -1,7 +1,9 @@
 """What the gallery computes and the formulas it states, against the reference and each other."""
 
 import math
+import re
 from functools import partial
+from statistics import NormalDist
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from formula_cases import FLOATS, evaluate
 from gallery_cases import EVERY
 
 import fused_acts
+from fused_acts import tables
 from fused_acts.gallery import entry, page
 from fused_acts.gallery.formulas import OF_SEVERAL, derivatives
 
@@ -56,27 +59,70 @@ def compare(text: str, inputs: dict, of: entry.Entry, expected: torch.Tensor) ->
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-11)
 
 
+def several_numbers():
+    """{function: (call, inputs, what the formulas call its parts)}"""
+    gate, up = random(2, 6, dtype=torch.float64, seed=1)
+    weight, c = random(6, dtype=torch.float64, seed=2), random(3, dtype=torch.float64, seed=3)
+    pieces, bias = 3, torch.tensor([0.5], dtype=torch.float64)
+    winner = [i * pieces + int(g.argmax()) for i, g in enumerate(gate.split(pieces))]
+    r = [0, *(1 / math.sqrt((gate**k).square().mean() + 1e-6) for k in (1, 2, 3))]
+    n = [None, *((gate**k * r[k]).tolist() for k in (1, 2, 3))]
+    mean, std, q = float(gate.mean()), float(gate.std(correction=0)), NormalDist().inv_cdf(0.3)
+    given = gate.tolist()
+    return {
+        "maxout": (
+            *(lambda x: fused_acts.maxout(x, pieces), (gate,)),
+            {"x": given, "winner": winner, "pieces": pieces},
+        ),
+        "softmax_glu": (
+            *(fused_acts.softmax_glu, (gate, up)),
+            {"p": torch.softmax(gate, 0).tolist()},
+        ),
+        "rms_norm_gated": (
+            *(fused_acts.rms_norm_gated, (gate, up, weight)),
+            {"x": given, "z": up.tolist(), "n": n[1], "r": r[1], "weight": weight.tolist()},
+        ),
+        "polynorm_glu": (
+            *(lambda gate, up: fused_acts.polynorm_glu(gate, up, c, bias), (gate, up)),
+            {f"r{k}": r[k] for k in (1, 2, 3)}
+            | {f"n{k}": n[k] for k in (1, 2, 3)}
+            | {"c": c.tolist(), "bias": float(bias)},
+        ),
+        "topk_geglu": (
+            *(lambda gate, up: fused_acts.topk_geglu(gate, up, 0.3), (gate, up)),
+            {"mean": mean, "std": std, "q": q, "t": [max(g - mean - q * std, 0.0) for g in given]},
+        ),
+    }, {"gate": given, "up": up.tolist(), "cols": len(given)}
+
+
+def of_numbers(function):
+    def number(x):
+        return float(function(torch.tensor(x, dtype=torch.float64)))
+
+    def slope(x):
+        return float(torch.func.grad(function)(torch.tensor(x, dtype=torch.float64)))
+
+    return number, slope
+
+
 def test_formulas_of_several_numbers():
     """The same for the functions of groups and rows, element by element of the Jacobians."""
-    gate, up = random(2, 6, dtype=torch.float64, seed=1)
-    pieces = 3
-    winner = [i * pieces + int(g.argmax()) for i, g in enumerate(gate.split(pieces))]
-    p = torch.softmax(gate, 0).tolist()
-    names = {"x": gate.tolist(), "up": up.tolist(), "p": p, "winner": winner, "pieces": pieces}
-    functions = {
-        "maxout": (lambda x: fused_acts.maxout(x, pieces), (gate,)),
-        "softmax_glu": (fused_acts.softmax_glu, (gate, up)),
-    }
+    functions, common = several_numbers()
+    swish, swish_slope = of_numbers(tables.ACTIVATIONS["swish"].f)
+    gelu, gelu_slope = of_numbers(tables.ACTIVATIONS["gelu_tanh"].f)
+    common |= {"swish": swish, "d_swish": swish_slope, "gelu_tanh": gelu, "d_gelu_tanh": gelu_slope}
     assert functions.keys() == OF_SEVERAL.keys()
-    for name, (function, inputs) in functions.items():
-        said = OF_SEVERAL[name]
+    for name, (function, inputs, names) in functions.items():
+        # a name of Python in the place of a derivative's
+        said = {k: re.sub(r"(\w+)'", r"d_\1", v) for k, v in OF_SEVERAL[name].items()}
         by = [text for what, text in said.items() if what.startswith("derivative")]
         out = function(*inputs)
         jacobians = torch.func.jacrev(function, tuple(range(len(inputs))))(*inputs)
         for i in range(len(out)):
-            at = names | {"i": i}
-            assert math.isclose(eval(said["formula"].partition(", ")[0], FLOATS | at), out[i])
+            at = FLOATS | common | names | {"i": i}
+            assert math.isclose(eval(said["formula"].partition(", ")[0], at), out[i])
             for text, jacobian in zip(by, jacobians, strict=True):
-                for j in range(len(gate)):
-                    value = eval(text.partition(", ")[0], FLOATS | at | {"j": j})
-                    assert math.isclose(value, jacobian[i, j], abs_tol=1e-15)
+                for j in range(len(inputs[0])):
+                    here = at | {"j": j, "same": int(i == j)}
+                    value = eval(text.partition(", ")[0], here)
+                    assert math.isclose(value, jacobian[i, j], rel_tol=1e-9, abs_tol=1e-14)

@@ -60,6 +60,15 @@ def operator_calls(device):
             (grad, gate, up, stats, True, True),
             ("grad_out", "gate", "up", "stats"),
         ),
+        "row_unit_forward": ((gate, up, row, None, 0, 1e-6, 1), ("x", "z", "weight")),
+        "row_unit_forward, polynorm": (
+            (gate, up, row[:3], row[:1], 4, 1e-6, 1),
+            ("gate", "up", "coefficients", "bias"),
+        ),
+        "row_unit_backward": (
+            (grad, gate, up, row, None, stats[:, :1], 0, 1e-6, 1, 7),
+            ("grad_out", "x", "z", "weight", None, "stats"),
+        ),
     }
 
 
@@ -165,6 +174,8 @@ def test_any_address(dtype, shape):
         assert same_bits(fused_acts.maxout(misaligned(gate), 2), fused_acts.maxout(gate, 2))
         odd = fused_acts.softmax_glu(misaligned(gate), misaligned(up))
         assert same_bits(odd, fused_acts.softmax_glu(gate, up))
+        odd = fused_acts.rms_norm_gated(misaligned(gate), misaligned(up), misaligned(gate[0]))
+        assert same_bits(odd, fused_acts.rms_norm_gated(gate, up, gate[0]))
 
 
 @pytest.mark.parametrize("shape", [(3, 40), (520, 1 << 13)])

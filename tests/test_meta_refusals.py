@@ -59,6 +59,20 @@ def right_calls():
     yield "softmax_glu_forward", pair
     stats = {"stats": torch.ones(ROWS, 2), "needs_gate": True, "needs_up": True}
     yield "softmax_glu_backward", {"grad_out": grad} | pair | stats
+    for form, names, vectors, numbers in (
+        (", norm", ("x", "z"), (gate[0].clone(), None), (0, 1e-6, 2)),
+        (", polynorm", ("gate", "up"), (gate[0, :3].clone(), gate[0, :1].clone()), (4, 1e-6, 1)),
+        (", topk", ("gate", "up"), (None, None), (5, 0.5, 1)),
+    ):
+        first, second = names
+        weight = "coefficients" if form == ", polynorm" else "weight"
+        number = "sparsity" if form == ", topk" else "eps"
+        given = {first: gate, second: up, weight: vectors[0], "bias": vectors[1]}
+        last = dict(zip(("unit", number, "groups"), numbers, strict=True))
+        yield f"row_unit_forward{form}", given | last
+        count = {", norm": 2, ", polynorm": 3, ", topk": 2}[form]
+        stats = {"stats": torch.ones(ROWS, count)}
+        yield f"row_unit_backward{form}", {"grad_out": grad} | given | stats | last | {"needs": 15}
 
 
 def wrong_values(name, value):
@@ -78,6 +92,16 @@ def wrong_values(name, value):
         yield COUNT
     elif name == "limit":
         yield -1.0
+        yield float("nan")
+    elif name == "unit":
+        yield -1
+        yield 6
+    elif name == "groups":
+        yield 0
+        yield 5
+    elif name == "sparsity":
+        yield 0.0
+        yield 1.0
         yield float("nan")
     elif name == "pieces":
         yield 0

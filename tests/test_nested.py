@@ -40,6 +40,7 @@ FUNCTIONS = {
     "maxout": lambda x: fused_acts.maxout(x, 2),
     "pair": lambda x: fused_acts.swiglu(x, x * 2),
     "softmax_glu": lambda x: fused_acts.softmax_glu(x, x * 2),
+    "topk_geglu": lambda x: fused_acts.topk_geglu(x, x * 2, 0.4),
     "FFN": nn.GatedFFN(8, 16, bias=True),
     "FFN of modules": torch.nn.Sequential(nn.GatedFFN(8, 16), nn.GatedLinear(8, 4), nn.SiLU()),
 }

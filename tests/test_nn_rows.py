@@ -1,4 +1,4 @@
-"""Maxout, Softmax and SoftmaxGLU: the functions as modules."""
+"""Maxout, Softmax, SoftmaxGLU, TopKGEGLU and those with parameters: the functions as modules."""
 
 import pytest
 import torch
@@ -27,6 +27,33 @@ CASES = [
         GRAD[:3],
     ),
     (nn.SoftmaxGLU(), "SoftmaxGLU()", (X, UP), fused_acts.softmax_glu, GRAD),
+    (
+        nn.TopKGEGLU(0.5),
+        "TopKGEGLU(sparsity=0.5)",
+        (X, UP),
+        lambda gate, up: fused_acts.topk_geglu(gate, up, 0.5),
+        GRAD,
+    ),
+]
+# module, its repr, the function
+LEARNED = [
+    (
+        nn.RMSNormGated(12),
+        "RMSNormGated(12, eps=1e-06, gate='swish', norm_before_gate=True)",
+        fused_acts.rms_norm_gated,
+    ),
+    (
+        nn.RMSNormGated(12, 1e-3, "sigmoid", norm_before_gate=False, group_size=4),
+        "RMSNormGated(12, eps=0.001, gate='sigmoid', norm_before_gate=False, group_size=4)",
+        lambda x, z, weight: fused_acts.rms_norm_gated(
+            x, z, weight, 1e-3, gate="sigmoid", norm_before_gate=False, group_size=4
+        ),
+    ),
+    (
+        nn.PolyNormGLU(1e-3),
+        "PolyNormGLU(eps=0.001)",
+        lambda *operands: fused_acts.polynorm_glu(*operands, 1e-3),
+    ),
 ]
 
 
@@ -47,6 +74,32 @@ def test_the_function(case, device):
         assert len(operators.names) == 2
         for one, other in zip((out, *found), (expected, *grads), strict=True):
             assert same_bits(one.detach().cpu(), other.detach().cpu())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("case", range(len(LEARNED)))
+def test_with_parameters(case, device):
+    """Value and gradients, those of the parameters too, by one kernel for each pass."""
+    module, text, function = LEARNED[case]
+    leaves = [to_device(tensor, device).requires_grad_() for tensor in (X, UP)]
+    grad_out = GRAD.to(device)
+    for copied in copies(module.to(device)):
+        assert repr(copied) == text
+        parameters = list(copied.parameters())
+        for parameter in parameters:
+            torch.nn.init.normal_(parameter)
+        expected = function(*leaves, *parameters)
+        grads = torch.autograd.grad(expected, [*leaves, *parameters], grad_out)
+        with Operators() as operators:
+            out = copied(*leaves)
+            found = torch.autograd.grad(out, [*leaves, *parameters], grad_out)
+        assert [name for name in operators.names if "row_unit" in name] == operators.names[:2]
+        for one, other in zip((out, *found), (expected, *grads), strict=True):
+            assert same_bits(one.detach().cpu(), other.detach().cpu())
+        copied.reset_parameters()
+        whole = copied.state_dict().items()
+        start = {"weight": 1.0 if isinstance(copied, nn.RMSNormGated) else 1 / 3, "bias": 0.0}
+        assert all(torch.equal(value, torch.full_like(value, start[name])) for name, value in whole)
 
 
 @pytest.mark.parametrize("case", range(len(CASES)))

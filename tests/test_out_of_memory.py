@@ -32,6 +32,7 @@ def calls_without_room(device):
         "packed": lambda ops: fused_acts.swiglu(x),
         "maxout": lambda ops: fused_acts.maxout(x, 2),
         "softmax_glu": lambda ops: fused_acts.softmax_glu(x, x),
+        "rms_norm_gated": lambda ops: fused_acts.rms_norm_gated(x, x, bias),
         "glu_forward": lambda ops: ops.glu_forward(x, x, SWIGLU, 0),
         "glu_forward_options": lambda ops: ops.glu_forward_options(x, x, *numbers),
         "glu_backward": lambda ops: ops.glu_backward(x, x, x, SWIGLU, 0, 3),
@@ -42,6 +43,9 @@ def calls_without_room(device):
         ),
         "maxout_backward": lambda ops: ops.maxout_backward(x, winner, 2),
         "softmax_glu_backward": lambda ops: ops.softmax_glu_backward(x, x, x, stats, True, True),
+        "row_unit_backward": lambda ops: ops.row_unit_backward(
+            x, x, x, bias, None, x[:, :1], 0, 1e-6, 1, 7
+        ),
     }
 
 

@@ -24,6 +24,15 @@ class Softmaxed(torch.nn.Module):
         return fused_acts.softmax_glu(*x.chunk(2, -1))
 
 
+class Normed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.RMSNormGated(4, norm_before_gate=False, group_size=2)
+
+    def forward(self, x):
+        return self.norm(*x.chunk(2, -1))
+
+
 class Infinite(torch.nn.Module):
     def forward(self, x):
         return fused_acts.swiglu(x, beta=INF, limit=INF)
@@ -45,6 +54,7 @@ UNITS = {
     "separate": lambda: nn.GatedFFN(8, 6, packed=False, recompute="all"),
     "maxout": Maxed,
     "softmax_glu": Softmaxed,
+    "rms_norm_gated": Normed,
     "tied": Tied,
 }
 
@@ -146,7 +156,14 @@ def test_a_recorded_program_of_many_parameters():
     torch.testing.assert_close(torch.vmap(program, (None, None, 0))(x, up, bias), expected)
 
 
-OTHERS = ("leaky_relu", "maxout", "options", "ffn", "softmax_glu")
+def test_vmap_of_a_recorded_norm():
+    x, z, weights = operands(3, 8, dtype=torch.float32)
+    program = make_fx(lambda *operands: fused_acts.rms_norm_gated(*operands))(x, z, weights[0])
+    expected = torch.stack([fused_acts.rms_norm_gated(x, z, weight) for weight in weights])
+    torch.testing.assert_close(torch.vmap(program, (None, None, 0))(x, z, weights), expected)
+
+
+OTHERS = ("leaky_relu", "maxout", "options", "ffn", "softmax_glu", "rms_norm_gated")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in OTHERS]
 
 
@@ -198,13 +215,14 @@ def test_torch_jit_script_is_refused():
             torch.jit.script(what)
 
 
-@pytest.mark.parametrize("name", ["gated", "maxout", "softmax_glu"])
+@pytest.mark.parametrize("name", ["gated", "maxout", "softmax_glu", "row_unit"])
 def test_opcheck(name):
     gate, up, _ = (t.requires_grad_() for t in operands(3, 8, dtype=torch.float32))
     calls = {
         "gated": (gate, up, None, None, None, 1.5, 1.0, None, 1.0, 5, 0),
         "maxout": (gate, 2),
         "softmax_glu": (gate, up),
+        "row_unit": (gate, up, gate[0].detach(), None, 0, 1e-6, 2),
     }
     results = torch.library.opcheck(getattr(torch.ops.fused_acts, name), calls[name])
     assert set(results.values()) == {"SUCCESS"}

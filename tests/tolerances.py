@@ -68,6 +68,20 @@ SOFTMAX_GLU_ULPS = {
     torch.float32: 48.0,
     torch.float64: FLOAT64_ULPS,
 }
+# Units of whole rows: a rounding of the result, and what is lost before, a part of the size of all
+# that is added up in it: in 16-bit dtypes that of their functions, else a dozen roundings.
+ROW_UNIT_ULPS = {
+    torch.bfloat16: 0.55,
+    torch.float16: 0.55,
+    torch.float32: 1.0,
+    torch.float64: 1.0,
+}
+ROW_UNIT_LOST = {
+    torch.bfloat16: 2.0**-15,
+    torch.float16: 2.0**-15,
+    torch.float32: 16 * 2.0**-24,
+    torch.float64: 1e-13,
+}
 # Where results below the smallest normal number may be flushed to zero; they are taken to be below
 # if the float32 arithmetic may have put them there: by this, or by what the budget has for it.
 MAY_FLUSH = {torch.bfloat16, torch.float32, torch.float64}

@@ -89,7 +89,7 @@ run() {
 
 short=(tests/test_{values,gradients,special_values,exhaustive}.py)
 long=("${short[@]}" tests/test_{bias,dim,infinite,kinks,learned,limits,maxout,memory,memory_format,nested,operators,options}.py
-  tests/test_{out,overlap,product,rounding,second_order,second_order_options,softmax_glu}.py)
+  tests/test_{out,overlap,product,rounding,second_order,second_order_options,row_units,softmax_glu}.py)
 tests=("$@")
 case ${1:-short} in
   short) tests=(-m 'not cuda and not slow' "${short[@]}") ;;

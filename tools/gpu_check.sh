@@ -64,7 +64,7 @@ export -f part leave_out test_file
 
 # Those that matter most first
 test_files() {
-  local first=(values gradients exhaustive options ffn ffn_memory cuda shapes views special_values softmax_glu)
+  local first=(values gradients exhaustive options ffn ffn_memory cuda shapes views special_values softmax_glu row_units)
   {
     for name in "${first[@]}"; do echo "$root/tests/test_$name.py"; done
     grep -lwE 'DEVICES|CUDA|mark\.cuda' "$root"/tests/test_*.py

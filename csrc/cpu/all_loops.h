@@ -3,21 +3,25 @@
 
 #include "cpu/loop_glu.h"
 #include "cpu/loop_maxout.h"
+#include "cpu/loop_row_units.h"
 #include "cpu/loop_softmax.h"
 
 namespace fused_acts::cpu {
 namespace {
 
-// Second derivatives and softmax_glu, in which more cancels and adds up, have a math of their own.
+// Second derivatives and what sums over rows, in which more cancels and adds up, have a math of
+// their own.
 template <class Isa, class T, DType dtype, template <class> class Math,
           template <class> class CloseMath = Math>
 constexpr Loops all_loops() {
   using Softmax = SoftmaxLoops<Isa, T, CloseMath>;
   using Maxout = MaxoutLoops<T, dtype>;
+  using RowUnits = RowUnitLoops<Isa, T, CloseMath>;
   return {glu_loop<Isa, T, Math, CloseMath>,
           widen<Isa, T>,
           {Softmax::sum_up, Softmax::forward, Softmax::backward_up, Softmax::backward_gate},
-          {Maxout::forward, Maxout::backward}};
+          {Maxout::forward, Maxout::backward},
+          {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward}};
 }
 
 }  // namespace

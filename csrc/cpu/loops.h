@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/glu.h"
+#include "math/row_units.h"
 #include "math/unit.h"
 
 namespace fused_acts::cpu {
@@ -38,6 +39,26 @@ struct SoftmaxLoop {
                         int64_t n, double largest, double scale, double sum);
 };
 
+// Neighbouring columns of one row of a unit of whole rows, see loop_row_units.h. What is null is
+// not there, or not wanted.
+struct RowRun {
+  RowSettings settings;
+  int64_t n;
+  const void *first, *second, *grad_out;
+  const void* weight;  // in the type of the arithmetic
+  void *out, *grad_first, *grad_second;
+  void* weight_sum;    // in the type of the arithmetic, added to
+  const void* shifts;  // the value that `shift` is
+  double shift;
+  double constants[kRowConstants];
+};
+struct RowUnitLoop {
+  void (*add)(const RowRun&, double* sums);
+  void (*forward)(const RowRun&);
+  void (*add_backward)(const RowRun&, double* sums);
+  void (*backward)(const RowRun&);
+};
+
 // Of maxout, over n groups of neighbours.
 struct MaxoutLoop {
   void (*forward)(const void* x, int64_t pieces, void* out, uint8_t* winner, int64_t n);
@@ -53,6 +74,7 @@ struct Loops {
   void (*widen)(const void* source, void* target, int64_t n);
   SoftmaxLoop softmax;
   MaxoutLoop maxout;
+  RowUnitLoop row_unit;
 };
 
 // Those of the instruction set that runs, see isa.h.

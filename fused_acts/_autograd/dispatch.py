@@ -167,7 +167,10 @@ def register_recorded(
         if any(dim is not None for dim in in_dims[of_rows:]):
             # One after the other: functorch runs no vmap in that of an operator.
             split = [_unbound(info, dim, arg) for arg, dim in zip(args, in_dims, strict=True)]
-            return torch.stack([op(*each) for each in zip(*split, strict=True)]), 0
+            singles = [op(*each) for each in zip(*split, strict=True)]
+            if isinstance(singles[0], Tensor):
+                return torch.stack(singles), 0
+            return tuple(map(torch.stack, zip(*singles, strict=True))), (0,) * len(singles[0])
         results = op(*batch_first(info, in_dims[:of_rows], args[:of_rows]), *args[of_rows:])
         return results, (0,) * len(results) if isinstance(results, tuple) else 0
 

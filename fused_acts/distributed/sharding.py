@@ -209,6 +209,40 @@ def _alike(op: torch._ops.OpOverload, *values: Any) -> list[tuple[Placements, Pl
     ]
 
 
+def _row_unit(op: torch._ops.OpOverload, *values: Any) -> list[tuple[Placements, Placements]]:
+    """The same for a unit of whole rows: its parameters are whole, and their gradients sums."""
+    arguments = op._schema.arguments
+    args = {a.name: value for a, value in zip(arguments, values, strict=True)}
+    last = args["first"].ndim - 1
+    whole = Replicate()
+    choices: list[tuple[Placement, Placement]] = [(whole, whole)]
+    choices += [(Shard(i), Partial()) for i in range(last)]
+    parameters = ("weight", "bias")
+    shardings: list[tuple[Placements, Placements]] = []
+    for place, sum_place in choices:
+        kinds = [place, place] if "needs" not in args else [place, place, sum_place, sum_place]
+        # A gradient that is not needed, or by what there is not, is empty.
+        needs = [args.get("needs", 15) >> i & 1 for i in range(4)]
+        for i, name in enumerate(parameters, 2):
+            needs[i] &= args[name] is not None
+        results = [kind if need else whole for kind, need in zip(kinds, needs, strict=False)]
+        given: Placements = [
+            whole
+            if a.name in parameters and args[a.name] is not None
+            else place
+            if str(a.type) == "Tensor"
+            else None
+            for a in arguments
+        ]
+        shardings.append(([*results], given))
+    return shardings
+
+
+def _rule(op: torch._ops.OpOverload) -> Callable[..., Any]:
+    if op in RESULTS:
+        return partial(_shardings, op, RESULTS[op])
+    return partial(_row_unit if "row_unit" in op.name() else _alike, op)
+
+
 for _op in _ops.OPERATORS:
-    _rule = partial(_shardings, _op, RESULTS[_op]) if _op in RESULTS else partial(_alike, _op)
-    register_sharding(_op)(_rule)
+    register_sharding(_op)(_rule(_op))

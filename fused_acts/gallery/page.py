@@ -44,7 +44,8 @@ about f. White is where out is near 0, and the colours are the same in all pictu
 SEVERAL = """\
 ## Of several numbers
 
-out[i], of a group of `pieces` neighbours or of a row, and its derivatives by input j.
+out[i], of a group of `pieces` neighbours or of a row, and its derivatives by input j; same
+is 1 where i = j, else 0.
 """
 NOT_HERE = """\
 ## Not here

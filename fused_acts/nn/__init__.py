@@ -27,6 +27,7 @@ from fused_acts.nn.activations import (
 from fused_acts.nn.ffn import GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
 from fused_acts.nn.reductions import Maxout, SoftmaxGLU
+from fused_acts.nn.row_units import PolyNormGLU, RMSNormGated, TopKGEGLU
 
 __all__ = [
     "ELU",
@@ -42,7 +43,9 @@ __all__ = [
     "Maxout",
     "Mish",
     "PReLU",
+    "PolyNormGLU",
     "QuickGELU",
+    "RMSNormGated",
     "ReLU",
     "ReLU6",
     "SiLU",
@@ -54,6 +57,7 @@ __all__ = [
     "SquaredReLU",
     "Swish",
     "Tanh",
+    "TopKGEGLU",
 ]
 
 for _name in __all__:

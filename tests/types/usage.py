@@ -17,6 +17,8 @@ out = fused_acts.gated(x, variant="swiglu_oai", layout="interleaved", alpha=x[0]
 out = fused_acts.gelu(x, bias, out=x)
 out = fused_acts.activation(x, "silu", beta=2)
 out = fused_acts.maxout(x, 2) + fused_acts.softmax_glu(x, x) + fused_swiglu(x)
+out = fused_acts.rms_norm_gated(x, x, x[0], gate="sigmoid", group_size=2)
+out = fused_acts.polynorm_glu(x, x, x[0], x[0]) + fused_acts.topk_geglu(x, x, sparsity=0.9)
 names: tuple[str, ...] = fused_acts.variants() + fused_acts.activations()
 text: str = fused_acts.show_build() + fused_acts.__version__
 oracle: torch.Tensor = fused_acts.reference.gated(x, x, variant="geglu")
