@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,9 +34,11 @@ UNITS = {
 }
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Where a module has the options of its unit, by name.
-_OPTIONS = {
-    "alpha": ("alpha", "swiglu_alpha"),
-    "limit": ("limit", "swiglu_limit"),
+_OPTIONS = {"alpha": ("alpha", "swiglu_alpha"), "limit": ("limit", "swiglu_limit")}
+# And where an activation of two arguments has them.
+_OPTIONS_OF_UNITS = {
+    "beta": ("beta", "gate_softcap.softcap"),
+    "linear_beta": ("linear_beta", "up_softcap.softcap"),
 }
 
 
@@ -56,7 +59,7 @@ def unit_of(activation: Any) -> str:
 
 def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     """(variant, options) that a module may compute, the likeliest first."""
-    options = _options(module)
+    options = _options(module, _OPTIONS)
     if "alpha" in options:
         return [("swiglu_oai", options)]
     name = activation_of(module)
@@ -73,13 +76,22 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     return found
 
 
-def _options(module: nn.Module) -> dict[str, float]:
-    options = {}
-    for option, names in _OPTIONS.items():
-        values = [getattr(module, name, None) for name in names]
-        numbers = [value for value in values if isinstance(value, (int, float))]
-        if numbers and numbers[0] != math.inf:
-            options[option] = numbers[0]
+def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
+    """The same, of an activation of two arguments."""
+    options = _options(activation, _OPTIONS_OF_UNITS)
+    return [(name, options) for name in ("situ_glu",) if name in VARIANTS]
+
+
+def _options(module: nn.Module, places: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    options: dict[str, float] = {}
+    for option, names in places.items():
+        for name in names:
+            value: Any = module
+            for step in name.split("."):
+                value = getattr(value, step, None)
+            if isinstance(value, (int, float)) and value != math.inf:
+                options[option] = value
+                break
     return options
 
 

@@ -69,3 +69,8 @@ for _name in (
 def deferred(module: nn.Module, x: Tensor, *, gate: Callable[..., Tensor]) -> Deferred:
     """The forward of an activation."""
     return Deferred(x, own_forward(module), gate)
+
+
+def unit(module: nn.Module, gate: Tensor, up: Tensor, *, call: Callable[..., Tensor]) -> Tensor:
+    """The forward of an activation that is given both factors."""
+    return call(gate, up)

@@ -25,14 +25,15 @@ class Form(NamedTuple):
     down: str
     dropout: str | None = None
     casts: bool = False  # whether the product takes the dtype of the weight of down
+    written: bool = False  # whether the activation may be in the code of the forward
 
 
 FORMS = (
     Form("gate_proj", "up_proj", "down_proj", "dropout"),  # T5Gemma
     Form("gate_proj", "up_proj", "down_proj"),  # Llama, Mistral, Qwen, Gemma, OLMo
-    Form("gate_up_proj", None, "down_proj"),  # Phi-3, GLM
+    Form("gate_up_proj", None, "down_proj", written=True),  # Phi-3, GLM; MiniMax M3
     Form("input_linear", None, "output_linear"),  # Granite
-    Form("w1", "w3", "w2"),  # LFM2
+    Form("w1", "w3", "w2", written=True),  # LFM2
     Form("wi_0", "wi_1", "wo", "dropout", casts=True),  # T5 v1.1
     Form("Wi", None, "Wo", "drop"),  # ModernBERT
 )
@@ -41,7 +42,7 @@ FORMS = (
 def form_of(module: nn.Module) -> Form | None:
     for form in FORMS:
         parts = {form.gate, form.up or form.gate, form.down, form.dropout or form.down}
-        if parts <= module._modules.keys():
+        if parts <= module._modules.keys() and (form.written or activation_of(module)):
             return form
     return None
 

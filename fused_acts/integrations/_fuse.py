@@ -3,15 +3,16 @@
 import functools
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from fused_acts._layouts import LAYOUTS
 from fused_acts.integrations import _classes, _forms, _trial
-from fused_acts.integrations._calls import Unfusable, calls, gate, unit_of
-from fused_acts.integrations._deferred import deferred
+from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
+from fused_acts.integrations._deferred import deferred, unit
 
 
 class Change(NamedTuple):
@@ -40,6 +41,8 @@ def may_be_known(module: nn.Module) -> bool:
 def fuse(module: nn.Module, rounding: str) -> Fused:
     """Raises Unfusable, with the reason."""
     _forward_attribute(module)
+    if are_experts(module):
+        _check_gate(module)
     try:
         return (_fuse_experts if are_experts(module) else _fuse_mlp)(module, rounding)
     except Unfusable:
@@ -47,6 +50,13 @@ def fuse(module: nn.Module, rounding: str) -> Fused:
         if fused is None:
             raise
         return fused
+
+
+def _check_gate(experts: Any) -> None:
+    if not getattr(experts, "has_gate", True):
+        raise Unfusable("has no gate")
+    if experts.config._experts_implementation == "sonicmoe":
+        raise Unfusable("has a gate of its own in the implementation sonicmoe")
 
 
 def _forward_attribute(module: nn.Module) -> str:
@@ -75,10 +85,6 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
 
 def _fuse_experts(module: Any, rounding: str) -> Fused:
     kind = type(module)
-    if not getattr(module, "has_gate", True):
-        raise Unfusable("has no gate")
-    if module.config._experts_implementation == "sonicmoe":
-        raise Unfusable("has a gate of its own in the implementation sonicmoe")
     own_gate = functools.partial(kind._apply_gate, module)
     candidates = calls(module)
     for (variant, options), layout in itertools.product(candidates, LAYOUTS):
@@ -100,41 +106,69 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
 
 
 def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
-    """With the module's own forward, around an activation that waits for the other factor."""
+    """With the module's own forward, around another activation."""
     name = _forms.activation_of(module) or ""
-    activation, weights = getattr(module, name, None), _trial.weights_of(module)
-    if not weights or not isinstance(activation, nn.Module):
+    activation = getattr(module, name, None)
+    if not isinstance(activation, nn.Module):
         return None
-    unit = unit_of(activation)
-    call = gate(unit, LAYOUTS[0], rounding)
+    if _arguments(type(activation).forward) == 2:
+        variant, method = _fuse_unit(activation, rounding)
+    elif weights := _trial.weights_of(module):
+        variant = unit_of(activation)
+        method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
+        if not any(_multiplies(module, name, method, w, rounding) for w in weights):
+            return None
+    else:
+        return None
+    change = Change(activation, _forward_attribute(activation), method)
+    return f"{variant} in place of {name}", [change]
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """How many a method has to be given, without self."""
+    given = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return sum(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in given) - 1
+
+
+def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[..., Any]]:
+    """For an activation that is given gate and up."""
+    for variant, options in calls_of_unit(activation):
+        method = functools.partial(unit, call=gate(variant, LAYOUTS[0], rounding, **options))
+
+        def arguments(dtype: torch.dtype) -> tuple[Any, ...]:
+            return activation, *_trial.rows(6, dtype).chunk(2, dim=-1)
+
+        if _agree(type(activation).forward, method, arguments, rounding):
+            return _in_words(variant, **options), method
+    raise Unfusable(f"has the activation {type(activation).__name__}, which is not known")
+
+
+def _multiplies(
+    module: nn.Module, name: str, method: Any, weights: Mapping[str, str], rounding: str
+) -> bool:
+    """Whether it does, what the activation makes, with a tensor like that."""
     own = inspect.unwrap(type(module).forward)
-    given = [p for p in inspect.signature(own).parameters.values() if p.default is p.empty]
-    count = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in given) - 1  # without self
+    waiting = _trial.changed(getattr(module, name))
     products = 0
 
-    def counted(*factors: Tensor) -> Tensor:
+    def counted(*factors: Tensor) -> Any:
         nonlocal products
         products += 1
-        return call(*factors)
-
-    waiting = _trial.changed(activation)
-    _classes.set_forward(waiting, functools.partial(deferred, gate=counted))
+        return method.keywords["gate"](*factors)
 
     def forward(module: nn.Module, *args: Any) -> Any:
         return own(_trial.changed(module, _modules={**module._modules, name: waiting}), *args)
 
-    for named, others in itertools.product(weights, "IH"):
+    _classes.set_forward(waiting, functools.partial(deferred, gate=counted))
+    for others in "IH":
+        small = functools.partial(_trial.small_own, module, weights, others, _arguments(own))
         products = 0
-        small = functools.partial(_trial.small_own, module, named, others, count)
         try:
-            fused = _trial.agree(own, forward, small, exactly=rounding == "eager")
-        except Exception:  # it is not of this form
+            if _trial.agree(own, forward, small, exactly=rounding == "eager") and products:
+                return True
+        except Exception:  # it has other weights of these names
             continue
-        if fused and products:
-            method = functools.partial(deferred, gate=call)
-            change = Change(activation, _forward_attribute(activation), method)
-            return f"{unit} in place of {name}", [change]
-    return None
+    return False
 
 
 def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:

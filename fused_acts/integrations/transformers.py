@@ -3,6 +3,7 @@
 No model is known here by its name: see _forms.py for what is fused, and how that is made sure.
 """
 
+import os
 import re
 import warnings
 from collections import Counter
@@ -15,20 +16,23 @@ from fused_acts.functional import gated
 from fused_acts.integrations import _classes, _fuse
 from fused_acts.integrations._calls import Unfusable
 
+DISABLE = "FUSED_ACTS_DISABLE"  # in the environment: 1 to leave every model as it is
 _NAMED_MLP = re.compile("MLP|Mlp|FeedForward|FFN|GLU|Experts|ActDense")
 
 
 class Report(dict[str, str]):
     """{name of each MLP: the fused call, or why there is none}; `fused` and `kept` are its parts.
 
-    Printed, layers that differ only by number share a line.
+    Printed, layers that differ only by number share a line. `disabled` is why nothing was tried.
     """
 
-    def __init__(self, fused: dict[str, str], kept: dict[str, str]) -> None:
+    def __init__(self, fused: dict[str, str], kept: dict[str, str], disabled: str = "") -> None:
         super().__init__({**fused, **kept})
-        self.fused, self.kept = fused, kept
+        self.fused, self.kept, self.disabled = fused, kept, disabled
 
     def __str__(self) -> str:
+        if self.disabled:
+            return self.disabled
         lines = [f"{name}: {text}" for name, text in _by_layers(self.fused)]
         lines += [f"{name}: not fused: {text}" for name, text in _by_layers(self.kept)]
         return "\n".join(lines) or "no gated MLP or experts found"
@@ -54,7 +58,8 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
             gelu_new of T5.
 
     Returns a Report. Warns, before it changes anything, of modules that look like an MLP and cannot
-    be fused, and where there are none at all.
+    be fused, and where there are none at all. With FUSED_ACTS_DISABLE=1 in the environment it fuses
+    nothing, and warns of that.
 
     Raises TypeError if model is no module, ValueError for an unknown rounding.
     """
@@ -63,6 +68,10 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     unpatch(model)
+    if os.environ.get(DISABLE) == "1":
+        report = Report({}, {}, f"nothing is patched, as {DISABLE} is 1")
+        warnings.warn(f"fused_acts: {report}", stacklevel=2)
+        return report
     fused, kept, changes = {}, {}, []
     modules = dict(model.named_modules())
     for name, expected in _mlps(modules).items():
@@ -75,9 +84,10 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
             if expected:
                 kept[name] = f"{type(module).__name__} {reason}"
         except Exception as error:  # whatever a module is, it is no reason to stop here
-            reason = f"cannot be read: {type(error).__name__}: {error}"
-            kept[name] = f"{type(module).__name__} {reason}"
-    kept = {name: reason for name, reason in kept.items() if not fused.keys() & _outer(name)}
+            why = f"cannot be read: {type(error).__name__}: {error}"
+            kept[name] = f"{type(module).__name__} {why}"
+    around = {outer for name in fused for outer in _outer(name)}
+    kept = {n: r for n, r in kept.items() if n not in around and not fused.keys() & _outer(n)}
     if kept or not fused:
         warnings.warn(f"fused_acts: {Report({}, kept)}", stacklevel=2)
     for module, attribute, method in changes:
