@@ -31,13 +31,13 @@ class Deferred:
             self.result = self.activation(self.x)
         return self.result
 
-    def __mul__(self, other: Any) -> Any:
+    def times(self, other: Any) -> Any:
         x = self.x
         if isinstance(other, Tensor) and other.shape == x.shape and other.dtype == x.dtype:
             return self.gate(x, other)
         return self.value() * other
 
-    __rmul__ = __mul__
+    __mul__ = __rmul__ = times
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.value(), name)
@@ -46,7 +46,7 @@ class Deferred:
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _PRODUCTS and not kwargs:
             left, right = args
-            return left * right if isinstance(left, cls) else right * left
+            return left.times(right) if isinstance(left, cls) else right.times(left)
         return func(*_values(args), **_values(kwargs or {}))
 
 
