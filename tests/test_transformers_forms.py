@@ -10,7 +10,6 @@ from transformers_forms import FORMS
 
 from fused_acts.integrations.transformers import patch, unpatch
 
-COMPILED = ("falcon_h1", "llama4", "moshi", "seed_oss")
 PART = 1e-2  # some gradients are rounding alone
 
 
@@ -76,7 +75,8 @@ def test_generates_the_same_tokens_and_comes_back_from_a_file(family, tmp_path):
         assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
-@pytest.mark.parametrize("family", COMPILED)
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["falcon_h1", "llama4", "moshi", "seed_oss"])
 def test_compiles_to_one_graph(family):
     model = make(family).eval()
     before = run(model, "")

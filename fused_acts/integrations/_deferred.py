@@ -37,7 +37,7 @@ class Deferred:
             return self.gate(x, other)
         return self.value() * other
 
-    __mul__ = __rmul__ = times
+    __mul__ = __rmul__ = mul = times
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.value(), name)

@@ -17,9 +17,12 @@ _SIZES = {"E": 2, "H": 2, "I": 3, "J": 6}  # experts, hidden, intermediate, gate
 # Other numbers that modules have of themselves.
 _ATTRIBUTES = {
     **dict.fromkeys(("hidden_size", "hidden_dim", "input_size"), _SIZES["H"]),
-    **dict.fromkeys(("intermediate_size", "intermediate_dim", "expert_dim"), _SIZES["I"]),
+    **dict.fromkeys(
+        ("intermediate_size", "intermediate_dim", "expert_dim", "up_proj_dim"), _SIZES["I"]
+    ),
     **dict.fromkeys(("num_experts", "num_routed_experts", "n_shared_experts"), _SIZES["E"]),
     "total_experts": _SIZES["E"] + 1,  # LongCat: one that returns what it is given
+    "up_proj_dim": _SIZES["I"],
     "top_k": 1,
     "layer_dic": {None: 0},  # Zamba 2
 }
@@ -32,6 +35,9 @@ _WEIGHTS: tuple[Mapping[str, str], ...] = (
     {"gate_up_proj": "JH", "down_proj": "HI", "gate_up_proj_adapter_list.0": "JH"},  # Zamba 2
     {"fc1": "JH", "fc2": "HI"},  # Moshi
     {"w_0": "IH", "w_1": "IH"},  # CPM-Ant
+    {"proj_up_gate": "IH", "proj_up": "IH", "proj_down": "HI"},  # xLSTM
+    {"proj_up_gate_z": "JH", "proj_down": "HI"},  # the same, packed
+    {"w1": "IH", "v1": "IH", "w2": "IH"},  # DBRX
     {"gate_up_proj": "EJH", "down_proj": "EHI"},  # LongCat
     {"gate_up_proj": "EHJ", "down_proj": "EIH"},  # Aria, Llama 4
     {"gate_proj": "EIH", "up_proj": "EIH", "down_proj": "EHI"},  # Inkling
@@ -127,6 +133,7 @@ def small_own(
         1: (_sequences(dtype),),
         2: (rows(2, dtype), _weights(64, 2, start=3, dtype=dtype)),  # tokens; by token and expert
         3: _routed(dtype),
+        4: (rows(2, dtype), *(_weights(3, 2, start=start, dtype=dtype) for start in range(3))),
     }
     return small(module, weights, dtype, others), *inputs[arguments]
 
