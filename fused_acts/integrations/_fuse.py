@@ -1,0 +1,191 @@
+"""How a module is fused: its gated product as one call, or its activation deferred."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fused_acts._layouts import LAYOUTS
+from fused_acts.integrations import _classes, _forms, _trial
+from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
+from fused_acts.integrations._deferred import deferred, unit
+
+
+class Change(NamedTuple):
+    module: nn.Module
+    attribute: str  # of the module, that the method goes into; a forward is given the module
+    method: Callable[..., Any]
+
+
+Fused = tuple[str, list[Change]]  # the call in words, and what makes it
+
+
+def are_experts(module: nn.Module) -> bool:
+    return hasattr(type(module), "_apply_gate")
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether it has the attributes of a gated MLP, or of experts."""
+    return _forms.form_of(module) is not None or are_experts(module)
+
+
+def may_be_known(module: nn.Module) -> bool:
+    """Whether it has attributes that others have too."""
+    return bool(_trial.weights_of(module))
+
+
+def fuse(module: nn.Module, rounding: str) -> Fused:
+    """Raises Unfusable, with the reason."""
+    _forward_attribute(module)
+    if are_experts(module):
+        _check_gate(module)
+    try:
+        return (_fuse_experts if are_experts(module) else _fuse_mlp)(module, rounding)
+    except Unfusable:
+        fused = _fuse_own(module, rounding)
+        if fused is None:
+            raise
+        return fused
+
+
+def _check_gate(experts: Any) -> None:
+    if not getattr(experts, "has_gate", True):
+        raise Unfusable("has no gate")
+    if experts.config._experts_implementation == "sonicmoe":
+        raise Unfusable("has a gate of its own in the implementation sonicmoe")
+
+
+def _forward_attribute(module: nn.Module) -> str:
+    """Where the module's own forward is: the hooks of accelerate move it."""
+    attribute = "_old_forward" if "_old_forward" in vars(module) else "forward"
+    if vars(module).get(attribute, own := _classes.own_forward(module)) != own:
+        raise Unfusable("has another forward than its class")
+    return attribute
+
+
+def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
+    form = _forms.form_of(module)
+    if form is None:
+        raise Unfusable("is no gated MLP of a known form")
+    small = functools.partial(_trial.small_mlp, module, form)
+    layouts = LAYOUTS if form.up is None else LAYOUTS[:1]
+    candidates = calls(module)
+    for (variant, options), layout in itertools.product(candidates, layouts):
+        call = gate(variant, layout, rounding, **options)
+        forward = functools.partial(_forms.mlp, form=form, gate=call)
+        if _agree(type(module).forward, forward, small, rounding):
+            text = _in_words(variant, form.gate, form.up or layout, **options)
+            return text, [Change(module, _forward_attribute(module), forward)]
+    raise Unfusable(_other_than(candidates[0][0], rounding))
+
+
+def _fuse_experts(module: Any, rounding: str) -> Fused:
+    kind = type(module)
+    own_gate = functools.partial(kind._apply_gate, module)
+    candidates = calls(module)
+    for (variant, options), layout in itertools.product(candidates, LAYOUTS):
+        call = gate(variant, layout, rounding, **options)
+        if _agree(own_gate, call, lambda dtype: (_trial.rows(6, dtype),), rounding):
+            break
+    else:
+        raise Unfusable(_other_than(candidates[0][0], rounding))
+    changes = [Change(module, "_apply_gate", call)]
+    eager = inspect.unwrap(kind.forward)
+    if "_apply_gate" not in eager.__code__.co_names:
+        fused = functools.partial(_forms.eager_experts, gate=call)
+        small = functools.partial(_trial.small_experts, module)
+        if not _agree(eager, fused, small, rounding):
+            raise Unfusable("has an eager implementation of no known form")
+        forward = functools.partial(_forms.experts, gate=call)
+        changes.append(Change(module, _forward_attribute(module), forward))
+    return _in_words(variant, "gate_up_proj", layout, **options), changes
+
+
+def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
+    """With the module's own forward, around another activation."""
+    name = _forms.activation_of(module) or ""
+    activation = getattr(module, name, None)
+    if not isinstance(activation, nn.Module):
+        return None
+    if _arguments(type(activation).forward) == 2:
+        variant, method = _fuse_unit(activation, rounding)
+    elif small := _small_own(module, name):
+        variant = unit_of(activation)
+        method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
+        forward = functools.partial(_forward_around, name=name, method=method)
+        if not _agree(inspect.unwrap(type(module).forward), forward, small, rounding):
+            raise Unfusable(_other_than(variant, rounding))
+    else:
+        return None
+    change = Change(activation, _forward_attribute(activation), method)
+    return f"{variant} in place of {name}", [change]
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """How many a method has to be given, without self."""
+    given = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return sum(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in given) - 1
+
+
+def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[..., Any]]:
+    """For an activation that is given gate and up."""
+    for variant, options in calls_of_unit(activation):
+        method = functools.partial(unit, call=gate(variant, LAYOUTS[0], rounding, **options))
+
+        def arguments(dtype: torch.dtype) -> tuple[Any, ...]:
+            return activation, *_trial.rows(6, dtype).chunk(2, dim=-1)
+
+        if _agree(type(activation).forward, method, arguments, rounding):
+            return _in_words(variant, **options), method
+    raise Unfusable(f"has the activation {type(activation).__name__}, which is not known")
+
+
+def _small_own(module: nn.Module, name: str) -> Callable[..., Any] | None:
+    """How to make the module small, if then it multiplies what its activation makes."""
+    own, products = inspect.unwrap(type(module).forward), 0
+    activation = getattr(module, name)
+
+    def product(gate: Tensor, up: Tensor) -> Tensor:
+        nonlocal products
+        products += 1
+        return torch.mul(_classes.own_forward(activation)(gate), up)
+
+    method = functools.partial(deferred, gate=product)
+    forward = functools.partial(_forward_around, name=name, method=method)
+    for weights, others in itertools.product(_trial.weights_of(module), "IH"):
+        small = functools.partial(_trial.small_own, module, weights, others, _arguments(own))
+        products = 0
+        try:
+            if _trial.agree(own, forward, small, exactly=False) and products:
+                return small
+        except Exception:  # it has other weights of these names
+            continue
+    return None
+
+
+def _forward_around(module: nn.Module, *args: Any, name: str, method: Callable[..., Any]) -> Any:
+    """The module's own forward, with another of its activation."""
+    activation = _trial.changed(getattr(module, name))
+    _classes.set_forward(activation, method)
+    modules = {**module._modules, name: activation}
+    return inspect.unwrap(type(module).forward)(_trial.changed(module, _modules=modules), *args)
+
+
+def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
+    try:
+        return _trial.agree(own, fused, arguments, exactly=rounding == "eager")
+    except Exception as error:
+        raise Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
+
+
+def _other_than(variant: str, rounding: str) -> str:
+    return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
+
+
+def _in_words(variant: str, *operands: str, **options: float) -> str:
+    given = [f"{option}={value}" for option, value in options.items()]
+    return f"{variant}({', '.join([*operands, *given])})"
