@@ -5,6 +5,8 @@ from transformers_cases import DECODER, EXPERTS
 _MOE = {"moe_intermediate_size": 48, "num_experts_per_tok": 2}
 _MIXED = {"layer_types": ["conv", "full_attention"]}
 _IN_PLACE = "swiglu in place of act_fn"
+_NORM_FIRST = "gate=swish, norm_before_gate=True, group_size=None"
+_NORM_BEHIND = "gate=swish, norm_before_gate=False"
 
 # Class, configuration and what patch says, in the order of the modules of a layer.
 FORMS = {
@@ -44,8 +46,19 @@ FORMS = {
         "FalconH1ForCausalLM",
         DECODER
         | {"mlp_multipliers": [0.7, 1.3], "mamba_d_ssm": 32, "mamba_n_heads": 4}
-        | {"mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
-        {_IN_PLACE},
+        | {"mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8, "mamba_rms_norm": True},
+        {_IN_PLACE, f"rms_norm_gated({_NORM_FIRST})"},
+    ),
+    "gemma3n": (
+        "Gemma3nForCausalLM",
+        DECODER
+        | {"num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"]}
+        | {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8, "laurel_rank": 4}
+        | {"activation_sparsity_pattern": [0.95, 0.0]},
+        {
+            "topk_geglu(gate_proj, up_proj, sparsity=0.95)",
+            "geglu_tanh(gate_proj, up_proj)",
+        },
     ),
     "granite_shared": (
         "GraniteMoeSharedForCausalLM",
@@ -86,6 +99,12 @@ FORMS = {
         | {"expert_ffn_hidden_size": 24},
         {"swiglu(gate_proj, up_proj)", _IN_PLACE},
     ),
+    "mamba2": (
+        "Mamba2ForCausalLM",
+        {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4}
+        | {"head_dim": 16, "state_size": 8, "n_groups": 2, "chunk_size": 8},
+        {f"rms_norm_gated({_NORM_BEHIND}, group_size=32)"},
+    ),
     "minimax_m3": (
         "MiniMaxM3VLForCausalLM",
         DECODER
@@ -95,6 +114,19 @@ FORMS = {
         {"swiglu_oai(gate_up_proj, gate_up, alpha=1.702, limit=7.0)"},
     ),
     "moshi": ("MoshiForCausalLM", DECODER | {"ffn_dim": 96}, {"swiglu in place of activation_fn"}),
+    "qwen3_next": (
+        "Qwen3NextForCausalLM",
+        DECODER
+        | _MOE
+        | {"num_experts": 4, "shared_expert_intermediate_size": 48}
+        | {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8}
+        | {"linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"]},
+        {
+            "swiglu(gate_proj, up_proj)",
+            "swiglu(gate_up_proj, gate_up)",
+            f"rms_norm_gated({_NORM_FIRST})",
+        },
+    ),
     "seed_oss": (
         "SeedOssForCausalLM",
         DECODER | {"attention_dropout": 0.0, "residual_dropout": 0.1},
@@ -105,6 +137,6 @@ FORMS = {
         DECODER
         | {"num_hidden_layers": 4, "layers_block_type": ["mamba", "hybrid"] * 2}
         | {"n_mamba_heads": 4, "mamba_d_state": 8, "chunk_size": 8, "adapter_rank": 4},
-        {"geglu in place of act_fn"},
+        {"geglu in place of act_fn", f"rms_norm_gated({_NORM_BEHIND}, group_size=None)"},
     ),
 }

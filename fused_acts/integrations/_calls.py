@@ -67,7 +67,7 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     name = activation_of(module)
     for unit in [unit_of(getattr(module, name))] if name else WRITTEN:
         limited = [unit] if VARIANTS[unit].limits else []
-        if unit == "swiglu" and "swiglu_step" in VARIANTS:
+        if unit == "swiglu":
             limited.append("swiglu_step")
         found += [(variant, limit) for variant in limited if limit]
         found.append((unit, {}))
@@ -77,7 +77,7 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
 def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
     """The same, of an activation of two arguments."""
     options = _options(activation, _OPTIONS_OF_UNITS)
-    return [(name, options) for name in ("situ_glu",) if name in VARIANTS]
+    return [("situ_glu", options)]
 
 
 def _options(module: nn.Module, places: Mapping[str, tuple[str, ...]]) -> dict[str, float]:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from fused_acts._layouts import LAYOUTS
-from fused_acts.integrations import _classes, _forms, _trial
+from fused_acts.integrations import _classes, _forms, _norms, _trial
 from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
 from fused_acts.integrations._deferred import deferred, unit
+from fused_acts.row_units import topk_geglu
 
 
 class Change(NamedTuple):
@@ -35,12 +36,17 @@ def is_known(module: nn.Module) -> bool:
 
 def may_be_known(module: nn.Module) -> bool:
     """Whether it has attributes that others have too."""
-    return bool(_trial.weights_of(module))
+    return bool(_trial.weights_of(module)) or _norms.is_gated_norm(module)
 
 
 def fuse(module: nn.Module, rounding: str) -> Fused:
     """Raises Unfusable, with the reason."""
-    _forward_attribute(module)
+    attribute = _forward_attribute(module)
+    if _norms.is_gated_norm(module):
+        if rounding == "eager":
+            raise Unfusable("is a norm, each step of which rounds")
+        text, forward = _norms.fused(module)
+        return text, [Change(module, attribute, forward)]
     if are_experts(module):
         _check_gate(module)
     try:
@@ -74,6 +80,13 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
     small = functools.partial(_trial.small_mlp, module, form)
     layouts = LAYOUTS if form.up is None else LAYOUTS[:1]
     candidates = calls(module)
+    sparsity = getattr(module, "activation_sparsity", 0.0)
+    if sparsity and rounding == "single":
+        call = functools.partial(topk_geglu, sparsity=sparsity)
+        forward = functools.partial(_forms.mlp, form=form, gate=call)
+        if _agree(type(module).forward, forward, small, rounding):
+            text = _in_words("topk_geglu", form.gate, str(form.up), sparsity=sparsity)
+            return text, [Change(module, _forward_attribute(module), forward)]
     for (variant, options), layout in itertools.product(candidates, layouts):
         call = gate(variant, layout, rounding, **options)
         forward = functools.partial(_forms.mlp, form=form, gate=call)
