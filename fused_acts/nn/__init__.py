@@ -23,12 +23,13 @@ from fused_acts.nn.activations import (
     Swish,
     Tanh,
 )
-from fused_acts.nn.ffn import GatedFFN
+from fused_acts.nn.ffn import FFN, GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
 from fused_acts.nn.reductions import Maxout, SoftmaxGLU
 
 __all__ = [
     "ELU",
+    "FFN",
     "GELU",
     "Activation",
     "GatedActivation",
