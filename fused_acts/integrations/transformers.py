@@ -3,6 +3,7 @@
 No model is known here by its name: see _forms.py for what is fused, and how that is made sure.
 """
 
+import contextlib
 import functools
 import inspect
 import re
@@ -16,13 +17,22 @@ from torch import Tensor, nn
 from fused_acts._call import ROUNDINGS, unknown
 from fused_acts._layouts import LAYOUTS
 from fused_acts.functional import gated
-from fused_acts.integrations import _classes, _forms
+from fused_acts.integrations import _chains, _classes, _forms
 
 # By the attribute of the module that they go into; a forward is given the module.
 Methods = dict[str, Callable[..., Any]]
 
 # The gated unit of an activation, by the type of a module or the name of a function.
 ACTIVATIONS = {
+    "diffusers.models.activations.ApproximateGELU": "quick_geglu",
+    "diffusers.models.activations.GEGLU": "geglu",
+    "diffusers.models.activations.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
+    "timm.layers.activations.GELU": "geglu",
+    "timm.layers.activations.GELUTanh": "geglu_tanh",
+    "timm.layers.activations.QuickGELU": "quick_geglu",
+    "timm.layers.activations.Sigmoid": "glu",
+    "timm.layers.activations.Swish": "swiglu",
+    "timm.layers.activations.Tanh": "tanh_glu",
     "torch._C._nn.gelu": "geglu",
     "torch.nn.functional.relu": "reglu",
     "torch.nn.functional.silu": "swiglu",
@@ -57,7 +67,7 @@ class Report(dict[str, str]):
     def __str__(self) -> str:
         lines = [f"{name}: {text}" for name, text in _by_layers(self.fused)]
         lines += [f"{name}: not fused: {text}" for name, text in _by_layers(self.kept)]
-        return "\n".join(lines) or "no gated MLP or experts found"
+        return "\n".join(lines) or "no MLP or experts found"
 
 
 def _by_layers(part: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -127,7 +137,7 @@ def unpatch(model: nn.Module) -> None:
 def _mlps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules of a known form, experts, and those named like an MLP that hold none of all these."""
     modules = dict(model.named_modules())
-    sure = {name for name, m in modules.items() if _forms.form_of(m) or _are_experts(m)}
+    sure = {n for n, m in modules.items() if _forms.form_of(m) or _chain_of(m) or _are_experts(m)}
     named = {name for name, m in modules.items() if _NAMED_MLP.search(type(m).__name__)}
     holders = {outer for name in sure | named for outer in _outer(name)}
     return ((name, m) for name, m in modules.items() if name in sure | (named - holders))
@@ -161,7 +171,7 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> tuple[str, Methods]:
     """The fused call in words, and the methods that make it."""
     form, attribute = _forms.form_of(module), _forward_attribute(module)
     if form is None:
-        raise _Unfusable("is no gated MLP of a known form")
+        return _fuse_chain(module, attribute, rounding)
     variant = _variant(getattr(module, form.activation))
     small = functools.partial(_forms.small_mlp, module, form)
     for layout in LAYOUTS if form.up is None else LAYOUTS[:1]:
@@ -169,6 +179,35 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> tuple[str, Methods]:
         forward = functools.partial(_forms.mlp, form=form, gate=gate)
         if _agree(type(module).forward, forward, small, rounding):
             return f"{variant}({form.gate}, {form.up or layout})", {attribute: forward}
+    raise _Unfusable(_other_than(variant, rounding))
+
+
+def _chain_of(module: nn.Module) -> _chains.Chain | None:
+    return _chains.chain_of(module, ACTIVATIONS)
+
+
+def _fuse_chain(module: nn.Module, attribute: str, rounding: str) -> tuple[str, Methods]:
+    chain = _chain_of(module)
+    if chain is None:
+        raise _Unfusable("is no MLP of a known form")
+    inside = chain.activation is not None
+    variant = _variant(getattr(module, str(chain.activation)) if inside else module, hooked=inside)
+    name = _chains.alone(variant, chain)
+    tried: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
+    if name is not None and rounding == "single":  # the bias is added after a rounding
+        forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
+        tried.append((f"{name}({chain.projections[0]})", False, forward))
+    two = len(chain.projections) == 2
+    for layout in LAYOUTS[:1] if two else LAYOUTS:
+        gate = _gate(variant, layout, rounding)
+        forward = functools.partial(_chains.gated_chain, chain=chain, gate=gate)
+        names = chain.projections if two else (chain.projections[0], layout)
+        tried.append((f"{variant}({', '.join(names)})", not two, forward))
+    for text, packed, forward in tried:
+        small = functools.partial(_chains.small, module, chain, packed)
+        with contextlib.suppress(_Unfusable):  # of a forward that wants other widths
+            if _agree(type(module).forward, forward, small, rounding):
+                return text, {attribute: forward}
     raise _Unfusable(_other_than(variant, rounding))
 
 
@@ -222,14 +261,15 @@ def _other_than(variant: str, rounding: str) -> str:
     return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
 
 
-def _variant(activation: Any) -> str:
+def _variant(activation: Any, hooked: bool = True) -> str:
+    """hooked: whether hooks on the activation count."""
     named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
     kind = activation if named else type(activation)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name not in ACTIVATIONS:
         raise _Unfusable(f"has the activation {name}, which is not known")
     for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        if getattr(activation, hooks, None):
+        if hooked and getattr(activation, hooks, None):
             raise _Unfusable("has hooks on its activation, which would not be called")
     return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else ACTIVATIONS[name]
 
