@@ -1,6 +1,7 @@
-"""Fuses the gated MLPs and experts of Hugging Face transformers models where they stand.
+"""Fuses the MLPs and experts of Hugging Face transformers models where they stand.
 
-No model is known here by its name: see _forms.py for what is fused, and how that is made sure.
+No model is known here by its name: see _forms.py and _chains.py for what is fused, and how that is
+made sure.
 """
 
 import contextlib
@@ -83,15 +84,16 @@ class _Unfusable(Exception):
 def patch(model: nn.Module, rounding: str = "single") -> Report:
     """Fuses activation(gate) * up in every gated MLP and in all experts of a transformers model.
 
-    Projections, dropouts and parameters stay the model's own. The fused calls belong to the modules
-    until `unpatch`, through copy.deepcopy and pickle too; checkpoints do not show them. A model
-    that is patched already is patched anew. Patch before torch.compile.
+    And activation(up(x) + bias) in MLPs without a gate. Projections, dropouts and parameters stay
+    the model's own. The fused calls belong to the modules until `unpatch`, through copy.deepcopy
+    and pickle too; checkpoints do not show them. A model that is patched already is patched anew.
+    Patch before torch.compile.
 
     Args:
         model: a model, or a part of one.
         rounding: as in `fused_acts.gated`. With "eager" the outputs are bit for bit what they were,
             and activations that a model composes of several operations are left alone, such as the
-            gelu_new of T5.
+            gelu_new of T5, and so are MLPs without a gate.
 
     Returns a Report. Warns, before it changes anything, of modules that look like an MLP and cannot
     be fused, and where there are none at all.
