@@ -47,9 +47,11 @@ def test_values_and_gradients(form, device):
     assert max(relative([a.cpu() for a in actual], expected)) < 1e-14
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activations(activation):
-    check(block(kind=FFN, activation=activation), tokens(), tokens().cos())
+def test_activations(activation, device):
+    ffn = block(kind=FFN, activation=activation, bias=False, device=device)
+    check(ffn, tokens(device=device), tokens(device=device).cos())
 
 
 def test_options():

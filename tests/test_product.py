@@ -3,13 +3,11 @@
 import pytest
 import torch
 from cases import (
-    ACTIVATIONS,
     DEVICES,
     DTYPES,
     LAYOUTS,
     NOTHING,
     PACKED,
-    ROWS,
     VARIANTS,
     as_inputs,
     operands,
@@ -27,14 +25,13 @@ INF = float("inf")
 
 def run(variant, tensors, layout="separate", rows=(None, None, None), needs=3, device="cpu"):
     """(product, gradients of the inputs and of the rows), from copies of (grad_out, *inputs)."""
-    row = ROWS[variant]
-    limit = getattr(row, "limit", None)
-    limit = INF if limit is None else limit
+    row = fused_acts.reference.VARIANTS[variant]
+    limit = INF if row.limit is None else row.limit
     grad_out, *inputs = (to_device(tensor, device) for tensor in tensors)
     gate, up = (*inputs, None)[:2]
     rows = [None if r is None else to_device(r, device) for r in rows]
     index = PACKED.index(layout) if layout != "separate" else 0
-    numbers = (row.default, limit, list(ROWS).index(variant), index)
+    numbers = (row.default, limit, VARIANTS.index(variant), index)
     by_rows = OPS.glu_backward_inplace(grad_out, gate, up, *rows, *numbers, needs, True)
     return grad_out.cpu(), [tensor.cpu() for tensor in inputs], [grad.cpu() for grad in by_rows]
 
@@ -97,23 +94,6 @@ def test_options(variant, dtype, layout, device):
     if variant in PARAMETRIC and variant not in LIMITED:
         options["slope"] = torch.tensor([0.3])
     check(variant, *operands(70, cols, dtype=dtype), layout, device, options)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_activations(dtype, device):
-    """Of one operand, without a bias and with one."""
-    for name in ACTIVATIONS:
-        for rows, cols in ((3, 64), (1, 1037), (5, 7)):
-            x, _, grad_out = operands(rows, cols, dtype=dtype)
-            for options in ({}, {"bias": x[0].cos()}):
-                vectors = (options.get("bias"), None, None)
-                needs = 5 if options else 1
-                product, grads, sums = run(name, (grad_out, x), "separate", vectors, needs, device)
-                exact = oracle(name, x, x, options, grad_out)
-                actual = Called(product, grads, {n: sums[0] for n in options})
-                check_call(actual, exact)
-                check_sums(actual, exact, cols)
 
 
 def test_what_is_not_wanted_is_not_written():
