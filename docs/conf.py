@@ -86,6 +86,7 @@ docs/first-steps
 docs/activations
 docs/ffn
 docs/transformers
+docs/models
 docs/distributed
 ```
 ```{toctree}

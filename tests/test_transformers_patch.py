@@ -205,6 +205,18 @@ def test_arguments():
         patch(model, rounding="exact")
 
 
+def test_the_off_switch(monkeypatch):
+    model = make("llama")
+    attributes = own_attributes(model)
+    monkeypatch.setenv("FUSED_ACTS_DISABLE", "1")
+    with pytest.warns(UserWarning, match="nothing is patched, as FUSED_ACTS_DISABLE is 1"):
+        report = patch(model)
+    assert report == {} and str(report) == report.disabled
+    assert own_attributes(model) == attributes
+    monkeypatch.setenv("FUSED_ACTS_DISABLE", "0")
+    assert patch(model).fused and not patch(model).disabled
+
+
 def test_a_part_of_a_model():
     mlp = make("llama").model.layers[0].mlp
     with warnings.catch_warnings():

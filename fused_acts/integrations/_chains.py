@@ -1,7 +1,7 @@
 """Modules that are a chain: projections, an activation, gated or not, and what comes after it.
 
 Of the MLPs without a gate in transformers models, and of timm's and diffusers' building blocks.
-Whether a module is such a chain is tried, as in _forms.py.
+Whether a module is such a chain is tried, see _trial.py.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from torch.nn.functional import linear
 from fused_acts._autograd.context import promoted
 from fused_acts._call import ACTIVATION_INDEX
 from fused_acts.functional import activation
-from fused_acts.integrations import _forms
+from fused_acts.integrations import _trial
+from fused_acts.integrations._calls import UNITS, name_of, unit_of
 from fused_acts.integrations._classes import own_class
 from fused_acts.nn.ffn import Weights, fused, plain_weights
 from fused_acts.tables import ACTIVATIONS, VARIANTS
@@ -65,15 +66,21 @@ _ALONE = {
 }
 
 
-def chain_of(module: nn.Module, activations: Any) -> Chain | None:
-    """activations: the names of types that are one."""
+def chain_of(module: nn.Module) -> Chain | None:
     for chain in CHAINS:
         if module._modules.keys() - {chain.activation} != set(chain.parts()):
             continue
-        name = f"{type(module).__module__}.{type(module).__qualname__}"
-        if name in activations if chain.activation is None else hasattr(module, chain.activation):
+        own = chain.activation is None
+        if name_of(module) in UNITS if own else hasattr(module, str(chain.activation)):
             return chain
     return None
+
+
+def unit_of_chain(module: nn.Module, chain: Chain) -> str:
+    """Of its activation, were there a gate."""
+    if chain.activation is None:
+        return unit_of(module, hooked=False)
+    return unit_of(getattr(module, chain.activation))
 
 
 def alone(variant: str, chain: Chain) -> str | None:
@@ -146,14 +153,11 @@ def small(
     module: nn.Module, chain: Chain, packed: bool, dtype: torch.dtype
 ) -> tuple[nn.Module, Tensor]:
     """The module with matrices in the place of its parts, and an input."""
-    shapes = {name: (6 if packed else 3, 2) for name in chain.projections}
-    shapes |= dict.fromkeys(chain.before, (3, 3))
-    shapes |= {} if chain.down is None else {chain.down: (2, 3)}
-    shapes |= dict.fromkeys(chain.after, (2, 2))
-    matrices = {}
-    for start, (name, shape) in enumerate(shapes.items()):
-        matrices[name] = _forms._matrix(*shape, start=start, dtype=dtype)
-        if name in chain.projections:
-            matrices[name].bias = nn.Parameter(_forms._weights(shape[0], start=9, dtype=dtype))
-    x = _forms.rows(2, dtype).view(4, 16, 2)
-    return _forms._changed(module, _modules={**module._modules, **matrices}), x
+    weights = dict.fromkeys(chain.projections, "JH" if packed else "IH")
+    weights |= dict.fromkeys(chain.before, "II") | dict.fromkeys(chain.after, "HH")
+    weights |= {} if chain.down is None else {chain.down: "HI"}
+    made = _trial.small(module, weights, dtype)
+    for name in chain.projections:
+        projection: Any = getattr(made, name)
+        projection.bias = nn.Parameter(projection.weight.detach().sum(-1))
+    return made, _trial.rows(2, dtype).view(4, 16, 2)

@@ -1,71 +1,39 @@
 """Fuses the MLPs and experts of Hugging Face transformers models where they stand.
 
-No model is known here by its name: see _forms.py and _chains.py for what is fused, and how that is
-made sure.
+No model is known here by its name: see _forms.py and _chains.py for what is fused, and _trial.py
+for how that is made sure.
 """
 
-import contextlib
-import functools
-import inspect
+import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
 from fused_acts._call import ROUNDINGS, unknown
-from fused_acts._layouts import LAYOUTS
 from fused_acts.functional import gated
-from fused_acts.integrations import _chains, _classes, _forms
+from fused_acts.integrations import _classes, _fuse
+from fused_acts.integrations._calls import Unfusable
 
-# By the attribute of the module that they go into; a forward is given the module.
-Methods = dict[str, Callable[..., Any]]
-
-# The gated unit of an activation, by the type of a module or the name of a function.
-ACTIVATIONS = {
-    "diffusers.models.activations.ApproximateGELU": "quick_geglu",
-    "diffusers.models.activations.GEGLU": "geglu",
-    "diffusers.models.activations.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
-    "timm.layers.activations.GELU": "geglu",
-    "timm.layers.activations.GELUTanh": "geglu_tanh",
-    "timm.layers.activations.QuickGELU": "quick_geglu",
-    "timm.layers.activations.Sigmoid": "glu",
-    "timm.layers.activations.Swish": "swiglu",
-    "timm.layers.activations.Tanh": "tanh_glu",
-    "torch._C._nn.gelu": "geglu",
-    "torch.nn.functional.relu": "reglu",
-    "torch.nn.functional.silu": "swiglu",
-    "torch.nn.modules.activation.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
-    "torch.nn.modules.activation.ReLU": "reglu",
-    "torch.nn.modules.activation.SiLU": "swiglu",
-    "torch.nn.modules.activation.Sigmoid": "glu",
-    "torch.nn.modules.activation.Tanh": "tanh_glu",
-    "transformers.activations.AccurateGELUActivation": "geglu_tanh",
-    "transformers.activations.FastGELUActivation": "geglu_tanh",
-    "transformers.activations.GELUActivation": "geglu",
-    "transformers.activations.GELUTanh": "geglu_tanh",
-    "transformers.activations.LinearActivation": "bilinear",
-    "transformers.activations.NewGELUActivation": "geglu_tanh",
-    "transformers.activations.QuickGELUActivation": "quick_geglu",
-    "transformers.activations.ReLUSquaredActivation": "squared_reglu",
-    "transformers.activations.SiLUActivation": "swiglu",
-}
+DISABLE = "FUSED_ACTS_DISABLE"  # in the environment: 1 to leave every model as it is
 _NAMED_MLP = re.compile("MLP|Mlp|FeedForward|FFN|GLU|Experts|ActDense")
 
 
 class Report(dict[str, str]):
     """{name of each MLP: the fused call, or why there is none}; `fused` and `kept` are its parts.
 
-    Printed, layers that differ only by number share a line.
+    Printed, layers that differ only by number share a line. `disabled` is why nothing was tried.
     """
 
-    def __init__(self, fused: dict[str, str], kept: dict[str, str]) -> None:
+    def __init__(self, fused: dict[str, str], kept: dict[str, str], disabled: str = "") -> None:
         super().__init__({**fused, **kept})
-        self.fused, self.kept = fused, kept
+        self.fused, self.kept, self.disabled = fused, kept, disabled
 
     def __str__(self) -> str:
+        if self.disabled:
+            return self.disabled
         lines = [f"{name}: {text}" for name, text in _by_layers(self.fused)]
         lines += [f"{name}: not fused: {text}" for name, text in _by_layers(self.kept)]
         return "\n".join(lines) or "no MLP or experts found"
@@ -75,10 +43,6 @@ def _by_layers(part: dict[str, str]) -> Iterator[tuple[str, str]]:
     layers = Counter((re.sub(r"\b\d+\b", "*", name), text) for name, text in part.items())
     for (name, text), count in layers.items():
         yield (name or "model") + (f" ({count} times)" if count > 1 else ""), text
-
-
-class _Unfusable(Exception):
-    """Why a module is left as it is."""
 
 
 def patch(model: nn.Module, rounding: str = "single") -> Report:
@@ -96,7 +60,8 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
             gelu_new of T5, and so are MLPs without a gate.
 
     Returns a Report. Warns, before it changes anything, of modules that look like an MLP and cannot
-    be fused, and where there are none at all.
+    be fused, and where there are none at all. With FUSED_ACTS_DISABLE=1 in the environment it fuses
+    nothing, and warns of that.
 
     Raises TypeError if model is no module, ValueError for an unknown rounding.
     """
@@ -105,17 +70,26 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     unpatch(model)
+    if os.environ.get(DISABLE) == "1":
+        report = Report({}, {}, f"nothing is patched, as {DISABLE} is 1")
+        warnings.warn(f"fused_acts: {report}", stacklevel=2)
+        return report
     fused, kept, changes = {}, {}, []
-    for name, module in _mlps(model):
+    modules = dict(model.named_modules())
+    for name, expected in _mlps(modules).items():
+        module = modules[name]
         try:
             _check_called(name, model)
-            fuse = _fuse_experts if _are_experts(module) else _fuse_mlp
-            fused[name], methods = fuse(module, rounding)
-            changes += [(module, attribute, method) for attribute, method in methods.items()]
-        except _Unfusable as reason:
-            kept[name] = f"{type(module).__name__} {reason}"
+            fused[name], made = _fuse.fuse(module, rounding)
+            changes += made
+        except Unfusable as reason:
+            if expected:
+                kept[name] = f"{type(module).__name__} {reason}"
         except Exception as error:  # whatever a module is, it is no reason to stop here
-            kept[name] = f"{type(module).__name__} cannot be read: {_in_words(error)}"
+            why = f"cannot be read: {type(error).__name__}: {error}"
+            kept[name] = f"{type(module).__name__} {why}"
+    around = {outer for name in fused for outer in _outer(name)}
+    kept = {n: r for n, r in kept.items() if n not in around and not fused.keys() & _outer(n)}
     if kept or not fused:
         warnings.warn(f"fused_acts: {Report({}, kept)}", stacklevel=2)
     for module, attribute, method in changes:
@@ -136,13 +110,16 @@ def unpatch(model: nn.Module) -> None:
             delattr(module, "_apply_gate")
 
 
-def _mlps(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules of a known form, experts, and those named like an MLP that hold none of all these."""
-    modules = dict(model.named_modules())
-    sure = {n for n, m in modules.items() if _forms.form_of(m) or _chain_of(m) or _are_experts(m)}
+def _mlps(modules: dict[str, nn.Module]) -> dict[str, bool]:
+    """The names of all that may be fused: whether it surely is an MLP or experts.
+
+    That are modules of a known form, and those named like an MLP that hold none of all these.
+    """
+    sure = {name for name, module in modules.items() if _fuse.is_known(module)}
+    like = {name for name, module in modules.items() if _fuse.may_be_known(module)}
     named = {name for name, m in modules.items() if _NAMED_MLP.search(type(m).__name__)}
-    holders = {outer for name in sure | named for outer in _outer(name)}
-    return ((name, m) for name, m in modules.items() if name in sure | (named - holders))
+    named -= {outer for name in sure | named for outer in _outer(name)}
+    return {name: name in sure | named for name in modules if name in sure | named | like}
 
 
 def _outer(name: str) -> set[str]:
@@ -150,136 +127,8 @@ def _outer(name: str) -> set[str]:
     return {name[: dot.start()] for dot in re.finditer(r"\.", name)} | ({""} if name else set())
 
 
-def _are_experts(module: nn.Module) -> bool:
-    return hasattr(type(module), "_apply_gate")
-
-
 def _check_called(name: str, model: nn.Module) -> None:
     """Kernels of the Hugging Face hub compute a layer whole, without the modules in it."""
     for outer in map(model.get_submodule, _outer(name)):
         if hasattr(type(outer), "kernel_layer_name") and "forward" in vars(outer):
-            raise _Unfusable("is not called by the hub kernel around it")
-
-
-def _forward_attribute(module: nn.Module) -> str:
-    """Where the module's own forward is: the hooks of accelerate move it."""
-    attribute = "_old_forward" if "_old_forward" in vars(module) else "forward"
-    if vars(module).get(attribute, own := _classes.own_forward(module)) != own:
-        raise _Unfusable("has another forward than its class")
-    return attribute
-
-
-def _fuse_mlp(module: nn.Module, rounding: str) -> tuple[str, Methods]:
-    """The fused call in words, and the methods that make it."""
-    form, attribute = _forms.form_of(module), _forward_attribute(module)
-    if form is None:
-        return _fuse_chain(module, attribute, rounding)
-    variant = _variant(getattr(module, form.activation))
-    small = functools.partial(_forms.small_mlp, module, form)
-    for layout in LAYOUTS if form.up is None else LAYOUTS[:1]:
-        gate = _gate(variant, layout, rounding)
-        forward = functools.partial(_forms.mlp, form=form, gate=gate)
-        if _agree(type(module).forward, forward, small, rounding):
-            return f"{variant}({form.gate}, {form.up or layout})", {attribute: forward}
-    raise _Unfusable(_other_than(variant, rounding))
-
-
-def _chain_of(module: nn.Module) -> _chains.Chain | None:
-    return _chains.chain_of(module, ACTIVATIONS)
-
-
-def _fuse_chain(module: nn.Module, attribute: str, rounding: str) -> tuple[str, Methods]:
-    chain = _chain_of(module)
-    if chain is None:
-        raise _Unfusable("is no MLP of a known form")
-    inside = chain.activation is not None
-    variant = _variant(getattr(module, str(chain.activation)) if inside else module, hooked=inside)
-    name = _chains.alone(variant, chain)
-    tried: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
-    if name is not None and rounding == "single":  # the bias is added after a rounding
-        forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
-        tried.append((f"{name}({chain.projections[0]})", False, forward))
-    two = len(chain.projections) == 2
-    for layout in LAYOUTS[:1] if two else LAYOUTS:
-        gate = _gate(variant, layout, rounding)
-        forward = functools.partial(_chains.gated_chain, chain=chain, gate=gate)
-        names = chain.projections if two else (chain.projections[0], layout)
-        tried.append((f"{variant}({', '.join(names)})", not two, forward))
-    for text, packed, forward in tried:
-        small = functools.partial(_chains.small, module, chain, packed)
-        with contextlib.suppress(_Unfusable):  # of a forward that wants other widths
-            if _agree(type(module).forward, forward, small, rounding):
-                return text, {attribute: forward}
-    raise _Unfusable(_other_than(variant, rounding))
-
-
-def _fuse_experts(module: Any, rounding: str) -> tuple[str, Methods]:
-    kind, attribute = type(module), _forward_attribute(module)
-    if not getattr(module, "has_gate", True):
-        raise _Unfusable("has no gate")
-    if module.config._experts_implementation == "sonicmoe":
-        raise _Unfusable("has a gate of its own in the implementation sonicmoe")
-    options = {
-        option: getattr(module, name)
-        for option in ("alpha", "limit")
-        for name in (option, f"swiglu_{option}")
-        if getattr(module, name, None) is not None
-    }
-    if hasattr(module, "act_fn") and "alpha" not in options:
-        variant = _variant(module.act_fn)
-    else:  # their gate has the activation in its code
-        variant = "swiglu_oai" if "alpha" in options else "swiglu"
-    own_gate = functools.partial(kind._apply_gate, module)
-    for layout in LAYOUTS:
-        gate = _gate(variant, layout, rounding, **options)
-        if _agree(own_gate, gate, lambda dtype: (_forms.rows(6, dtype),), rounding):
-            break
-    else:
-        raise _Unfusable(_other_than(variant, rounding))
-    methods: Methods = {"_apply_gate": gate}
-    eager = inspect.unwrap(kind.forward)
-    if "_apply_gate" not in eager.__code__.co_names:
-        fused = functools.partial(_forms.eager_experts, gate=gate)
-        small = functools.partial(_forms.small_experts, module)
-        if not _agree(eager, fused, small, rounding):
-            raise _Unfusable("has an eager implementation of no known form")
-        methods[attribute] = functools.partial(_forms.experts, gate=gate)
-    given = [f"{option}={value}" for option, value in options.items()]
-    return f"{variant}({', '.join(['gate_up_proj', layout, *given])})", methods
-
-
-def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
-    try:
-        return _forms.agree(own, fused, arguments, exactly=rounding == "eager")
-    except Exception as error:
-        raise _Unfusable(f"cannot be tried: {_in_words(error)}") from error
-
-
-def _in_words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _other_than(variant: str, rounding: str) -> str:
-    return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
-
-
-def _variant(activation: Any, hooked: bool = True) -> str:
-    """hooked: whether hooks on the activation count."""
-    named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
-    kind = activation if named else type(activation)
-    name = f"{kind.__module__}.{kind.__qualname__}"
-    if name not in ACTIVATIONS:
-        raise _Unfusable(f"has the activation {name}, which is not known")
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-        if hooked and getattr(activation, hooks, None):
-            raise _Unfusable("has hooks on its activation, which would not be called")
-    return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else ACTIVATIONS[name]
-
-
-def _gate(variant: str, layout: str, rounding: str, **options: Any) -> functools.partial[Tensor]:
-    """One that is given as few options as it can: those have a price on small tensors."""
-    if layout != LAYOUTS[0]:
-        options["layout"] = layout
-    if rounding != "single":
-        options["rounding"] = rounding
-    return functools.partial(gated, variant=variant, **options)
+            raise Unfusable("is not called by the hub kernel around it")

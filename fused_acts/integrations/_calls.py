@@ -1,0 +1,119 @@
+"""Which calls a module may be waiting for, by its activation and its numbers."""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from fused_acts._layouts import LAYOUTS
+from fused_acts.functional import gated
+from fused_acts.integrations._forms import activation_of
+from fused_acts.tables import VARIANTS
+
+# The gated unit of an activation, by the type of a module or the name of a function.
+UNITS = {
+    "diffusers.models.activations.ApproximateGELU": "quick_geglu",
+    "diffusers.models.activations.GEGLU": "geglu",
+    "diffusers.models.activations.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
+    "timm.layers.activations.GELU": "geglu",
+    "timm.layers.activations.GELUTanh": "geglu_tanh",
+    "timm.layers.activations.QuickGELU": "quick_geglu",
+    "timm.layers.activations.Sigmoid": "glu",
+    "timm.layers.activations.Swish": "swiglu",
+    "timm.layers.activations.Tanh": "tanh_glu",
+    "torch._C._nn.gelu": "geglu",
+    "torch.nn.functional.relu": "reglu",
+    "torch.nn.functional.silu": "swiglu",
+    "torch.nn.modules.activation.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
+    "torch.nn.modules.activation.ReLU": "reglu",
+    "torch.nn.modules.activation.SiLU": "swiglu",
+    "torch.nn.modules.activation.Sigmoid": "glu",
+    "torch.nn.modules.activation.Tanh": "tanh_glu",
+    "transformers.activations.AccurateGELUActivation": "geglu_tanh",
+    "transformers.activations.FastGELUActivation": "geglu_tanh",
+    "transformers.activations.GELUActivation": "geglu",
+    "transformers.activations.GELUTanh": "geglu_tanh",
+    "transformers.activations.LinearActivation": "bilinear",
+    "transformers.activations.NewGELUActivation": "geglu_tanh",
+    "transformers.activations.QuickGELUActivation": "quick_geglu",
+    "transformers.activations.ReLUSquaredActivation": "squared_reglu",
+    "transformers.activations.SiLUActivation": "swiglu",
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# Where a module has the options of its unit, by name.
+_OPTIONS = {"alpha": ("alpha", "swiglu_alpha"), "limit": ("limit", "swiglu_limit")}
+# And where an activation of two arguments has them.
+_OPTIONS_OF_UNITS = {
+    "beta": ("beta", "gate_softcap.softcap"),
+    "linear_beta": ("linear_beta", "up_softcap.softcap"),
+}
+
+
+class Unfusable(Exception):
+    """Why a module is left as it is."""
+
+
+def name_of(activation: Any) -> str:
+    """Of its type, or its own if it is a function."""
+    named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
+    kind = activation if named else type(activation)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def unit_of(activation: Any, hooked: bool = True) -> str:
+    """hooked: whether hooks on the activation count."""
+    name = name_of(activation)
+    if name not in UNITS:
+        raise Unfusable(f"has the activation {name}, which is not known")
+    if hooked and any(getattr(activation, hooks, None) for hooks in _HOOKS):
+        raise Unfusable("has hooks on its activation, which would not be called")
+    return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else UNITS[name]
+
+
+def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
+    """(variant, options) that a module may compute, the likeliest first."""
+    options = _options(module, _OPTIONS)
+    if "alpha" in options:
+        return [("swiglu_oai", options)]
+    name = activation_of(module)
+    # With the activation in the code of its forward, any that is common.
+    units = [unit_of(getattr(module, name))] if name else ["swiglu", "geglu", "geglu_tanh", "reglu"]
+    found: list[tuple[str, dict[str, float]]] = []
+    for unit in units:
+        if options:
+            limited = [unit] if VARIANTS[unit].limits else []
+            if unit == "swiglu" and "swiglu_step" in VARIANTS:
+                limited += ["swiglu_step"]
+            found += [(variant, options) for variant in limited]
+        found += [(unit, {})]
+    return found
+
+
+def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
+    """The same, of an activation of two arguments."""
+    options = _options(activation, _OPTIONS_OF_UNITS)
+    return [(name, options) for name in ("situ_glu",) if name in VARIANTS]
+
+
+def _options(module: nn.Module, places: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
+    options: dict[str, float] = {}
+    for option, names in places.items():
+        for name in names:
+            value: Any = module
+            for step in name.split("."):
+                value = getattr(value, step, None)
+            if isinstance(value, (int, float)) and value != math.inf:
+                options[option] = value
+                break
+    return options
+
+
+def gate(variant: str, layout: str, rounding: str, **options: Any) -> functools.partial[Tensor]:
+    """One that is given as few options as it can: those have a price on small tensors."""
+    if layout != LAYOUTS[0]:
+        options["layout"] = layout
+    if rounding != "single":
+        options["rounding"] = rounding
+    return functools.partial(gated, variant=variant, **options)

@@ -1,0 +1,213 @@
+"""How a module is fused: its gated product as one call, or its activation deferred."""
+
+import contextlib
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fused_acts._layouts import LAYOUTS
+from fused_acts.integrations import _chains, _classes, _forms, _trial
+from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
+from fused_acts.integrations._deferred import deferred, unit
+
+
+class Change(NamedTuple):
+    module: nn.Module
+    attribute: str  # of the module, that the method goes into; a forward is given the module
+    method: Callable[..., Any]
+
+
+Fused = tuple[str, list[Change]]  # the call in words, and what makes it
+
+
+def are_experts(module: nn.Module) -> bool:
+    return hasattr(type(module), "_apply_gate")
+
+
+def is_known(module: nn.Module) -> bool:
+    """Whether it has the attributes of an MLP, or of experts."""
+    known = _forms.form_of(module) or _chains.chain_of(module)
+    return known is not None or are_experts(module)
+
+
+def may_be_known(module: nn.Module) -> bool:
+    """Whether it has attributes that others have too."""
+    return bool(_trial.weights_of(module))
+
+
+def fuse(module: nn.Module, rounding: str) -> Fused:
+    """Raises Unfusable, with the reason."""
+    _forward_attribute(module)
+    if are_experts(module):
+        _check_gate(module)
+    try:
+        return (_fuse_experts if are_experts(module) else _fuse_mlp)(module, rounding)
+    except Unfusable:
+        fused = _fuse_own(module, rounding)
+        if fused is None:
+            raise
+        return fused
+
+
+def _check_gate(experts: Any) -> None:
+    if not getattr(experts, "has_gate", True):
+        raise Unfusable("has no gate")
+    if experts.config._experts_implementation == "sonicmoe":
+        raise Unfusable("has a gate of its own in the implementation sonicmoe")
+
+
+def _forward_attribute(module: nn.Module) -> str:
+    """Where the module's own forward is: the hooks of accelerate move it."""
+    attribute = "_old_forward" if "_old_forward" in vars(module) else "forward"
+    if vars(module).get(attribute, own := _classes.own_forward(module)) != own:
+        raise Unfusable("has another forward than its class")
+    return attribute
+
+
+def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
+    form = _forms.form_of(module)
+    if form is None:
+        return _fuse_chain(module, rounding)
+    small = functools.partial(_trial.small_mlp, module, form)
+    layouts = LAYOUTS if form.up is None else LAYOUTS[:1]
+    candidates = calls(module)
+    for (variant, options), layout in itertools.product(candidates, layouts):
+        call = gate(variant, layout, rounding, **options)
+        forward = functools.partial(_forms.mlp, form=form, gate=call)
+        if _agree(type(module).forward, forward, small, rounding):
+            text = _in_words(variant, form.gate, form.up or layout, **options)
+            return text, [Change(module, _forward_attribute(module), forward)]
+    raise Unfusable(_other_than(candidates[0][0], rounding))
+
+
+def _fuse_chain(module: nn.Module, rounding: str) -> Fused:
+    chain = _chains.chain_of(module)
+    if chain is None:
+        raise Unfusable("is no MLP of a known form")
+    variant = _chains.unit_of_chain(module, chain)
+    tried: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
+    name = _chains.alone(variant, chain)
+    if name is not None and rounding == "single":  # the bias is added after a rounding
+        forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
+        tried.append((f"{name}({chain.projections[0]})", False, forward))
+    two = len(chain.projections) == 2
+    for layout in LAYOUTS[:1] if two else LAYOUTS:
+        call = gate(variant, layout, rounding)
+        forward = functools.partial(_chains.gated_chain, chain=chain, gate=call)
+        names = chain.projections if two else (chain.projections[0], layout)
+        tried.append((_in_words(variant, *names), not two, forward))
+    for text, packed, forward in tried:
+        small = functools.partial(_chains.small, module, chain, packed)
+        with contextlib.suppress(Unfusable):  # of a forward that wants other widths
+            if _agree(type(module).forward, forward, small, rounding):
+                return text, [Change(module, _forward_attribute(module), forward)]
+    raise Unfusable(_other_than(variant, rounding))
+
+
+def _fuse_experts(module: Any, rounding: str) -> Fused:
+    kind = type(module)
+    own_gate = functools.partial(kind._apply_gate, module)
+    candidates = calls(module)
+    for (variant, options), layout in itertools.product(candidates, LAYOUTS):
+        call = gate(variant, layout, rounding, **options)
+        if _agree(own_gate, call, lambda dtype: (_trial.rows(6, dtype),), rounding):
+            break
+    else:
+        raise Unfusable(_other_than(candidates[0][0], rounding))
+    changes = [Change(module, "_apply_gate", call)]
+    eager = inspect.unwrap(kind.forward)
+    if "_apply_gate" not in eager.__code__.co_names:
+        fused = functools.partial(_forms.eager_experts, gate=call)
+        small = functools.partial(_trial.small_experts, module)
+        if not _agree(eager, fused, small, rounding):
+            raise Unfusable("has an eager implementation of no known form")
+        forward = functools.partial(_forms.experts, gate=call)
+        changes.append(Change(module, _forward_attribute(module), forward))
+    return _in_words(variant, "gate_up_proj", layout, **options), changes
+
+
+def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
+    """With the module's own forward, around another activation."""
+    name = _forms.activation_of(module) or ""
+    activation = getattr(module, name, None)
+    if not isinstance(activation, nn.Module):
+        return None
+    if _arguments(type(activation).forward) == 2:
+        variant, method = _fuse_unit(activation, rounding)
+    elif weights := _trial.weights_of(module):
+        variant = unit_of(activation)
+        method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
+        if not any(_multiplies(module, name, method, w, rounding) for w in weights):
+            return None
+    else:
+        return None
+    change = Change(activation, _forward_attribute(activation), method)
+    return f"{variant} in place of {name}", [change]
+
+
+def _arguments(function: Callable[..., Any]) -> int:
+    """How many a method has to be given, without self."""
+    given = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return sum(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in given) - 1
+
+
+def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[..., Any]]:
+    """For an activation that is given gate and up."""
+    for variant, options in calls_of_unit(activation):
+        method = functools.partial(unit, call=gate(variant, LAYOUTS[0], rounding, **options))
+
+        def arguments(dtype: torch.dtype) -> tuple[Any, ...]:
+            return activation, *_trial.rows(6, dtype).chunk(2, dim=-1)
+
+        if _agree(type(activation).forward, method, arguments, rounding):
+            return _in_words(variant, **options), method
+    raise Unfusable(f"has the activation {type(activation).__name__}, which is not known")
+
+
+def _multiplies(
+    module: nn.Module, name: str, method: Any, weights: Mapping[str, str], rounding: str
+) -> bool:
+    """Whether it does, what the activation makes, with a tensor like that."""
+    own = inspect.unwrap(type(module).forward)
+    waiting = _trial.changed(getattr(module, name))
+    products = 0
+
+    def counted(*factors: Tensor) -> Any:
+        nonlocal products
+        products += 1
+        return method.keywords["gate"](*factors)
+
+    def forward(module: nn.Module, *args: Any) -> Any:
+        return own(_trial.changed(module, _modules={**module._modules, name: waiting}), *args)
+
+    _classes.set_forward(waiting, functools.partial(deferred, gate=counted))
+    for others in "IH":
+        small = functools.partial(_trial.small_own, module, weights, others, _arguments(own))
+        products = 0
+        try:
+            if _trial.agree(own, forward, small, exactly=rounding == "eager") and products:
+                return True
+        except Exception:  # it has other weights of these names
+            continue
+    return False
+
+
+def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
+    try:
+        return _trial.agree(own, fused, arguments, exactly=rounding == "eager")
+    except Exception as error:
+        raise Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
+
+
+def _other_than(variant: str, rounding: str) -> str:
+    return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
+
+
+def _in_words(variant: str, *operands: str, **options: float) -> str:
+    given = [f"{option}={value}" for option, value in options.items()]
+    return f"{variant}({', '.join([*operands, *given])})"
