@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 import fused_acts
 from fused_acts import reference
-from fused_acts.nn import GatedFFN, GatedLinear
+from fused_acts.nn import FFN, GatedFFN, GatedLinear
 
 ROW_COUNT, COLS, D_FF = 8, 6, 4
 OFFSETS = (0, 3, ROW_COUNT)  # of the parts of a nested tensor
@@ -40,7 +40,7 @@ class Composed(nn.Module):
         self.module = module
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.module, GatedFFN):
+        if isinstance(self.module, (FFN, GatedFFN)):
             return composed(self.module, x)
         return reference.gated(linear(x, self.module.weight, self.module.bias), variant="glu")
 
@@ -111,6 +111,7 @@ LINES = {
         _of_rows("polynorm_glu", coefficients=3, bias=1),
         _of_rows("topk_geglu"),
         Line("GatedFFN", 1, _module(GatedFFN), ("bias",), is_module=True),
+        Line("FFN", 1, _module(FFN), ("bias",), is_module=True),
         Line("GatedLinear", 1, _module(GatedLinear), ("bias",), is_module=True),
     )
 }

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from cases import DEVICES, VARIANTS, same_bits
-from ffn_cases import D_FF, D_MODEL, LEVELS, Calls, block, composed, gradients, tokens
+from ffn_cases import D_FF, D_MODEL, LEVELS, Calls, block, composed, gradients, relative, tokens
 from tolerances import FFN_ERROR_RATIO
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -19,14 +19,6 @@ FORMS = [
     {"packed": packed, "bias": bias, "recompute": level}
     for packed, bias, level in product((True, False), (True, False), LEVELS)
 ]
-
-
-def relative(actual, expected):
-    """The largest error of each tensor, in parts of its largest element."""
-    return [
-        ((a.double() - e.double()).abs().max() / e.abs().max()).item()
-        for a, e in zip(actual, expected, strict=True)
-    ]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -4,12 +4,9 @@ from itertools import product
 
 import pytest
 import torch
-from ffn_cases import LEVELS
+from ffn_cases import LEVELS, measured
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import linear, silu
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fused_acts.nn import GatedFFN
 
@@ -27,45 +24,6 @@ FORMS = [
 ]
 # Where it runs is of little matter: on CUDA the default form alone.
 ON_CUDA = [pytest.param({"recompute": level}, "cuda", marks=pytest.mark.cuda) for level in LEVELS]
-
-
-class Held(TorchDispatchMode):
-    """The memory that operators have made and somebody still refers to, however it is kept."""
-
-    def __init__(self, others: set[int]):
-        super().__init__()
-        self.others = others  # addresses that do not count, of which there are views
-        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        for tensor in result if isinstance(result, tuple) else (result,):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() not in self.others:
-                    reference = StorageWeakRef(storage)
-                    self.storages[reference.cdata] = reference, storage.nbytes()
-        return result
-
-    def nbytes(self) -> int:
-        return sum(size for reference, size in self.storages.values() if not reference.expired())
-
-
-def measured(function, x: Tensor, others: list[Tensor]) -> tuple[int, int]:
-    """Bytes a token that autograd saves, and that are really held; views once, others not."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in others}
-    saved: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor), Held(own) as held:
-        y = function(x.clone())  # made here, and held by nobody else
-    kept = held.nbytes() - y.untyped_storage().nbytes()
-    return sum(saved.values()) // TOKENS, kept // TOKENS
 
 
 def block(device: str = "cpu", **form) -> tuple[GatedFFN, Tensor]:

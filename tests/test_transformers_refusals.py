@@ -89,13 +89,14 @@ def test_t5_gemma_has_a_dropout():
     assert not mlp(torch.randn(5, 32)).any()
 
 
-def test_mlps_without_a_gate():
-    config = transformers.GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2)
-    model = transformers.GPT2LMHeadModel(config)
-    with pytest.warns(UserWarning, match=r"h\.\*\.mlp \(2 times\): not fused: GPT2MLP is no gated"):
+def test_mlps_of_another_form():
+    config = transformers.MptConfig(vocab_size=64, d_model=32, n_layers=2, n_heads=2)
+    model = transformers.MptForCausalLM(config)
+    match = r"blocks\.\*\.ffn \(2 times\): not fused: MptMLP is no MLP of a known form"
+    with pytest.warns(UserWarning, match=match):
         report = patch(model)
-    assert list(report) == ["transformer.h.0.mlp", "transformer.h.1.mlp"]
-    with pytest.warns(UserWarning, match="no gated MLP or experts found"):
+    assert list(report) == ["transformer.blocks.0.ffn", "transformer.blocks.1.ffn"]
+    with pytest.warns(UserWarning, match="no MLP or experts found"):
         assert patch(nn.Linear(2, 2)) == {}
 
 

@@ -7,7 +7,7 @@ import torch
 from tolerances import check_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fused_acts.integrations.transformers import patch
+from fused_acts.integrations.transformers import patch, unpatch
 
 transformers = pytest.importorskip("transformers")
 
@@ -154,3 +154,23 @@ def check_kept(module, reason, rounding="single"):
     assert report == report.kept and not report.fused
     assert list(report.values()) == [str(report).partition("not fused: ")[2]]
     assert vars(module) == attributes
+
+
+def _output_and_gradients(module, x):
+    leaves = [x.requires_grad_(), *module.parameters()]
+    torch.manual_seed(0)
+    y = module(x)
+    return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+
+
+def check_parts(module, reports, x):
+    """Patches the parts of a module: values, gradients and the names of parameters stay."""
+    before, keys = _output_and_gradients(module, x), list(module.state_dict())
+    assert patch(module) == reports
+    with FusedCalls() as calls:
+        after = _output_and_gradients(module, x)
+    assert calls.count == len(reports) and list(module.state_dict()) == keys
+    for actual, expected in zip(after, before, strict=True):
+        check_model(actual, expected)
+    unpatch(module)
+    assert torch.equal(_output_and_gradients(module, x)[0], before[0])

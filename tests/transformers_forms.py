@@ -10,6 +10,7 @@ _NORM_BEHIND = "gate=swish, norm_before_gate=False"
 
 # Class, configuration and what patch says, in the order of the modules of a layer.
 FORMS = {
+    "apertus": ("ApertusForCausalLM", DECODER, {"xielu(alpha_p, alpha_n)"}),
     "aria": (
         "AriaTextForCausalLM",
         DECODER | {"moe_num_experts": 4, "moe_topk": 2},
@@ -113,7 +114,7 @@ FORMS = {
         | {"index_n_heads": 1, "index_head_dim": 16},
         {"swiglu_oai(gate_up_proj, gate_up, alpha=1.702, limit=7.0)"},
     ),
-    "moshi": ("MoshiForCausalLM", DECODER | {"ffn_dim": 96}, {"swiglu in place of activation_fn"}),
+    "moshi": ("MoshiForCausalLM", DECODER | {"ffn_dim": 96}, {"swiglu(fc1, gate_up)"}),
     "qwen3_next": (
         "Qwen3NextForCausalLM",
         DECODER

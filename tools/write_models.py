@@ -45,7 +45,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True},
 }
 # These say that a module has no gate, except of this one, whose gate comes behind its MLP.
-UNGATED = re.compile("is no gated MLP of a known form|has no gate")
+UNGATED = re.compile("is no MLP of a known form|has no gate|XIELUActivation")
 GATED = re.compile("RwkvFeedForward")
 # The gate in the forward of an attention: sigmoid(gate) * out.
 ATTENTION_GATE = re.compile(r"sigmoid\(|gate.*softplus")

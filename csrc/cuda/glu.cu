@@ -41,7 +41,9 @@ cudaError_t run_rows(Direction direction, const GluArgs& args, cudaStream_t stre
 
 cudaError_t run_flat(Direction direction, const GluArgs& args, cudaStream_t stream) {
   const LaunchPlan plan = make_plan(args, widest_access());
-  if ((args.product || is_unary(args.variant)) && !is_instantiated(plan.access, plan.access_bytes))
+  const bool unary = is_unary(args.variant);
+  if ((args.product && unary) ||
+      ((args.product || unary) && !is_instantiated(plan.access, plan.access_bytes)))
     return run_rows(direction, args, stream);
   return visit_dtype(args.dtype,
                      [&](auto t) { return launch_flat<decltype(t)>(args, plan, stream); });

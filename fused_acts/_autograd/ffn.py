@@ -1,4 +1,7 @@
-"""A feed-forward block, down(f(gate(x)) * g(up(x))), as one autograd Function."""
+"""A feed-forward block as one autograd Function.
+
+down(f(gate(x)) * g(up(x))), or without a gate down(f(up(x))), where up stands in gate's place.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,7 +14,7 @@ from torch.nn.functional import linear
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
 from fused_acts._autograd.gated_backward import claim, only_needed
-from fused_acts._call import NUMBERS, Call
+from fused_acts._call import NUMBERS, Call, is_unary
 from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
 
@@ -30,7 +33,7 @@ class Inputs(NamedTuple):
     x: Tensor  # [..., d_model], in the Function [tokens, d_model]
     down: Tensor  # [d_model, d_ff]
     down_bias: Tensor | None  # [d_model]
-    # Of gate and up, [d_ff] and [d_ff, d_model] each, or of both in one.
+    # Of gate and up, [d_ff] and [d_ff, d_model] each, or of both in one; or of up alone.
     biases: tuple[Tensor | None, ...]
     projections: tuple[Tensor, ...]
 
@@ -47,10 +50,10 @@ class Inputs(NamedTuple):
         """gate and up, or what holds both."""
         return [linear(self.x, weight) for weight in self.projections]
 
-    def bias_pair(self) -> tuple[Tensor | None, Tensor | None]:
+    def bias_pair(self, call: Call) -> tuple[Tensor | None, Tensor | None]:
         """Of gate and up."""
         gate_bias, *up_bias = self.biases
-        if up_bias or gate_bias is None:
+        if up_bias or gate_bias is None or is_unary(call.variant):
             return gate_bias, up_bias[0] if up_bias else None
         return unpack_bias(gate_bias, 0)
 
@@ -62,7 +65,7 @@ def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit(hidden: Iterable[Tensor], inputs: Inputs, call: Call) -> Tensor:
-    return gated.gated(*_pair(hidden), *inputs.bias_pair(), None, call)
+    return gated.gated(*_pair(hidden), *inputs.bias_pair(call), None, call)
 
 
 def _decomposed(call: Call, inputs: Inputs) -> Tensor:
@@ -114,12 +117,12 @@ class _FFN(torch.autograd.Function):
             # of its own gradient.
             grad_product = torch.mm(grad_y, inputs.down)
             vectors = _ops.current().glu_backward_inplace(
-                *(grad_product, *_pair(hidden), *inputs.bias_pair(), None),
+                *(grad_product, *_pair(hidden), *inputs.bias_pair(ctx.call), None),
                 *ctx.call[:6],
                 _ops.needs_mask(*wanted),
                 needs_product,
             )
-            grad_biases = _bias_gradients(vectors, inputs.biases, needs.biases)
+            grad_biases = _bias_gradients(ctx.call, vectors, inputs.biases, needs.biases)
             product = grad_product if needs_product else product
             del grad_product
         elif needs_product:
@@ -143,10 +146,10 @@ class _FFN(torch.autograd.Function):
         return None, None, grad_x, grad_down, grad_down_bias, *grad_biases, *grad_projections
 
 
-def _bias_gradients(vectors: Any, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
-    if len(biases) == 1:
+def _bias_gradients(call: Call, vectors: Any, biases: Any, needs: Any) -> tuple[Tensor | None, ...]:
+    if len(biases) == 1 and not is_unary(call.variant):
         return (torch.cat(vectors[:2]) if needs[0] else None,)
-    return only_needed(vectors[:2], biases, needs)
+    return only_needed(vectors[: len(biases)], biases, needs)
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -184,7 +187,7 @@ _traced_node = dispatch.one_node(_traced)
 def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
     """Without a gradient, through one workspace: fresh large tensors cost more than the unit."""
     x, down, down_bias, _, projections = inputs
-    tokens, (gate_bias, up_bias) = x.shape[0], inputs.bias_pair()
+    tokens, (gate_bias, up_bias) = x.shape[0], inputs.bias_pair(call)
     hidden = [x.new_empty(_BLOCK, weight.shape[0]) for weight in projections]
     product = x.new_empty(_BLOCK, down.shape[1])
     y = x.new_empty(tokens, down.shape[0])
@@ -216,12 +219,12 @@ def _special(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """Of nested tensors, under autocast, or where `dispatch.is_looked_at`."""
     x = inputs.x
     if x.is_nested:
-        return on_values(lambda rows: gated_ffn(call, recompute, inputs._replace(x=rows)), x=x)
+        return on_values(lambda rows: block(call, recompute, inputs._replace(x=rows)), x=x)
     if context.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
         cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs.flat())
         with torch.autocast(x.device.type, enabled=False):
-            return gated_ffn(call, recompute, Inputs.of(tuple(cast)))
+            return block(call, recompute, Inputs.of(tuple(cast)))
     is_decomposed = dispatch.is_transformed()
     if torch.compiler.is_dynamo_compiling() and not is_decomposed:
         if _records(inputs) and dispatch.compiles_to_kernels():
@@ -246,7 +249,7 @@ def _eager(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     return _decomposed(call, inputs)
 
 
-def gated_ffn(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
+def block(call: Call, recompute: Recompute, inputs: Inputs) -> Tensor:
     """[..., d_model] to [..., d_model], by the shortest way that is right where it is called."""
     if dispatch.is_looked_at() or context.autocasts(inputs.x) or inputs.x.is_nested:
         return _special(call, recompute, inputs)

@@ -14,6 +14,15 @@ from fused_acts.tables import VARIANTS
 
 # The gated unit of an activation, by the type of a module or the name of a function.
 UNITS = {
+    "diffusers.models.activations.ApproximateGELU": "quick_geglu",
+    "diffusers.models.activations.GEGLU": "geglu",
+    "diffusers.models.activations.GELU": "geglu",  # or geglu_tanh, as its `approximate` says
+    "timm.layers.activations.GELU": "geglu",
+    "timm.layers.activations.GELUTanh": "geglu_tanh",
+    "timm.layers.activations.QuickGELU": "quick_geglu",
+    "timm.layers.activations.Sigmoid": "glu",
+    "timm.layers.activations.Swish": "swiglu",
+    "timm.layers.activations.Tanh": "tanh_glu",
     "torch._C._nn.gelu": "geglu",
     "torch.nn.functional.relu": "reglu",
     "torch.nn.functional.silu": "swiglu",
@@ -48,13 +57,19 @@ class Unfusable(Exception):
     """Why a module is left as it is."""
 
 
-def unit_of(activation: Any) -> str:
+def name_of(activation: Any) -> str:
+    """Of its type, or its own if it is a function."""
     named = not isinstance(activation, nn.Module) and hasattr(activation, "__qualname__")
     kind = activation if named else type(activation)
-    name = f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def unit_of(activation: Any, hooked: bool = True) -> str:
+    """hooked: whether hooks on the activation count."""
+    name = name_of(activation)
     if name not in UNITS:
         raise Unfusable(f"has the activation {name}, which is not known")
-    if any(getattr(activation, hooks, None) for hooks in _HOOKS):
+    if hooked and any(getattr(activation, hooks, None) for hooks in _HOOKS):
         raise Unfusable("has hooks on its activation, which would not be called")
     return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else UNITS[name]
 

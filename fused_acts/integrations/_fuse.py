@@ -1,5 +1,6 @@
 """How a module is fused: its gated product as one call, or its activation deferred."""
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fused_acts._layouts import LAYOUTS
-from fused_acts.integrations import _classes, _forms, _norms, _trial
+from fused_acts.integrations import _chains, _classes, _forms, _leaves, _trial
 from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
 from fused_acts.integrations._deferred import deferred, unit
 from fused_acts.row_units import topk_geglu
@@ -30,22 +31,23 @@ def are_experts(module: nn.Module) -> bool:
 
 
 def is_known(module: nn.Module) -> bool:
-    """Whether it has the attributes of a gated MLP, or of experts."""
-    return _forms.form_of(module) is not None or are_experts(module)
+    """Whether it has the attributes of an MLP, or of experts."""
+    known = _forms.form_of(module) or _chains.chain_of(module)
+    return known is not None or are_experts(module)
 
 
 def may_be_known(module: nn.Module) -> bool:
     """Whether it has attributes that others have too."""
-    return bool(_trial.weights_of(module)) or _norms.is_gated_norm(module)
+    return bool(_trial.weights_of(module)) or _leaves.is_leaf(module)
 
 
 def fuse(module: nn.Module, rounding: str) -> Fused:
     """Raises Unfusable, with the reason."""
     attribute = _forward_attribute(module)
-    if _norms.is_gated_norm(module):
+    if _leaves.is_leaf(module):
         if rounding == "eager":
-            raise Unfusable("is a norm, each step of which rounds")
-        text, forward = _norms.fused(module)
+            raise Unfusable("rounds each of its steps")
+        text, forward = _leaves.fused(module)
         return text, [Change(module, attribute, forward)]
     if are_experts(module):
         _check_gate(module)
@@ -76,7 +78,7 @@ def _forward_attribute(module: nn.Module) -> str:
 def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
     form = _forms.form_of(module)
     if form is None:
-        raise Unfusable("is no gated MLP of a known form")
+        return _fuse_chain(module, rounding)
     small = functools.partial(_trial.small_mlp, module, form)
     layouts = LAYOUTS if form.up is None else LAYOUTS[:1]
     candidates = calls(module)
@@ -94,6 +96,30 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
             text = _in_words(variant, form.gate, form.up or layout, **options)
             return text, [Change(module, _forward_attribute(module), forward)]
     raise Unfusable(_other_than(candidates[0][0], rounding))
+
+
+def _fuse_chain(module: nn.Module, rounding: str) -> Fused:
+    chain = _chains.chain_of(module)
+    if chain is None:
+        raise Unfusable("is no MLP of a known form")
+    variant = _chains.unit_of_chain(module, chain)
+    tried: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
+    name = _chains.alone(variant, chain)
+    if name is not None and rounding == "single":  # the bias is added after a rounding
+        forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
+        tried.append((f"{name}({chain.projections[0]})", False, forward))
+    two = len(chain.projections) == 2
+    for layout in LAYOUTS[:1] if two else LAYOUTS:
+        call = gate(variant, layout, rounding)
+        forward = functools.partial(_chains.gated_chain, chain=chain, gate=call)
+        names = chain.projections if two else (chain.projections[0], layout)
+        tried.append((_in_words(variant, *names), not two, forward))
+    for text, packed, forward in tried:
+        small = functools.partial(_chains.small, module, chain, packed)
+        with contextlib.suppress(Unfusable):  # of a forward that wants other widths
+            if _agree(type(module).forward, forward, small, rounding):
+                return text, [Change(module, _forward_attribute(module), forward)]
+    raise Unfusable(_other_than(variant, rounding))
 
 
 def _fuse_experts(module: Any, rounding: str) -> Fused:

@@ -31,7 +31,6 @@ _WEIGHTS: tuple[Mapping[str, str], ...] = (
     {"gate_proj": "IH", "up_proj": "IH", "down_proj": "HI"},  # BitNet, Seed-OSS, Falcon-H1
     {"gate_up_proj": "JH", "down_proj": "HI"},  # Phi-4 for audio
     {"gate_up_proj": "JH", "down_proj": "HI", "gate_up_proj_adapter_list.0": "JH"},  # Zamba 2
-    {"fc1": "JH", "fc2": "HI"},  # Moshi
     {"w_0": "IH", "w_1": "IH"},  # CPM-Ant
     {"proj_up_gate": "IH", "proj_up": "IH", "proj_down": "HI"},  # xLSTM
     {"proj_up_gate_z": "JH", "proj_down": "HI"},  # the same, packed

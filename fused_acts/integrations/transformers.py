@@ -1,6 +1,7 @@
-"""Fuses the gated MLPs and experts of Hugging Face transformers models where they stand.
+"""Fuses the MLPs and experts of Hugging Face transformers models where they stand.
 
-No model is known here by its name: see _forms.py for what is fused, and how that is made sure.
+No model is known here by its name: see _forms.py and _chains.py for what is fused, and _trial.py
+for how that is made sure.
 """
 
 import os
@@ -35,7 +36,7 @@ class Report(dict[str, str]):
             return self.disabled
         lines = [f"{name}: {text}" for name, text in _by_layers(self.fused)]
         lines += [f"{name}: not fused: {text}" for name, text in _by_layers(self.kept)]
-        return "\n".join(lines) or "no gated MLP or experts found"
+        return "\n".join(lines) or "no MLP or experts found"
 
 
 def _by_layers(part: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -47,15 +48,16 @@ def _by_layers(part: dict[str, str]) -> Iterator[tuple[str, str]]:
 def patch(model: nn.Module, rounding: str = "single") -> Report:
     """Fuses activation(gate) * up in every gated MLP and in all experts of a transformers model.
 
-    Projections, dropouts and parameters stay the model's own. The fused calls belong to the modules
-    until `unpatch`, through copy.deepcopy and pickle too; checkpoints do not show them. A model
-    that is patched already is patched anew. Patch before torch.compile.
+    And activation(up(x) + bias) in MLPs without a gate. Projections, dropouts and parameters stay
+    the model's own. The fused calls belong to the modules until `unpatch`, through copy.deepcopy
+    and pickle too; checkpoints do not show them. A model that is patched already is patched anew.
+    Patch before torch.compile.
 
     Args:
         model: a model, or a part of one.
         rounding: as in `fused_acts.gated`. With "eager" the outputs are bit for bit what they were,
             and activations that a model composes of several operations are left alone, such as the
-            gelu_new of T5.
+            gelu_new of T5, and so are MLPs without a gate.
 
     Returns a Report. Warns, before it changes anything, of modules that look like an MLP and cannot
     be fused, and where there are none at all. With FUSED_ACTS_DISABLE=1 in the environment it fuses
@@ -109,7 +111,7 @@ def unpatch(model: nn.Module) -> None:
 
 
 def _mlps(modules: dict[str, nn.Module]) -> dict[str, bool]:
-    """The names of all that may have a gate: whether it surely is an MLP or experts.
+    """The names of all that may be fused: whether it surely is an MLP or experts.
 
     That are modules of a known form, and those named like an MLP that hold none of all these.
     """

@@ -24,13 +24,14 @@ from fused_acts.nn.activations import (
     Swish,
     Tanh,
 )
-from fused_acts.nn.ffn import GatedFFN
+from fused_acts.nn.ffn import FFN, GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
 from fused_acts.nn.reductions import Maxout, SoftmaxGLU
 from fused_acts.nn.row_units import PolyNormGLU, RMSNormGated, TopKGEGLU
 
 __all__ = [
     "ELU",
+    "FFN",
     "GELU",
     "XIELU",
     "Activation",

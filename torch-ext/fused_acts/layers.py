@@ -79,3 +79,16 @@ class SwiGLUMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class GeGLUMLP(nn.Module):
+    """down_proj(gelu(gate_proj(x)) * up_proj(x)), GELU by tanh, with the same projections."""
+
+    can_torch_compile: bool = True
+
+    gate_proj: nn.Module
+    up_proj: nn.Module
+    down_proj: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(geglu_tanh(self.gate_proj(x), self.up_proj(x)))

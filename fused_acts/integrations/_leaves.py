@@ -1,4 +1,4 @@
-"""Norms with a gate: their form, and their forward as one call."""
+"""Modules that are one call by themselves: norms with a gate, and an activation that learns."""
 
 import inspect
 import itertools
@@ -8,7 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
+from fused_acts.functional import FUNCTIONS
 from fused_acts.integrations import _classes, _trial
 from fused_acts.integrations._calls import Unfusable
 from fused_acts.row_units import rms_norm_gated
@@ -17,7 +19,37 @@ _EPS = ("variance_epsilon", "eps")
 _GROUPS = ("n_groups", "num_groups")
 
 
-def is_gated_norm(module: nn.Module) -> bool:
+def is_leaf(module: nn.Module) -> bool:
+    return _is_gated_norm(module) or _is_xielu(module)
+
+
+def fused(module: nn.Module) -> tuple[str, Callable[..., Any]]:
+    """The call in words, and the forward."""
+    if _is_xielu(module):
+        if _trial.agree(type(module).forward, xielu, partial(_small_xielu, module), exactly=False):
+            return "xielu(alpha_p, alpha_n)", xielu
+        raise Unfusable("does not compute xielu")
+    return _fused_norm(module)
+
+
+def _is_xielu(module: nn.Module) -> bool:
+    return module._parameters.keys() == {"alpha_p", "alpha_n"} and hasattr(module, "beta")
+
+
+def xielu(module: Any, x: Tensor) -> Tensor:
+    alpha_p, alpha_n = softplus(module.alpha_p), softplus(module.alpha_n)
+    return FUNCTIONS["xielu"](x, alpha_p=alpha_p, alpha_n=module.beta + alpha_n)
+
+
+def _small_xielu(module: nn.Module, dtype: torch.dtype) -> tuple[Any, ...]:
+    tensors = {
+        kind: {name: t.detach().to("cpu", dtype) for name, t in getattr(module, kind).items()}
+        for kind in ("_parameters", "_buffers")
+    }
+    return _trial.changed(module, **tensors), _trial.rows(6, dtype)
+
+
+def _is_gated_norm(module: nn.Module) -> bool:
     """Whether it has a weight alone, an eps, and a forward of two tensors, the second a gate."""
     if module._parameters.keys() != {"weight"} or module._modules or _eps(module) is None:
         return False
@@ -33,8 +65,7 @@ def norm(module: Any, x: Tensor, gate: Tensor | None = None, *, call: Callable[.
     return call(x, gate, weight)
 
 
-def fused(module: nn.Module) -> tuple[str, Callable[..., Any]]:
-    """The call in words, and the forward."""
+def _fused_norm(module: nn.Module) -> tuple[str, Callable[..., Any]]:
     for activation, first, group_size in itertools.product(
         ("swish", "sigmoid"), (True, False), _group_sizes(module)
     ):
