@@ -31,6 +31,9 @@ COMPOSED = {"gelu_python", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_pytho
 @pytest.mark.parametrize("name", transformers.activations.ACT2CLS)
 def test_activations(name):
     mlp = mlp_with(transformers.activations.ACT2FN[name])
+    if name == "xielu":
+        assert patch(mlp) == {"act_fn": "xielu(alpha_p, alpha_n)"}
+        return
     if name not in VARIANTS:
         kind = type(mlp.act_fn)
         return check_kept(

@@ -206,8 +206,8 @@ Tensor run_with_sums(RowUnitCall& call, int64_t width) {
   const Tensor partials = new_tensor(call.first, real, 2, sizes);
   args.parameter_sums = data_of(partials);
   run(Direction::kBackward, call);
-  const ReduceArgs reduce{args.parameter_sums,           data_of(sums), 1, args.row_blocks, width,
-                          args.dtype == DType::kFloat64, false};
+  const ReduceArgs reduce{args.parameter_sums,          data_of(sums), 1, args.row_blocks, width, 0,
+                          args.dtype == DType::kFloat64};
   run_where_it_is(
       call.first, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
       [&] { cpu::reduce_partials(reduce); });
