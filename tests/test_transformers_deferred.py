@@ -131,6 +131,27 @@ def test_float32_inside_is_one_rounding():
     assert torch.equal(mlp(x), before)
 
 
+@pytest.mark.parametrize(
+    ("function", "unit"),
+    [
+        (F.silu, "swiglu"),
+        (F.gelu, "geglu"),
+        (lambda x: F.gelu(x, approximate="tanh"), "geglu_tanh"),
+        (torch.sigmoid, "glu"),
+        (lambda x: F.relu(x).square(), "squared_reglu"),
+    ],
+)
+def test_activations_in_the_code(function, unit):
+    class Written(transformers.models.lfm2.modeling_lfm2.Lfm2MLP):
+        def forward(self, x):
+            return self.w2(function(self.w1(x)) * self.w3(x))
+
+    config = transformers.Lfm2Config(
+        hidden_size=32, intermediate_size=48, block_auto_adjust_ff_dim=False
+    )
+    check_fused(Written(config), f"{unit}(w1, w3)")
+
+
 class Limited(Llama):
     limit = 0.5
 

@@ -41,6 +41,8 @@ UNITS = {
     "transformers.activations.ReLUSquaredActivation": "squared_reglu",
     "transformers.activations.SiLUActivation": "swiglu",
 }
+# The units tried where the activation is in the code of the forward.
+WRITTEN = ("swiglu", "geglu", "geglu_tanh", "reglu", "glu", "squared_reglu")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Where a module has the options of its unit, by name.
 _OPTIONS = {"alpha": ("alpha", "swiglu_alpha"), "limit": ("limit", "swiglu_limit")}
@@ -75,19 +77,15 @@ def unit_of(activation: Any, hooked: bool = True) -> str:
 def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     """(variant, options) that a module may compute, the likeliest first."""
     options = _options(module, _OPTIONS)
-    if "alpha" in options:
-        return [("swiglu_oai", options)]
+    found = [("swiglu_oai", options)] if "alpha" in options else []
+    limit = {name: value for name, value in options.items() if name == "limit"}
     name = activation_of(module)
-    # With the activation in the code of its forward, any that is common.
-    units = [unit_of(getattr(module, name))] if name else ["swiglu", "geglu", "geglu_tanh", "reglu"]
-    found: list[tuple[str, dict[str, float]]] = []
-    for unit in units:
-        if options:
-            limited = [unit] if VARIANTS[unit].limits else []
-            if unit == "swiglu" and "swiglu_step" in VARIANTS:
-                limited += ["swiglu_step"]
-            found += [(variant, options) for variant in limited]
-        found += [(unit, {})]
+    for unit in [unit_of(getattr(module, name))] if name else WRITTEN:
+        limited = [unit] if VARIANTS[unit].limits else []
+        if unit == "swiglu" and "swiglu_step" in VARIANTS:
+            limited.append("swiglu_step")
+        found += [(variant, limit) for variant in limited if limit]
+        found.append((unit, {}))
     return found
 
 

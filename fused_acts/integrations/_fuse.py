@@ -4,7 +4,7 @@ import contextlib
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -139,11 +139,12 @@ def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
         return None
     if _arguments(type(activation).forward) == 2:
         variant, method = _fuse_unit(activation, rounding)
-    elif weights := _trial.weights_of(module):
+    elif small := _small_own(module, name):
         variant = unit_of(activation)
         method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
-        if not any(_multiplies(module, name, method, w, rounding) for w in weights):
-            return None
+        forward = functools.partial(_forward_around, name=name, method=method)
+        if not _agree(inspect.unwrap(type(module).forward), forward, small, rounding):
+            raise Unfusable(_other_than(variant, rounding))
     else:
         return None
     change = Change(activation, _forward_attribute(activation), method)
@@ -169,32 +170,35 @@ def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[...,
     raise Unfusable(f"has the activation {type(activation).__name__}, which is not known")
 
 
-def _multiplies(
-    module: nn.Module, name: str, method: Any, weights: Mapping[str, str], rounding: str
-) -> bool:
-    """Whether it does, what the activation makes, with a tensor like that."""
-    own = inspect.unwrap(type(module).forward)
-    waiting = _trial.changed(getattr(module, name))
-    products = 0
+def _small_own(module: nn.Module, name: str) -> Callable[..., Any] | None:
+    """How to make the module small, if then it multiplies what its activation makes."""
+    own, products = inspect.unwrap(type(module).forward), 0
+    activation = getattr(module, name)
 
-    def counted(*factors: Tensor) -> Any:
+    def product(gate: Tensor, up: Tensor) -> Tensor:
         nonlocal products
         products += 1
-        return method.keywords["gate"](*factors)
+        return torch.mul(_classes.own_forward(activation)(gate), up)
 
-    def forward(module: nn.Module, *args: Any) -> Any:
-        return own(_trial.changed(module, _modules={**module._modules, name: waiting}), *args)
-
-    _classes.set_forward(waiting, functools.partial(deferred, gate=counted))
-    for others in "IH":
+    method = functools.partial(deferred, gate=product)
+    forward = functools.partial(_forward_around, name=name, method=method)
+    for weights, others in itertools.product(_trial.weights_of(module), "IH"):
         small = functools.partial(_trial.small_own, module, weights, others, _arguments(own))
         products = 0
         try:
-            if _trial.agree(own, forward, small, exactly=rounding == "eager") and products:
-                return True
+            if _trial.agree(own, forward, small, exactly=False) and products:
+                return small
         except Exception:  # it has other weights of these names
             continue
-    return False
+    return None
+
+
+def _forward_around(module: nn.Module, *args: Any, name: str, method: Callable[..., Any]) -> Any:
+    """The module's own forward, with another of its activation."""
+    activation = _trial.changed(getattr(module, name))
+    _classes.set_forward(activation, method)
+    modules = {**module._modules, name: activation}
+    return inspect.unwrap(type(module).forward)(_trial.changed(module, _modules=modules), *args)
 
 
 def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:

@@ -17,9 +17,7 @@ _SIZES = {"E": 2, "H": 2, "I": 3, "J": 6}  # experts, hidden, intermediate, gate
 # Other numbers that modules have of themselves.
 _ATTRIBUTES = {
     **dict.fromkeys(("hidden_size", "hidden_dim", "input_size"), _SIZES["H"]),
-    **dict.fromkeys(
-        ("intermediate_size", "intermediate_dim", "expert_dim", "up_proj_dim"), _SIZES["I"]
-    ),
+    **dict.fromkeys(("intermediate_size", "intermediate_dim", "expert_dim"), _SIZES["I"]),
     **dict.fromkeys(("num_experts", "num_routed_experts", "n_shared_experts"), _SIZES["E"]),
     "total_experts": _SIZES["E"] + 1,  # LongCat: one that returns what it is given
     "up_proj_dim": _SIZES["I"],

@@ -69,11 +69,11 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
-    unpatch(model)
     if os.environ.get(DISABLE) == "1":
         report = Report({}, {}, f"nothing is patched, as {DISABLE} is 1")
         warnings.warn(f"fused_acts: {report}", stacklevel=2)
         return report
+    unpatch(model)
     fused, kept, changes = {}, {}, []
     modules = dict(model.named_modules())
     for name, expected in _mlps(modules).items():
