@@ -91,6 +91,11 @@ class Scaled(Llama):
         return self.down_proj(self.act_fn(self.gate_proj(x) * 1.01) * self.up_proj(x))
 
 
+class NearlyLlama(Llama):
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x) * (1 + 1e-7)) * self.up_proj(x))
+
+
 class Swapped(Llama):
     def forward(self, x):
         return self.down_proj(self.act_fn(self.up_proj(x)) * self.gate_proj(x))
@@ -112,7 +117,9 @@ class TwoInputs(Llama):
         return residual + super().forward(x)
 
 
-@pytest.mark.parametrize("kind", [Scaled, Swapped, Clamped, Dropping, Residual, TwoInputs])
+@pytest.mark.parametrize(
+    "kind", [Scaled, NearlyLlama, Swapped, Clamped, Dropping, Residual, TwoInputs]
+)
 def test_forwards_stay_as_they_are(kind):
     check_fused(mlp_with(mlp_class=kind).eval(), "swiglu in place of act_fn")
 
