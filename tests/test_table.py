@@ -131,16 +131,7 @@ def test_defaults_are_swiglu_and_gate_up():
     assert same_bits(fused_acts.nn.GatedActivation()(gate, up), expected)
 
 
-WORDS = {
-    "glu",
-    "swiglu",
-    "sigmoid",
-    "relu",
-    "swish",
-    "silu",
-    "gelu",
-    "elu",
-}  # in comments and formulas
+WORDS = {"glu", "swiglu", "sigmoid", "relu", "swish", "silu", "gelu", "gelu_tanh", "elu"}  # of text
 
 
 def test_one_row_is_a_functor_a_row_and_a_row():
