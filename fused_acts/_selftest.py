@@ -40,21 +40,26 @@ class Check:
     oracle: Callable[..., Tensor]
     tensors: Sequence[Tensor]  # float64, on the CPU
 
-    def results(self, call: Callable[..., Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
-        """[out, the gradient by each tensor] of a loss that weighs each element differently."""
+    def results(
+        self, call: Callable[..., Tensor], tensors: Sequence[Tensor], dtype: torch.dtype
+    ) -> list[Tensor]:
+        """[out, the gradient by each tensor] of a loss that weighs each element differently.
+
+        By weights that are numbers of the dtype.
+        """
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         out = call(*leaves)
         grad_out = torch.linspace(0.5, 1.5, out.numel(), dtype=torch.float64).view(out.shape)
-        return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(out))]
+        return [out.detach(), *torch.autograd.grad(out, leaves, grad_out.to(dtype).to(out))]
 
     def failure(self, dtype: torch.dtype, device: torch.device) -> str | None:
         tensors = [tensor.to(dtype) for tensor in self.tensors]
         try:
-            found = self.results(self.call, [tensor.to(device) for tensor in tensors])
+            found = self.results(self.call, [tensor.to(device) for tensor in tensors], dtype)
             found = [tensor.cpu().double() for tensor in found]
         except Exception as error:  # whatever a broken installation may raise
             return f"{type(error).__name__}: {error}"
-        exact = self.results(self.oracle, [tensor.double() for tensor in tensors])
+        exact = self.results(self.oracle, [tensor.double() for tensor in tensors], dtype)
         names = ["result", *(f"gradient {number}" for number in range(1, len(exact)))]
         for name, own, right in zip(names, found, exact, strict=True):
             off, size = (own - right).abs(), right.abs() + right.abs().mean()
