@@ -1,249 +1,46 @@
 """The tables of gated units and of activations alone, with their functions in plain torch.
 
 A gated unit is a product of two unary activations, out = f(gate) * g(up); an activation alone is
-f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/variants.h. The functions
-are written apart from the C++, accurate in float64, and can be differentiated to any order; the
-gallery shows the derivative that a docstring states.
+f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/math/variants.h.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def identity(x: Tensor) -> Tensor:
-    """x
-
-    Derivative: 1
-    """
-    return x
-
-
-def plus_one(x: Tensor) -> Tensor:
-    """x + 1
-
-    Derivative: 1
-    """
-    return x + 1
-
-
-def relu(x: Tensor) -> Tensor:
-    """max(x, 0), NaN stays NaN
-
-    Derivative: 1 if x > 0 else 0
-    """
-    return torch.relu(x)
-
-
-def squared_relu(x: Tensor) -> Tensor:
-    """max(x, 0)^2
-
-    Derivative: 2 * max(x, 0)
-    """
-    return torch.relu(x).square()
-
-
-def relu6(x: Tensor) -> Tensor:
-    """min(max(x, 0), 6), NaN stays NaN
-
-    Derivative: 1 if 0 < x < 6 else 0
-    """
-    return torch.where(x >= 6, 6.0, torch.relu(x))
-
-
-def fatrelu(x: Tensor, threshold: float | Tensor) -> Tensor:
-    """x above the threshold, 0 elsewhere
-
-    Derivative: 1 if x > threshold else 0
-    """
-    # 0, but not without a gradient by the threshold
-    return torch.where(x <= threshold, threshold - threshold, x)
-
-
-def leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
-    """x above 0, slope * x elsewhere
-
-    Derivative: 1 if x > 0 else slope
-    """
-    return torch.where(x > 0, x, slope * x)
-
-
-def elu(x: Tensor, alpha: float | Tensor) -> Tensor:
-    """x above 0, alpha * (exp(x) - 1) elsewhere
-
-    Derivative: 1 if x > 0 else alpha * exp(x)
-    """
-    # The other branch of a where must not overflow, or its gradient is inf * 0. At 0 the second
-    # derivative is torch's, 0.
-    expm1 = torch.where(x == 0, x, torch.expm1(torch.where(x > 0, 0.0, x)))
-    return torch.where(x > 0, x, alpha * expm1)
-
-
-def sigmoid(x: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))
-
-    Derivative: s * (1 - s), s = 1 / (1 + exp(-x))
-    """
-    return torch.sigmoid(x)
-
-
-def tanh(x: Tensor) -> Tensor:
-    """(exp(x) - exp(-x)) / (exp(x) + exp(-x))
-
-    Derivative: 1 - tanh(x)^2
-    """
-    return torch.tanh(x)
-
-
-def hardsigmoid(x: Tensor) -> Tensor:
-    """min(max(x + 3, 0), 6) / 6
-
-    Derivative: 1 / 6 if abs(x) < 3 else 0
-    """
-    # torch's own has no second derivative, and a first one of float32.
-    return torch.where(x <= -3, 0.0, torch.where(x >= 3, 1.0, (x + 3) / 6))
-
-
-def hardswish(x: Tensor) -> Tensor:
-    """x * min(max(x + 3, 0), 6) / 6
-
-    Derivative: 0 if x <= -3 else 1 if x >= 3 else x / 3 + 1 / 2
-    """
-    # The branch that is not taken must not overflow, or its gradient is inf * 0.
-    inner = torch.where(x.abs() > 3, 0.0, x)
-    return torch.where(x <= -3, -0.0, torch.where(x >= 3, x, inner * (inner + 3) / 6))
-
-
-def softsign(x: Tensor) -> Tensor:
-    """x / (1 + abs(x))
-
-    Derivative: 1 / (1 + abs(x))^2
-    """
-    return x / (1 + x.abs())
-
-
-def softcap(x: Tensor, cap: float | Tensor) -> Tensor:
-    """cap * tanh(x / cap); no cap if it is 2^120 or more
-
-    Derivative: 1 - tanh(x / cap)^2
-    """
-    if not isinstance(cap, Tensor):
-        return x if abs(cap) >= NO_CAP else cap * torch.tanh(x / cap)
-    none = cap.detach().abs() >= NO_CAP
-    return torch.where(none, x, cap * torch.tanh(x / torch.where(none, 1.0, cap)))
-
-
-# What stands for None, as large as every type of the arithmetic has it.
-NO_CAP = 2.0**120
-
-
-def situ(x: Tensor, beta: float | Tensor) -> Tensor:
-    """beta * tanh(x / beta) * sigmoid(x)
-
-    Derivative: s * (1 - tanh(x / beta)^2) + beta * tanh(x / beta) * s * (1 - s), s = sigmoid(x)
-    """
-    return softcap(x, beta) * torch.sigmoid(x)
-
-
-def xielu(x: Tensor, alpha_p: float | Tensor, alpha_n: float | Tensor) -> Tensor:
-    """alpha_p * x^2 + x / 2 above 0, alpha_n * (exp(min(x, -1e-6)) - 1 - x) + x / 2 elsewhere
-
-    Derivative: 2 * alpha_p * x + 1 / 2 if x > 0 else alpha_n * (exp(x) - 1) + 1 / 2 if x <= -1e-6
-    else 1 / 2 - alpha_n
-    """
-    above, below = torch.where(x > 0, x, 0.0), torch.where(x > 0, 0.0, x)
-    inner = torch.where(below > -1e-6, -1e-6, below)
-    negative = alpha_n * (torch.expm1(inner) - below) + below / 2
-    return torch.where(x > 0, alpha_p * above * above + above / 2, negative)
-
-
-def swish(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """x * sigmoid(beta * x)
-
-    Derivative: s + beta * x * s * (1 - s), s = sigmoid(beta * x)
-    """
-    return x * torch.sigmoid(beta * x)
-
-
-def silu(x: Tensor) -> Tensor:
-    """x * sigmoid(x)
-
-    Derivative: s + x * s * (1 - s), s = sigmoid(x)
-    """
-    return x * torch.sigmoid(x)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """x * Phi(x), where Phi is the cumulative distribution of the standard normal
-
-    Derivative: (1 + erf(x / sqrt(2))) / 2 + x * exp(-x^2 / 2) / sqrt(2 * pi)
-    """
-    # erfc, not 1 + erf, which cancels in the negative tail.
-    return x * torch.erfc(x * -math.sqrt(0.5)) * 0.5
-
-
-def gelu_tanh(x: Tensor) -> Tensor:
-    """x * (1 + tanh(u)) / 2, u = sqrt(2 / pi) * (x + 0.044715 * x^3)
-
-    Derivative: s + x * s * (1 - s) * sqrt(8 / pi) * (1 + 0.134145 * x^2),
-    s = sigmoid(sqrt(8 / pi) * (x + 0.044715 * x^3))
-    """
-    # (1 + tanh(u)) / 2 is sigmoid(2u), which does not cancel in the negative tail.
-    return x * torch.sigmoid(math.sqrt(8 / math.pi) * (x + 0.044715 * x * x * x))
-
-
-def softplus(x: Tensor, beta: float | Tensor = 1.0) -> Tensor:
-    """log(1 + exp(beta * x)) / beta
-
-    Derivative: 1 / (1 + exp(-beta * x))
-    """
-    z = beta * x
-    # Not of |z|, whose gradient is 0 at 0. Both branches of the gradient stay finite.
-    decay = torch.exp(torch.where(z > 0, -z, z))
-    return (torch.where(z > 0, z, 0.0) + torch.log1p(decay)) / beta
-
-
-def mish(x: Tensor) -> Tensor:
-    """x * tanh(softplus(x))
-
-    Derivative: t + x * (1 - t^2) / (1 + exp(-x)), t = tanh(log(1 + exp(x)))
-    """
-    # With s = sigmoid(x) and u = sigmoid(-x), in which nothing cancels.
-    u = torch.sigmoid(-x)
-    return x * torch.sigmoid(x) * (1 + u) / (1 + u * u)
-
-
-# What torch has in the place of f, which takes a parameter that is a number only.
-
-
-def _torch_leaky_relu(x: Tensor, slope: float | Tensor) -> Tensor:
-    return leaky_relu(x, slope) if isinstance(slope, Tensor) else F.leaky_relu(x, slope)
-
-
-def _torch_elu(x: Tensor, alpha: float | Tensor) -> Tensor:
-    return elu(x, alpha) if isinstance(alpha, Tensor) else F.elu(x, alpha)
-
-
-def _torch_silu(x: Tensor, beta: float | Tensor) -> Tensor:
-    return F.silu(x) if not isinstance(beta, Tensor) and beta == 1.0 else swish(x, beta)
-
-
-def _torch_gelu_tanh(x: Tensor) -> Tensor:
-    return F.gelu(x, approximate="tanh")
-
-
-def _torch_fatrelu(x: Tensor, threshold: float | Tensor) -> Tensor:
-    if isinstance(threshold, Tensor):
-        return fatrelu(x, threshold)
-    return F.threshold(x, threshold, 0.0)
-
-
-def _torch_softplus(x: Tensor, beta: float | Tensor) -> Tensor:
-    return softplus(x, beta) if isinstance(beta, Tensor) else F.softplus(x, beta)
+from fused_acts._formulas import (
+    NO_CAP,
+    elu,
+    fatrelu,
+    gelu,
+    gelu_tanh,
+    hardsigmoid,
+    hardswish,
+    identity,
+    leaky_relu,
+    mish,
+    plus_one,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    situ,
+    softcap,
+    softplus,
+    softsign,
+    squared_relu,
+    swish,
+    tanh,
+    torch_elu,
+    torch_fatrelu,
+    torch_gelu_tanh,
+    torch_leaky_relu,
+    torch_silu,
+    torch_softplus,
+    xielu,
+)
 
 
 class Variant(NamedTuple):
@@ -306,7 +103,7 @@ VARIANTS = {
         "gate * (1 + tanh(sqrt(2 / pi) * (gate + 0.044715 * gate^3))) / 2 * up",
         _SHAZEER,
         limits=True,
-        eager=_torch_gelu_tanh,
+        eager=torch_gelu_tanh,
     ),
     "swiglu": Variant(
         swish,
@@ -315,7 +112,7 @@ VARIANTS = {
         f"{_SHAZEER}; beta: {_RAMACHANDRAN}",
         {"beta": 1.0},
         limits=True,
-        eager=_torch_silu,
+        eager=torch_silu,
     ),
     "gtu": Variant(sigmoid, tanh, "sigmoid(gate) * tanh(up)", _OORD),
     "tanh_glu": Variant(tanh, identity, "tanh(gate) * up", _DAUPHIN),
@@ -325,7 +122,7 @@ VARIANTS = {
         "(gate if gate > 0 else negative_slope * gate) * up",
         _MAAS,
         {"negative_slope": 0.01},
-        eager=_torch_leaky_relu,
+        eager=torch_leaky_relu,
     ),
     "preglu": Variant(
         leaky_relu,
@@ -333,7 +130,7 @@ VARIANTS = {
         "(gate if gate > 0 else slope * gate) * up",
         _HE,
         {"slope": 0.25},
-        eager=_torch_leaky_relu,
+        eager=torch_leaky_relu,
     ),
     "elu_glu": Variant(
         elu,
@@ -341,7 +138,7 @@ VARIANTS = {
         "(gate if gate > 0 else alpha * (exp(gate) - 1)) * up",
         _CLEVERT,
         {"alpha": 1.0},
-        eager=_torch_elu,
+        eager=torch_elu,
     ),
     "squared_reglu": Variant(squared_relu, identity, "max(gate, 0)^2 * up", _SO),
     "quick_geglu": Variant(
@@ -350,7 +147,7 @@ VARIANTS = {
         "gate * sigmoid(alpha * gate) * up",
         _HENDRYCKS,
         {"alpha": 1.702},
-        eager=_torch_silu,
+        eager=torch_silu,
     ),
     "glu_relu": Variant(sigmoid, relu, "sigmoid(gate) * max(up, 0)", _DAUPHIN),
     "swiglu_oai": Variant(
@@ -362,7 +159,7 @@ VARIANTS = {
         limits=True,
         limit=7.0,
         layout="interleaved",
-        eager=_torch_silu,
+        eager=torch_silu,
     ),
     "softplus_glu": Variant(
         softplus,
@@ -370,7 +167,7 @@ VARIANTS = {
         "log(1 + exp(beta * gate)) / beta * up",
         "the attention gate of Laguna, poolside 2026, in transformers; softplus: Dugas et al. 2001",
         {"beta": 1.0},
-        eager=_torch_softplus,
+        eager=torch_softplus,
     ),
     "fatreglu": Variant(
         fatrelu,
@@ -378,7 +175,7 @@ VARIANTS = {
         "(gate if gate > threshold else 0) * up",
         "Kurtz et al. 2020; Song et al. 2024, ProSparse, https://arxiv.org/abs/2402.13516",
         {"threshold": 0.0},
-        eager=_torch_fatrelu,
+        eager=torch_fatrelu,
     ),
     "situ_glu": Variant(
         situ,
@@ -422,10 +219,10 @@ ACTIVATIONS = {
         gelu_tanh,
         "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))) / 2",
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
-        eager=_torch_gelu_tanh,
+        eager=torch_gelu_tanh,
     ),
     "swish": Activation(
-        swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, {"beta": 1.0}, eager=_torch_silu
+        swish, "x * sigmoid(beta * x)", _RAMACHANDRAN, {"beta": 1.0}, eager=torch_silu
     ),
     "mish": Activation(mish, "x * tanh(log(1 + exp(x)))", _MISRA, eager=F.mish),
     "leaky_relu": Activation(
@@ -433,27 +230,27 @@ ACTIVATIONS = {
         "x if x > 0 else negative_slope * x",
         "Maas et al. 2013",
         {"negative_slope": 0.01},
-        eager=_torch_leaky_relu,
+        eager=torch_leaky_relu,
     ),
     "prelu": Activation(
-        leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, {"slope": 0.25}, eager=_torch_leaky_relu
+        leaky_relu, "x if x > 0 else slope * x", _HE_PRELU, {"slope": 0.25}, eager=torch_leaky_relu
     ),
     "elu": Activation(
         elu,
         "x if x > 0 else alpha * (exp(x) - 1)",
         "Clevert et al. 2016, https://arxiv.org/abs/1511.07289",
         {"alpha": 1.0},
-        eager=_torch_elu,
+        eager=torch_elu,
     ),
     "quick_gelu": Activation(
         swish,
         "x * sigmoid(alpha * x)",
         "Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415",
         {"alpha": 1.702},
-        eager=_torch_silu,
+        eager=torch_silu,
     ),
     "softplus": Activation(
-        softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, {"beta": 1.0}, eager=_torch_softplus
+        softplus, "log(1 + exp(beta * x)) / beta", _DUGAS, {"beta": 1.0}, eager=torch_softplus
     ),
     "relu6": Activation(
         relu6,
