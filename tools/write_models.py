@@ -79,7 +79,7 @@ def row(name: str) -> Row:
     kinds = {type(module) for module in model.modules()}
     report = patch(model)
     kept = [text for text in report.kept.values() if not UNGATED.search(text) or GATED.search(text)]
-    calls = [text for text in report.fused.values() if unit(text) in fused_acts.variants()]
+    calls = [text for text in report.fused.values() if unit(text) not in fused_acts.activations()]
     return Row(unique(calls), unique(kept), any(map(has_output_gate, kinds)))
 
 
@@ -100,9 +100,9 @@ HEAD = """\
 # Which model has which unit
 
 What [`patch`](transformers.md) makes of the {all} causal language models of transformers {version},
-each with the configuration that its class has by default: in **{fused}** it fuses every gated MLP
-and all experts, in **{partly}** a part of them, in **{kept}** none, and **{ungated}** have none.
-{errors} `tools/write_models.py` writes this page.
+each with the configuration that its class has by default: in **{fused}** it fuses every gated MLP,
+all experts and the norms with a gate, in **{partly}** a part of them, in **{kept}** none, and
+**{ungated}** have none. {errors} `tools/write_models.py` writes this page.
 
 `swiglu(gate_proj, up_proj)` is one call in the place of the whole unit, `swiglu in place of act_fn`
 one in the module's own forward: [what is fused](transformers.md#what-is-fused).
@@ -136,7 +136,7 @@ def page(rows: dict[str, Row]) -> str:
         units = unique(unit(call) for call in row.calls)
         cells = [*(f"`{call}`" for call in row.calls), *(f"not fused: {why}" for why in row.kept)]
         text += f"| {name} | {', '.join(units)} | {'; '.join(cells)} |\n"
-    text += "\n## Without a gated MLP\n\n" + ", ".join(ungated) + ".\n"
+    text += "\n## Without a gate\n\n" + ", ".join(ungated) + ".\n"
     text += ATTENTION.format(", ".join(name for name, row in rows.items() if row.attention))
     if errors:
         text += "\n## Not built\n\n| model | |\n|---|---|\n"
