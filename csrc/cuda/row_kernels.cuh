@@ -173,7 +173,9 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
     Vector<T, kColumns> seed[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      at[k] = {row + k * row_lanes, column, packed};
+      at[k].row = row + k * row_lanes;
+      at[k].column = column;
+      at[k].packed = packed;
       valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
       if constexpr (direction != Direction::kForward) {
         seed[k] = {};
