@@ -95,14 +95,13 @@ def test_numbers_that_change_under_compile():
         assert same_bits(compiled[1](number), fused_acts.topk_geglu(x, z, number / 2))
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16))
 @pytest.mark.parametrize("name", NUMBERS)
-def test_opcheck(name, dtype):
-    inputs, grad_out = inputs_of(UNITS[name], 3, 8, dtype=dtype)
+def test_opcheck(name):
+    inputs, grad_out = inputs_of(UNITS[name], 3, 8, dtype=torch.bfloat16)
     operands = (*inputs, None, None)[:4]
     _, stats = OPS.row_unit_forward(*operands, *NUMBERS[name])
     calls = [(OPS.row_unit_forward, (*operands, *NUMBERS[name]))]
-    for needs in (15, 1, 6, 8):
+    for needs in (15, 6):
         arguments = (grad_out, *operands, stats, *NUMBERS[name], needs)
         calls.append((OPS.row_unit_backward, arguments))
     for operator, arguments in calls:
