@@ -62,7 +62,7 @@ def make_tensors(
     pieces = expression.numbers.get("pieces", 1)
     groups = cols // pieces
     whole = (rows, groups * pieces)
-    shapes = [whole, *(whole if name == "up" else (cols,) for name in expression.others)]
+    shapes = [whole, *(whole if name in ("up", "z") else (cols,) for name in expression.others)]
     tensors = [torch.randn(shape, device=device).to(dtype).requires_grad_() for shape in shapes]
     return tensors, torch.randn(rows, groups, device=device).to(dtype)
 

@@ -20,7 +20,7 @@ class Expression:
     name: str
     kernels: int  # that torch's forward launches
     function: Callable[..., Tensor]  # of x and the others
-    others: tuple[str, ...] = ()  # arguments that are tensors: up of the shape of x, or [cols]
+    others: tuple[str, ...] = ()  # tensors: up and z of the shape of x, the rest [cols]
     numbers: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -93,6 +93,13 @@ EXPRESSIONS = (
     *maxout(5),
     Expression(
         "softmax(x, -1) * up", "softmax_glu", 2, lambda x, up: torch.softmax(x, -1) * up, ("up",)
+    ),
+    Expression(
+        "rms_norm(x, weight) * silu(z)",
+        "rms_norm_gated",
+        3,
+        lambda x, z, weight: F.rms_norm(x, weight.shape, weight, 1e-6) * F.silu(z),
+        ("z", "weight"),
     ),
 )
 QUICK = (
