@@ -41,7 +41,7 @@ def gated(
     slope: float | Tensor = ...,
     alpha: float | Tensor = ...,
     threshold: float | Tensor = ...,
-    linear_beta: float | Tensor = ...,
+    linear_beta: float | Tensor | None = ...,
 ) -> Tensor: ...
 def activation(
     x: Tensor,
@@ -332,8 +332,8 @@ def situ_glu(
     layout: Layout = "gate_up",
     dim: int = -1,
     out: Tensor | None = None,
-    beta: float | Tensor = 4.0,
-    linear_beta: float | Tensor = 25.0,
+    beta: float | Tensor | None = 4.0,
+    linear_beta: float | Tensor | None = 25.0,
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,

@@ -75,17 +75,18 @@ def options_of(variant: int) -> dict[str, Any]:
     return options | {"weight": 1.0, "block": 1, "rounding": "single", "inplace_backward": False}
 
 
-def _defaults(variant: int) -> tuple[list[float], float | None]:
-    """Of the two parameters, of which there need not be any, and of the limit."""
+def _defaults(variant: int) -> tuple[list[float], bool, float | None]:
+    """Of the two parameters, of which there need not be any, whether they are 1, and the limit."""
     row = ROWS[variant]
-    return [*row.parameters.values(), 1.0, 1.0][:2], getattr(row, "limit", None)
+    values = [*row.parameters.values(), 1.0, 1.0][:2]
+    return values, values == [1.0, 1.0], getattr(row, "limit", None)
 
 
 # Dynamo makes symbols of the numbers that it finds in a table, but not of what this returns.
 _defaults._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _number(name: str, value: Any) -> float:
+def number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         got = "a Tensor" if value is Tensor else type(value).__name__
         raise TypeError(f"{name}: expected a number, got {got}")
@@ -125,16 +126,16 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     has_tensors = any(value is Tensor for value in given.values())
     chosen |= given
 
-    defaults, own_limit = _defaults(variant)
+    defaults, are_one, own_limit = _defaults(variant)
     scalars: list[Any] = [*defaults]
     for index, name in enumerate(row.parameters):
         value = value_of(row, name, given[name]) if name in given else None
         if value is not None and value is not Tensor:
-            scalars[index] = _number(name, value)
+            scalars[index] = number(name, value)
     has_limit = "limit" in chosen and "limit" not in given
     limit = own_limit if has_limit else given.get("limit")
     if limit is not None:
-        limit = _number("limit", limit)
+        limit = number("limit", limit)
         if not limit >= 0:
             raise ValueError(f"limit: expected a number that is not negative, or None, got {limit}")
         # The files of AOTInductor have no infinity. A number that Dynamo traces is only asked for
@@ -145,12 +146,12 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
-    weight: Any = _number("weight", chosen["weight"])
+    weight: Any = number("weight", chosen["weight"])
     # 1.0 is what the operator without options has for numbers. Dynamo would compile for it.
     numbers = *scalars, weight
     given_numbers = any(name in given for name in (*row.parameters, "weight"))
-    is_other = defaults != [1.0, 1.0] or (given_numbers and _is_compiling())
-    is_other = is_other or any(number != 1.0 for number in numbers)
+    is_other = not are_one or (given_numbers and _is_compiling())
+    is_other = is_other or any(n != 1.0 for n in numbers)
     has_options = has_tensors or eager or limit is not None or is_other
     return Call(
         scalars[0],

@@ -28,12 +28,15 @@ def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:
     own = inspect.signature(function)
     parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     given = {parameter.name for parameter in parameters}
+    number: Any = float | Tensor
+    if getattr(ROWS[variant], "caps", False):
+        number = number | None
     parameters += [
         inspect.Parameter(
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=_TYPES.get(name, float | Tensor),
+            annotation=_TYPES.get(name, number),
         )
         for name, default in options_of(variant).items()
         if name not in given

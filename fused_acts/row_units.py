@@ -8,7 +8,7 @@ from torch import Tensor
 from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, promoted_operands
 from fused_acts._autograd.row_units import row_unit
-from fused_acts._call import unknown
+from fused_acts._call import number, unknown
 from fused_acts._row_units import GATES, POLYNORM, TOP_K, check_call, norm_unit
 from fused_acts._run import FAILURES, check_tensors, recover
 from fused_acts.functional import FUNCTIONS, refuse_script
@@ -38,7 +38,7 @@ def rms_norm_gated(
         x: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any row
             stride is read in place.
         z: [..., cols], the gate, of the shape, dtype and device of x.
-        weight: [cols], in the dtype of x or float32.
+        weight: [cols], in the dtype of x, or float32 beside 16-bit ones.
         eps: added to the mean.
         gate: f, "swish" (or "silu") or "sigmoid".
         norm_before_gate: whether x is normed, or x * f(z).
@@ -57,7 +57,7 @@ def rms_norm_gated(
     unit = norm_unit(gate_name(gate), norm_before_gate)
     cols = x.shape[-1] if x.dim() else 0
     groups = 1 if group_size is None else group_count(cols, group_size)
-    return _run(x, z, weight, None, unit, float(eps), groups)
+    return _run(x, z, weight, None, unit, checked_eps(eps), groups)
 
 
 def polynorm_glu(
@@ -75,8 +75,8 @@ def polynorm_glu(
         gate: [..., cols], float64, float32, float16 or bfloat16, on the CPU or a CUDA device. Any
             row stride is read in place.
         up: [..., cols], of the shape, dtype and device of gate.
-        coefficients: [3], c0 to c2, in the dtype of gate or float32.
-        bias: [1], in the dtype of gate or float32.
+        coefficients: [3], c0 to c2, in the dtype of gate, or float32 beside 16-bit ones.
+        bias: [1], in the dtype of gate, or float32 beside 16-bit ones.
         eps: added to each mean.
 
     Returns:
@@ -88,7 +88,7 @@ def polynorm_glu(
         ValueError: a shape or device does not match, or gate is 0-d.
     """
     check_tensors(gate=gate, up=up, coefficients=coefficients, bias=bias)
-    return _run(gate, up, coefficients, bias, POLYNORM, float(eps), 1)
+    return _run(gate, up, coefficients, bias, POLYNORM, checked_eps(eps), 1)
 
 
 def topk_geglu(gate: Tensor, up: Tensor, sparsity: float = 0.95) -> Tensor:
@@ -122,7 +122,15 @@ def topk_geglu(gate: Tensor, up: Tensor, sparsity: float = 0.95) -> Tensor:
     return _run(gate, up, None, None, TOP_K, float(sparsity), 1)
 
 
+def checked_eps(eps: float) -> float:
+    value = number("eps", eps)
+    if not value >= 0:
+        raise ValueError(f"eps: expected a number that is not negative, got {eps}")
+    return value
+
+
 def check_sparsity(sparsity: float) -> None:
+    number("sparsity", sparsity)
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity: expected at least 0 and below 1, got {sparsity}")
 

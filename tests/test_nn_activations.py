@@ -224,6 +224,16 @@ def test_xielu_is_that_of_apertus():
         nn.XIELU(alpha_n_init=0.4)
 
 
+def test_xielu_made_on_the_meta_device():
+    with torch.device("meta"):
+        module = nn.XIELU()
+    module = module.to_empty(device="cpu")
+    module.reset_parameters()
+    x = torch.linspace(-3, 3, 99)
+    assert same_bits(module(x).detach(), nn.XIELU()(x).detach())
+    module.load_state_dict(nn.XIELU(device="meta").state_dict(), assign=True)
+
+
 def derivatives_of(module, x):
     x = x.clone().requires_grad_()
     out = module(x)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from cases import CUDA, DEVICES, DTYPES, operands, same_bits
+from cases import CUDA, DEVICES, DTYPES, operands, same_bits, to_device
 from row_unit_cases import UNITS, RowUnit, check_call, inputs_of, parameters_of, run
 
 import fused_acts
@@ -184,3 +184,33 @@ def test_sparsity(sparsity):
     exact = run(unit.oracle(), [gate, up], grad_out)
     torch.testing.assert_close(results, exact)
     assert abs((results[0] == 0).double().mean() - sparsity) < 0.1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("place", [0, 1, -1])
+def test_one_gate_far_from_all_others(place, device):
+    """Wherever it is, the deviation keeps its digits."""
+    gate = torch.randn(2, 16384, generator=torch.Generator().manual_seed(0))
+    gate[:, place] = 1000.0
+    up = torch.ones_like(gate)
+    out = fused_acts.topk_geglu(to_device(gate, device), to_device(up, device), 0.1).cpu()
+    exact = fused_acts.reference.topk_geglu(gate.double(), up.double(), 0.1)
+    torch.testing.assert_close(out.double(), exact, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("eps", [True, -1.0, float("nan"), None, torch.tensor(0.5)])
+def test_eps_is_a_number(eps):
+    x = torch.ones(2, 3)
+    with pytest.raises((TypeError, ValueError), match="^eps: expected a number"):
+        fused_acts.rms_norm_gated(x, x, torch.ones(3), eps)
+    with pytest.raises((TypeError, ValueError), match="^eps: expected a number"):
+        fused_acts.polynorm_glu(x, x, torch.ones(3), torch.ones(1), eps)
+
+
+@pytest.mark.parametrize("sparsity", [None, "a", True, torch.tensor(0.5)])
+def test_sparsity_is_a_number(sparsity):
+    x = torch.ones(2, 3)
+    with pytest.raises(TypeError, match="^sparsity: expected a number"):
+        fused_acts.topk_geglu(x, x, sparsity)
+    with pytest.raises(TypeError, match="^sparsity: expected a number"):
+        fused_acts.nn.TopKGEGLU(sparsity)

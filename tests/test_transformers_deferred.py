@@ -1,6 +1,7 @@
 """An activation in its place: one call in a product, and in anything else what it was."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -211,3 +212,94 @@ def test_step_and_inkling():
     call = "situ_glu(beta=4.0, linear_beta=25.0) in place of act_fn"
     assert patch(experts) == {"": call}
     check_model(experts(*args), before)
+
+
+class Shared(nn.Module):
+    """Two modules with one activation, of which one returns what it makes."""
+
+    def __init__(self, mlp, other):
+        super().__init__()
+        self.mlp, self.other = mlp, other
+        other.act_fn = mlp.act_fn
+
+
+class Bare(nn.Module):
+    def forward(self, x):
+        return self.act_fn(x)
+
+
+def test_an_activation_of_others_stays():
+    model, x = Shared(mlp_with(mlp_class=Residual), Bare()), torch.randn(5, 32)
+    before = model.other(x)
+    with pytest.warns(UserWarning, match="shares its activation"):
+        assert not patch(model).fused
+    assert torch.equal(model.other(x), before)
+
+
+def test_one_activation_of_two_is_given_back():
+    model = Shared(mlp_with(mlp_class=Residual), mlp_with(mlp_class=Residual))
+    own, x = type(model.mlp.act_fn), torch.randn(5, 32)
+    before = [part(x) for part in (model.mlp, model.other)]
+    for _ in range(2):
+        assert len(patch(model).fused) == 2
+    for part, expected in zip((model.mlp, model.other), before, strict=True):
+        check_model(part(x), expected)
+    unpatch(model)
+    assert type(model.mlp.act_fn) is own
+
+
+class Counting(Residual):
+    def forward(self, x):
+        h = self.act_fn(self.gate_proj(x))
+        self.dead, self.none = h == 0, bool((h == 0).all())
+        self.text = f"{h.sum():.3f} {(h // 1).sum()}"
+        return self.down_proj(h * self.up_proj(x)) + x
+
+
+def test_what_else_is_done_with_an_activation():
+    mlp, x = mlp_with(mlp_class=Counting), torch.randn(5, 32)
+    mlp(x)
+    before = mlp.dead, mlp.none, mlp.text
+    patch(mlp)
+    with FusedCalls() as calls:
+        mlp(x)
+    assert calls.count == 1
+    assert torch.equal(mlp.dead, before[0]) and (mlp.none, mlp.text) == before[1:]
+
+
+class InEvaluation(type(mlp_with())):
+    def forward(self, x):
+        h = self.act_fn(self.gate_proj(x)) * self.up_proj(x)
+        return self.down_proj(h if self.training else h.clamp(-0.01, 0.01))
+
+
+class WithoutBias(type(mlp_with())):
+    def forward(self, x):
+        gate = F.linear(x, self.gate_proj.weight)
+        return self.down_proj(self.act_fn(gate) * self.up_proj(x))
+
+
+@pytest.mark.parametrize("mlp_class", [InEvaluation, WithoutBias])
+def test_a_trial_sees_evaluation_and_biases(mlp_class):
+    mlp, x = mlp_with(mlp_class=mlp_class), torch.randn(5, 32)
+    for training in (True, False):
+        mlp.train(training)
+        before = mlp(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            patch(mlp)
+        check_model(mlp(x), before)
+        unpatch(mlp)
+
+
+@pytest.mark.parametrize("eps, fused", [(-1e-6, True), (-1e-5, False), (-1e-3, False)])
+def test_xielu(eps, fused):
+    """As it is, and in other dtypes than that of x."""
+    activation = transformers.activations.XIELUActivation(eps=eps, dtype=torch.float32)
+    x = torch.randn(5, 32)
+    before = activation(x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert bool(patch(activation).fused) == fused
+    check_model(activation(x), before)
+    assert activation(x.bfloat16()).dtype == torch.float32

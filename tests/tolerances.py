@@ -217,8 +217,8 @@ def allowed_sum(
     """How far a sum of `added` numbers, whose sizes add up to total, may be from the right one.
 
     Each addition rounds once, to 2^-24 of what has been added up, in groups of a few dozen. The
-    terms themselves have the
-    error of the arithmetic: in 16-bit dtypes what the budget leaves to it, 2^-15 of their size.
+    terms themselves have the error of the arithmetic: in 16-bit dtypes what the budget leaves to
+    it, 2^-15 of their size.
     """
     own = 0.0 if dtype in REAL_ULPS else 2.0**-15
     unit = torch.finfo(torch.promote_types(dtype, torch.float32)).eps / 2

@@ -132,7 +132,7 @@ class RowUnitLoops {
     T first[kStep], second[kStep] = {}, grad_out[kStep] = {};
     T out[kStep] = {}, grad_first[kStep] = {}, grad_second[kStep] = {};
     Lane weight[kStep] = {}, weight_sum[kStep] = {};
-    // a shift is the row's first value
+    // a shift is one of the row's values
     for (T& x : first) x = run.shifts ? *static_cast<const T*>(run.shifts) : T{};
     const Columns last = from(i);
     const int64_t n = end - i;

@@ -97,10 +97,13 @@ class Call {
     run.grad_second = at(args_.grad_second);
     if (Unit::kHasWeight) run.weight = static_cast<const Real*>(args_.weight.data) + column(group);
     if (Unit::kShifted) {
-      Real shift;
-      run.shifts = at(args_.first) - first_;
-      loops_for(args_.dtype).widen(run.shifts, &shift, 1);
-      run.shift = shift;
+      const T* values = at(args_.first) - first_;
+      const int64_t places[] = {0, args_.cols / 2, args_.cols - 1};
+      Real some[3];
+      for (int i = 0; i < 3; ++i) loops_for(args_.dtype).widen(values + places[i], &some[i], 1);
+      const int middle = middle_of(some);
+      run.shifts = values + places[middle];
+      run.shift = some[middle];
     }
     return run;
   }

@@ -115,9 +115,16 @@ class Place {
   }
   FUSED_ACTS_DEVICE Real shift_of(int64_t row, int64_t group) const {
     if constexpr (!Unit::kShifted) return Real(0);
-    Vector<T, 1> one;
-    load(at(p_.first, row, group, 0), one);
-    return element(one, 0);
+    const int64_t places[] = {0, p_.cols / 2, p_.cols - 1};
+    Real some[3];
+#pragma unroll
+    for (int i = 0; i < 3; ++i) {
+      Vector<T, 1> one;
+      load(at(p_.first, row, group, 0) + places[i] * sizeof(T), one);
+      some[i] = element(one, 0);
+    }
+    const int middle = middle_of(some);
+    return middle == 0 ? some[0] : middle == 1 ? some[1] : some[2];
   }
   FUSED_ACTS_DEVICE Real* stats_of(int64_t row, int64_t group) const {
     return reinterpret_cast<Real*>(p_.stats) + (row * p_.groups + group) * Unit::kStats;

@@ -12,7 +12,7 @@
 //   parameter_sums(stats, sums, out)        what the row adds to the gradients of the parameters
 //   backward_constants(stats, parameters, sums, n, c), gradients(g, x, y, weight, c)
 // Real is what goes through the arithmetic together; Scalar, a number, is one row's. A weight is
-// one a column, parameters are four for all rows and columns. shift is the row's first x where
+// one a column, parameters are four for all rows and columns. shift is one of the row's x where
 // kShifted, else 0.
 #pragma once
 
@@ -189,8 +189,16 @@ struct PolyNormGlu {
   }
 };
 
-// The deviation is of all n values, not of n - 1. Deviations are summed from the row's first value,
-// so that nothing cancels where they are small beside the mean.
+// Which of three numbers lies between the others.
+template <class Scalar>
+FUSED_ACTS_INLINE int middle_of(const Scalar (&x)[3]) {
+  if ((x[0] < x[1]) == (x[1] < x[2])) return 1;
+  return (x[0] < x[1]) == (x[2] < x[0]) ? 0 : 2;
+}
+
+// The deviation is of all n values, not of n - 1. Deviations are summed from one of the row's
+// values, so that nothing cancels where they are small beside the mean: from the middle one of
+// three, as a single one may be far from all others.
 template <class M>
 struct TopKGeglu {
   using Real = typename M::Real;

@@ -52,8 +52,8 @@ NOT_HERE = """\
 
 log(sigmoid(x)) is `softplus(x, beta=-1.0)`, and SELU is
 `elu(x, alpha=1.6732632423543772, weight=1.0507009873554805)`. celu, tanhshrink, softshrink,
-hardshrink, hardtanh and threshold are left out: torch has one kernel for each, no model's
-feed-forward block has them, and a row costs each build from source its seconds.
+hardshrink, hardtanh and threshold are left out: no model's feed-forward block has them, torch
+has one kernel for all but tanhshrink, and a row costs each build from source its seconds.
 """
 COLUMNS = (
     "range",

@@ -13,7 +13,7 @@ _FORWARD = "_fused_acts_forward"  # the attribute with what to call, which is gi
 
 
 def set_forward(module: nn.Module, function: Callable[..., Any]) -> None:
-    module.__class__ = _fused_class(type(module))
+    module.__class__ = _fused_class(own_class(module))
     setattr(module, _FORWARD, function)
 
 

@@ -40,6 +40,8 @@ class Deferred:
     __mul__ = __rmul__ = mul = times
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("x", "activation", "gate", "result"):  # of a copy
+            raise AttributeError(name)
         return getattr(self.value(), name)
 
     @classmethod
@@ -61,7 +63,9 @@ def _of_value(name: str) -> Any:
 # Python looks for operators in the class alone.
 for _name in (
     *("add", "radd", "sub", "rsub", "truediv", "rtruediv", "matmul", "rmatmul", "pow", "rpow"),
-    *("neg", "abs", "lt", "le", "gt", "ge", "getitem", "len", "iter"),
+    *("floordiv", "rfloordiv", "mod", "rmod", "and", "or", "xor", "invert"),
+    *("neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "setitem", "len", "iter"),
+    *("bool", "int", "float", "format", "repr", "hash"),
 ):
     setattr(Deferred, f"__{_name}__", _of_value(f"__{_name}__"))
 

@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 from fused_acts.functional import FUNCTIONS
 from fused_acts.integrations import _classes, _trial
 from fused_acts.integrations._calls import Unfusable
+from fused_acts.nn.activations import XIELU_NUMBERS as XIELU
 from fused_acts.row_units import rms_norm_gated
 
 _EPS = ("variance_epsilon", "eps")
@@ -26,7 +27,10 @@ def is_leaf(module: nn.Module) -> bool:
 def fused(module: nn.Module) -> tuple[str, Callable[..., Any]]:
     """The call in words, and the forward."""
     if _is_xielu(module):
-        if _trial.agree(type(module).forward, xielu, partial(_small_xielu, module), exactly=False):
+        numbers: Any = {name: getattr(module, f"_{name}_scalar", None) for name in XIELU}
+        if numbers == XIELU and _trial.agree(
+            type(module).forward, xielu, partial(_small_xielu, module), exactly=False
+        ):
             return "xielu(alpha_p, alpha_n)", xielu
         raise Unfusable("does not compute xielu")
     return _fused_norm(module)
@@ -36,17 +40,18 @@ def _is_xielu(module: nn.Module) -> bool:
     return module._parameters.keys() == {"alpha_p", "alpha_n"} and hasattr(module, "beta")
 
 
-def xielu(module: Any, x: Tensor) -> Tensor:
+def xielu(module: Any, x: Tensor) -> Any:
+    """The fused forward; parameters of another dtype than x decide that of the result."""
+    if {module.alpha_p.dtype, module.alpha_n.dtype} != {x.dtype}:
+        return _classes.own_forward(module)(x)
     alpha_p, alpha_n = softplus(module.alpha_p), softplus(module.alpha_n)
-    return FUNCTIONS["xielu"](x, alpha_p=alpha_p, alpha_n=module.beta + alpha_n)
+    return FUNCTIONS["xielu"](x, alpha_p=alpha_p, alpha_n=XIELU["beta"] + alpha_n)
 
 
 def _small_xielu(module: nn.Module, dtype: torch.dtype) -> tuple[Any, ...]:
-    tensors = {
-        kind: {name: t.detach().to("cpu", dtype) for name, t in getattr(module, kind).items()}
-        for kind in ("_parameters", "_buffers")
-    }
-    return _trial.changed(module, **tensors), _trial.rows(6, dtype)
+    parameters = {n: torch.full((1,), 0.3, dtype=dtype) for n in module._parameters}
+    buffers = {n: torch.tensor(number, dtype=dtype) for n, number in XIELU.items()}
+    return _trial.changed(module, _parameters=parameters, _buffers=buffers), _trial.rows(6, dtype)
 
 
 def _is_gated_norm(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 Both forwards run on the same numbers, with small weights in the place of the module's own.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,11 +71,16 @@ def agree(
     arguments: Callable[[torch.dtype], tuple[Any, ...]],
     exactly: bool,
 ) -> bool:
-    """Whether both compute the same in float64, or exactly: bit for bit in smaller dtypes."""
+    """Whether both compute the same in float64, or exactly: bit for bit in smaller dtypes.
+
+    In training and in evaluation, where the first argument is a module.
+    """
     dtypes = (torch.bfloat16, torch.float32) if exactly else (torch.float64,)
     with torch.no_grad():
-        for dtype in dtypes:
+        for dtype, training in itertools.product(dtypes, (True, False)):
             given = arguments(dtype)
+            if given and isinstance(given[0], nn.Module):
+                given[0].training = training
             float32 = _Float32()  # type: ignore[no-untyped-call]
             result = _apart(fused, given)
             with float32:
@@ -173,7 +179,8 @@ def small(
         elif head in parameters:
             parameters[head] = _weights(*shape, start=start, dtype=dtype)
         else:
-            modules[head] = _matrix(shape, start, dtype)
+            has_bias = getattr(modules[head], "bias", None) is not None
+            modules[head] = _matrix(shape, start, dtype, has_bias)
     attributes = {name: _ATTRIBUTES[name] for name in _ATTRIBUTES.keys() & vars(module).keys()}
     return changed(module, _modules=modules, _parameters=parameters, training=True, **attributes)
 
@@ -196,8 +203,10 @@ def _weights(*shape: int, start: int, dtype: torch.dtype) -> Tensor:
     return steps.sin().view(shape).to(dtype)
 
 
-def _matrix(shape: list[int], start: int, dtype: torch.dtype) -> nn.Module:
+def _matrix(shape: list[int], start: int, dtype: torch.dtype, has_bias: bool) -> nn.Module:
     rows, cols = shape
-    matrix = nn.Linear(cols, rows, bias=False, device="meta")
+    matrix = nn.Linear(cols, rows, bias=has_bias, device="meta")
     matrix.weight = nn.Parameter(_weights(*shape, start=start, dtype=dtype))
+    if has_bias:
+        matrix.bias = nn.Parameter(_weights(rows, start=start + 7, dtype=dtype))
     return matrix

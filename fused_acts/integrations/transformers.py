@@ -74,25 +74,28 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
         warnings.warn(f"fused_acts: {report}", stacklevel=2)
         return report
     unpatch(model)
-    fused, kept, changes = {}, {}, []
+    fused, kept = {}, {}
+    made: dict[str, list[_fuse.Change]] = {}
     modules = dict(model.named_modules())
     for name, expected in _mlps(modules).items():
         module = modules[name]
         try:
             _check_called(name, model)
-            fused[name], made = _fuse.fuse(module, rounding)
-            changes += made
+            fused[name], made[name] = _fuse.fuse(module, rounding)
         except Unfusable as reason:
             if expected:
                 kept[name] = f"{type(module).__name__} {reason}"
         except Exception as error:  # whatever a module is, it is no reason to stop here
             why = f"cannot be read: {type(error).__name__}: {error}"
             kept[name] = f"{type(module).__name__} {why}"
+    for name in _sharing(modules, made):
+        del fused[name], made[name]
+        kept[name] = f"{type(modules[name]).__name__} shares its activation with another module"
     around = {outer for name in fused for outer in _outer(name)}
     kept = {n: r for n, r in kept.items() if n not in around and not fused.keys() & _outer(n)}
     if kept or not fused:
         warnings.warn(f"fused_acts: {Report({}, kept)}", stacklevel=2)
-    for module, attribute, method in changes:
+    for module, attribute, method in (change for each in made.values() for change in each):
         if attribute == "_apply_gate":
             setattr(module, attribute, method)
             continue
@@ -120,6 +123,25 @@ def _mlps(modules: dict[str, nn.Module]) -> dict[str, bool]:
     named = {name for name, m in modules.items() if _NAMED_MLP.search(type(m).__name__)}
     named -= {outer for name in sure | named for outer in _outer(name)}
     return {name: name in sure | named for name in modules if name in sure | named | like}
+
+
+def _sharing(modules: dict[str, nn.Module], made: dict[str, list[_fuse.Change]]) -> list[str]:
+    """The names of those whose activation, which changes, is that of a module that is not fused."""
+    holders: dict[int, set[int]] = {}
+    for module in modules.values():
+        for child in module._modules.values():
+            holders.setdefault(id(child), set()).add(id(module))
+    changed: dict[int, set[int]] = {}
+    for name, changes in made.items():
+        for change in changes:
+            changed.setdefault(id(change.module), set()).add(id(modules[name]))
+    return [
+        name
+        for name, changes in made.items()
+        for change in changes
+        if change.module is not modules[name]
+        and not holders.get(id(change.module), set()) <= changed[id(change.module)]
+    ]
 
 
 def _outer(name: str) -> set[str]:

@@ -30,9 +30,9 @@ class Activation(nn.Module):
         name: one of `fused_acts.activations()`.
         bias: whether to learn a bias, one value per channel, which starts at 0.
         num_channels: cols, for a bias or a parameter of f that is learned per channel.
-        **options: weight, and the parameters of f: each a number, "learned", one value for all
-            channels, or "per_channel"; learned it is a Parameter of its name that starts at the
-            default value.
+        **options: weight, a number, and the parameters of f: each a number, "learned", one value
+            for all channels, or "per_channel"; learned it is a Parameter of its name that starts at
+            the default value.
         device, dtype: of what is learned.
 
     Shapes: [..., cols] to [..., cols].
@@ -158,7 +158,7 @@ class XIELU(nn.Module):
         for name in ("alpha_p", "alpha_n"):
             value = torch.empty(1, device=device, dtype=dtype)
             self.register_parameter(name, nn.Parameter(value))
-        for name, number in _XIELU.items():
+        for name, number in XIELU_NUMBERS.items():
             self.register_buffer(name, torch.tensor(number, device=device, dtype=dtype))
         self.register_load_state_dict_pre_hook(_check_xielu)  # type: ignore[no-untyped-call]
         self.reset_parameters()
@@ -166,23 +166,31 @@ class XIELU(nn.Module):
     def reset_parameters(self) -> None:
         """Gives what is learned the values that it starts at."""
         nn.init.constant_(self.alpha_p, math.log(math.expm1(self.alpha_p_init)))
-        nn.init.constant_(self.alpha_n, math.log(math.expm1(self.alpha_n_init - _XIELU["beta"])))
+        nn.init.constant_(
+            self.alpha_n, math.log(math.expm1(self.alpha_n_init - XIELU_NUMBERS["beta"]))
+        )
+        for name, number in XIELU_NUMBERS.items():
+            nn.init.constant_(getattr(self, name), number)
 
     def forward(self, x: Tensor) -> Tensor:
         alpha_p, alpha_n = (
             nn.functional.softplus(self.alpha_p),
             nn.functional.softplus(self.alpha_n),
         )
-        return functional.FUNCTIONS["xielu"](x, alpha_p=alpha_p, alpha_n=self.beta + alpha_n)
+        return functional.FUNCTIONS["xielu"](
+            x, alpha_p=alpha_p, alpha_n=XIELU_NUMBERS["beta"] + alpha_n
+        )
 
 
-_XIELU = {"beta": 0.5, "eps": -1e-6}  # the kernel's own
+XIELU_NUMBERS = {"beta": 0.5, "eps": -1e-6}  # the kernel's own
 
 
 def _check_xielu(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for name, number in _XIELU.items():
+    for name, number in XIELU_NUMBERS.items():
         given = state.get(prefix + name)
-        if given is not None and not math.isclose(given.item(), number, rel_tol=0.01):
+        if given is None or given.is_meta:
+            continue
+        if not math.isclose(given.item(), number, rel_tol=0.01):
             raise ValueError(f"{name}: expected {number}, got {given.item()}")
 
 

@@ -276,6 +276,10 @@ def _rename_weights(module: Any, state: dict[str, Tensor], prefix: str, *_: Any)
 def _rename_ungated(module: Any, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
     for name, rows in (("c_fc", module.d_ff), ("c_proj", module.d_model)):
         if (weight := state.get(key := f"{prefix}{name}.weight")) is not None:
+            if module.d_ff == module.d_model:
+                raise ValueError(
+                    f"{key}: expected no square matrix, which may be transposed or not"
+                )
             state[key] = weight if weight.shape[0] == rows else weight.t()
     for kind in ("weight", "bias"):
         _take(state, prefix, kind, _UNGATED_NAMES, _OTHER_UNGATED_NAMES)

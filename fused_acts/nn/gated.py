@@ -175,6 +175,10 @@ class GatedLinear(torch.nn.Module):
     ) -> None:
         super().__init__()
         check_options(index_of("variant", variant, VARIANT_INDEX), layout, options)
+        if out_features % options.get("block", 1):
+            raise ValueError(
+                f"block: expected a divisor of out_features, {out_features}, got {options['block']}"
+            )
         self.in_features, self.out_features = in_features, out_features
         self.variant, self.layout, self.options = variant, layout, options
         linear = torch.nn.Linear(in_features, 2 * out_features, bias, device, dtype)

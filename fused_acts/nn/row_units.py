@@ -22,8 +22,8 @@ class RMSNormGated(nn.Module):
         device, dtype: of the parameter, weight [hidden_size], which starts as ones. It may be
             float32 beside 16-bit activations.
 
-    Shapes: (x, z) with [..., hidden_size] each to [..., hidden_size]. Without z, the norm alone, by
-    torch's functions.
+    Shapes: (x, gate) with [..., hidden_size] each to [..., hidden_size]. Without gate, the norm
+    alone, by torch's functions.
 
     Raises TypeError for a size that is no integer, ValueError for an unknown gate or a group_size
     that does not divide hidden_size.
@@ -51,15 +51,17 @@ class RMSNormGated(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.ones_(self.weight)
 
-    def forward(self, x: Tensor, z: Tensor | None = None) -> Tensor:
-        if z is None:
+    def forward(self, x: Tensor, gate: Tensor | None = None) -> Tensor:
+        if x.dim() == 0 or x.shape[-1] != self.hidden_size:
+            raise ValueError(f"x: expected [..., {self.hidden_size}], got {tuple(x.shape)}")
+        if gate is None:
             size = self.group_size or self.hidden_size
             groups = x.unflatten(-1, (self.hidden_size // size, size))
             normed = nn.functional.rms_norm(groups, (size,), None, self.eps)
             return normed.flatten(-2) * self.weight.to(x.dtype)
         return row_units.rms_norm_gated(
             x,
-            z,
+            gate,
             self.weight,
             self.eps,
             gate=self.gate,
