@@ -99,7 +99,9 @@ def checks() -> Iterator[Check]:
     sizes_of = {"rms_norm_gated": (COLS,), "polynorm_glu": (3, 1), "topk_geglu": ()}
     for name, sizes in sizes_of.items():
         inputs = (*rows, *(normal(size) for size in sizes))
-        yield make_check(name, getattr(row_units, name), getattr(reference, name), inputs, {})
+        # With most of a row cut off, what is left is small beside the rounding of the cut.
+        fixed = {"sparsity": 0.3} if name == "topk_geglu" else {}
+        yield make_check(name, getattr(row_units, name), getattr(reference, name), inputs, fixed)
 
 
 def make_check(
