@@ -4,6 +4,7 @@
 // use. They lie 128 bytes apart, so that what a warp accesses at once are whole lines of 128 bytes.
 #pragma once
 
+#include "cuda/dependent_launch.cuh"
 #include "cuda/flat_params.h"
 #include "cuda/vector.cuh"
 
@@ -148,8 +149,10 @@ __global__ void __launch_bounds__(kBlock, C::kMinBlocks)
     __trap();
   } else {
     using T = typename C::T;
+    let_next_kernel_start();
     const auto n = static_cast<typename C::Index>(blockIdx.x) * kBlock + threadIdx.x;
     const Place<C> place(n, p.shape);
+    wait_for_previous_kernel();
     if (n >= p.shape.threads || !place.has_vector(0, p.shape)) return forward_tail<Unit, T>(p);
 
     const int step = C::kElement ? p.tail.column_step : 1;
@@ -184,8 +187,10 @@ __global__ void __launch_bounds__(kBlock, kProduct ? C::kMinBlocksWithProduct : 
     __trap();
   } else {
     using T = typename C::T;
+    let_next_kernel_start();
     const auto n = static_cast<typename C::Index>(blockIdx.x) * kBlock + threadIdx.x;
     const Place<C> place(n, p.shape);
+    wait_for_previous_kernel();
     if (n >= p.shape.threads || !place.has_vector(0, p.shape))
       return backward_tail<Unit, kProduct, T>(p);
 

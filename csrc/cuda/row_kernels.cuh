@@ -3,6 +3,7 @@
 // so the units share it and a kernel branches to its unit's formulas.
 #pragma once
 
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
 #include "cuda/plan.h"
 #include "cuda/vector.cuh"
@@ -145,6 +146,8 @@ __global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ Row
   using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
   constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
 
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   const int64_t row_block = blockIdx.x / p.tiles;
   const int64_t lanes = int64_t{1} << p.log2_lanes;
   const int64_t lane = threadIdx.x & (lanes - 1);
