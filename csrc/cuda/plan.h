@@ -138,6 +138,7 @@ struct RowPlan {
 };
 
 constexpr int kMostLanes = 32;  // of a row kernel
+constexpr int kBlocksWanted = 1024;
 
 // The plan for a call with at least one element.
 inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_access) {
@@ -178,10 +179,11 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   const int most = call.rows == 1 ? most_lanes : kMostLanes;
   while ((1 << plan.log2_lanes) < most && (int64_t{1} << plan.log2_lanes) < vectors)
     ++plan.log2_lanes;
-  constexpr int kRowsOfThread = 4;
-  const int64_t row_lanes = kBlock >> plan.log2_lanes;
   plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
-  plan.rows_per_block = args.row_blocks ? args.rows_per_block() : row_lanes * kRowsOfThread;
+  plan.rows_per_block = args.row_blocks ? args.rows_per_block() : kBlock >> plan.log2_lanes;
+  // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors.
+  for (int doubled = 0; doubled < 3 && !args.row_blocks; ++doubled)
+    if (plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_block) plan.rows_per_block *= 2;
   plan.row_blocks = args.row_blocks ? args.row_blocks : ceil_div(args.rows, plan.rows_per_block);
   return plan;
 }

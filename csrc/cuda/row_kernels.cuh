@@ -7,6 +7,7 @@
 #pragma once
 
 #include "cuda/dependent_launch.cuh"
+#include "cuda/divider.h"
 #include "cuda/launch.h"
 #include "cuda/vector.cuh"
 #include "math/unit.h"
@@ -31,15 +32,16 @@ constexpr int kColumnValues = 4;
 struct RowParams {
   RowOperand gate, up, out, grad_out, grad_gate, grad_up;
   float limit, weight;
-  uint32_t rows, cols, last_cols, rows_per_block, block, tiles;
+  uint32_t rows, cols, last_cols, rows_per_block, block;
+  Divider<uint32_t> tiles, blocks;  // of a row
   int log2_lanes;
-  bool pairs, product, has_sums;
+  bool pairs, product, has_sums, needs_gate, needs_up;
+  bool needs_sum[kColumnValues];
   float* sums[kColumnValues];  // [row_blocks, cols], or null
-  int sum_places[kColumnValues];
   ColumnValues values[kColumnValues];
 };
 
-template <class StorageType, int access_bytes, bool backward>
+template <class StorageType, int access_bytes, bool backward, bool learned>
 struct RowConfig {
   using T = StorageType;
   static constexpr int kBytes = access_bytes;
@@ -49,6 +51,7 @@ struct RowConfig {
   static constexpr int kLanes = cuda::kLanes<Real>;
   static constexpr int kParts = kColumns / kLanes;  // of a vector, a Real each
   static constexpr bool kBackward = backward;
+  static constexpr bool kLearned = learned;  // whether parameters may have sums
   static constexpr bool kCompiled = kBytes == 16 || kHas32ByteAccesses;
   using Shared = std::conditional_t<kLanes == 2, float2, float>;
 };
@@ -56,13 +59,19 @@ struct RowConfig {
 // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
 template <class Unit, class C>
 constexpr int kMinBlocks = !C::kBackward          ? (C::kBytes == 32 ? 10 : 12)
+                           : Unit::kHasSecond     ? 8
                            : kHasManyValues<Unit> ? 9
                                                   : 10;
 
-// Which of the column values and sums a unit has.
+// Which of the column values a unit has, and of which there are sums: of its parameters where they
+// are learned.
 template <class Unit>
 FUSED_ACTS_DEVICE constexpr bool has_value(int i) {
   return i == 0 || (i == 1 ? !Unit::kIsUnary : i == 2 ? Unit::kHasParameter : Unit::kHasSecond);
+}
+template <class Unit, class C>
+FUSED_ACTS_DEVICE constexpr bool has_sum(int i) {
+  return C::kBackward && has_value<Unit>(i) && (i < 2 || C::kLearned);
 }
 
 FUSED_ACTS_DEVICE float real_of(float x) { return x; }
@@ -108,25 +117,28 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     constexpr int kColumns = C::kColumns, kParts = C::kParts;
     let_next_kernel_start();
 
-    const unsigned row_block = blockIdx.x / p.tiles, tile = blockIdx.x - row_block * p.tiles;
+    const uint32_t row_block = divide(blockIdx.x, p.tiles);
+    const uint32_t tile = blockIdx.x + row_block * p.tiles.minus_divisor;
     const unsigned lanes = 1u << p.log2_lanes, lane = threadIdx.x & (lanes - 1);
     const unsigned strand = threadIdx.x >> p.log2_lanes, strands = kBlock >> p.log2_lanes;
-    const uint32_t first_column = tile * lanes * kColumns, column = first_column + lane * kColumns;
-    const uint32_t vector = column / kColumns;
+    const uint32_t first_column = tile * lanes * kColumns;
+    const uint32_t vector = tile * lanes + lane, column = vector * kColumns;
+    wait_for_previous_kernel();
     const uint32_t packed =
-        p.pairs ? 2 * vector : (p.block ? column + column / p.block * p.block : column) / kColumns;
+        p.pairs ? 2 * vector
+                : (p.block ? column + divide(column, p.blocks) * p.block : column) / kColumns;
     const auto at = [](const RowOperand& m, uint32_t row, uint32_t place) {
       return m.data + static_cast<uint64_t>(row * m.stride + place) * C::kBytes;
     };
-    wait_for_previous_kernel();
 
     __shared__ Shared values[kColumnValues][kParts][kMostLanes];
     extern __shared__ uint4 dynamic[];
-    Shared* const all_sums = reinterpret_cast<Shared*>(dynamic);
+    Shared* const sums = reinterpret_cast<Shared*>(dynamic);  // [kColumnValues][kParts][kBlock]
 #pragma unroll
     for (int i = 0; i < kColumnValues; ++i) {
       if (!has_value<Unit>(i)) continue;
       const ColumnValues& value = p.values[i];
+#pragma unroll 1
       for (unsigned c = threadIdx.x; c < lanes * kColumns; c += kBlock) {
         float x = value.otherwise;
         if (value.vector.data && first_column + c < p.cols)
@@ -134,18 +146,18 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
                            (first_column + c) * value.vector.col_stride);
         column_of<C>(values[i][0], c, kMostLanes, c / kColumns) = x;
       }
-      if (C::kBackward && p.sums[i]) {
+      if (has_sum<Unit, C>(i) && p.needs_sum[i]) {
 #pragma unroll
         for (int part = 0; part < kParts; ++part)
-          all_sums[(p.sum_places[i] + part) * kBlock + threadIdx.x] = shared_of(Real(0.0f));
+          sums[(i * kParts + part) * kBlock + threadIdx.x] = shared_of(Real(0.0f));
       }
     }
     __syncthreads();
 
     const uint32_t begin = row_block * p.rows_per_block;
-    const uint32_t end = column < p.cols ? min(begin + p.rows_per_block, p.rows) : 0;
+    const uint32_t rows = column < p.last_cols ? p.rows : column < p.cols ? p.rows - 1 : 0;
+    const uint32_t end = min(begin + p.rows_per_block, rows);
     for (uint32_t row = begin + strand; row < end; row += strands) {
-      if (row + 1 == p.rows && column >= p.last_cols) break;
       GateUp<T, kColumns, false> x;
       Vector<T, kColumns> narrow;  // grad_out, or out
       if (C::kBackward) load(at(p.grad_out, row, vector), narrow);
@@ -175,8 +187,8 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
           const Real added[kColumnValues] = {by.gate, by.up, by.parameter, by.second};
 #pragma unroll
           for (int s = 0; s < kColumnValues; ++s) {
-            if (!has_value<Unit>(s) || !p.sums[s]) continue;
-            Shared& sum = all_sums[(p.sum_places[s] + part) * kBlock + threadIdx.x];
+            if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
+            Shared& sum = sums[(s * kParts + part) * kBlock + threadIdx.x];
             sum = shared_of(real_of(sum) + added[s]);
           }
         }
@@ -186,23 +198,25 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
       } else {
         if (p.product) store(narrow, at(p.grad_out, row, vector));
         if (p.pairs) {
-          if (p.grad_gate.data) store_pairs(x, at(p.grad_gate, row, packed));
+          if (p.needs_gate) store_pairs(x, at(p.grad_gate, row, packed));
         } else {
-          x.store_to(at(p.grad_gate, row, packed), at(p.grad_up, row, packed), p.grad_gate.data,
-                     !Unit::kIsUnary && p.grad_up.data);
+          x.store_to(at(p.grad_gate, row, packed), at(p.grad_up, row, packed), p.needs_gate,
+                     !Unit::kIsUnary && p.needs_up);
         }
       }
     }
 
     if (!C::kBackward || !p.has_sums) return;
     __syncthreads();
+#pragma unroll 1
     for (unsigned c = threadIdx.x; c < lanes * kColumns && first_column + c < p.cols; c += kBlock) {
 #pragma unroll
       for (int s = 0; s < kColumnValues; ++s) {
-        if (!has_value<Unit>(s) || !p.sums[s]) continue;
+        if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
         float total = 0;  // always in the same order
+#pragma unroll 1
         for (unsigned t = c / kColumns; t < kBlock; t += lanes)
-          total += column_of<C>(all_sums + p.sum_places[s] * kBlock, c, kBlock, t);
+          total += column_of<C>(sums + s * kParts * kBlock, c, kBlock, t);
         p.sums[s][static_cast<int64_t>(row_block) * p.cols + first_column + c] = total;
       }
     }
@@ -211,54 +225,53 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
 
 inline RowParams row_params(const RowPlan& plan) {
   const GluArgs& args = plan.args;
-  const int parts = plan.columns / (dtype_size(args.dtype) == 2 ? 2 : 1);
   const auto operand = [&](const Matrix& m) {
     return RowOperand{static_cast<char*>(m.data),
                       static_cast<uint32_t>(args.rows == 1 ? 0 : m.row_stride / plan.columns)};
   };
-  RowParams p{operand(args.gate),
-              operand(args.up),
-              operand(args.out),
-              operand(args.grad_out),
-              operand(args.grad_gate),
-              operand(args.grad_up),
-              static_cast<float>(args.limit),
-              static_cast<float>(args.weight),
-              static_cast<uint32_t>(args.rows),
-              static_cast<uint32_t>(args.cols),
-              static_cast<uint32_t>(plan.last_cols),
-              static_cast<uint32_t>(plan.rows_per_block),
-              static_cast<uint32_t>(args.block),
-              static_cast<uint32_t>(plan.tiles),
-              plan.log2_lanes,
-              plan.pairs,
-              args.product,
-              args.row_blocks > 0,
-              {},
-              {},
-              // adding -0 changes nothing, not even the sign of 0
-              {{args.gate_bias, -0.0f},
-               {args.up_bias, -0.0f},
-               {args.parameters[0], static_cast<float>(args.scalars[0])},
-               {args.parameters[1], static_cast<float>(args.scalars[1])}}};
-  for (int i = 0, places = 0; i < kColumnValues; ++i) {
-    p.sums[i] = static_cast<float*>(args.sums[i]);
-    p.sum_places[i] = places;
-    if (p.sums[i]) places += parts;
-  }
-  return p;
+  return {operand(args.gate),
+          operand(args.up),
+          operand(args.out),
+          operand(args.grad_out),
+          operand(args.grad_gate),
+          operand(args.grad_up),
+          static_cast<float>(args.limit),
+          static_cast<float>(args.weight),
+          static_cast<uint32_t>(args.rows),
+          static_cast<uint32_t>(args.cols),
+          static_cast<uint32_t>(plan.last_cols),
+          static_cast<uint32_t>(plan.rows_per_block),
+          static_cast<uint32_t>(args.block),
+          make_divider<uint32_t>(plan.tiles),
+          make_divider<uint32_t>(std::max<int64_t>(args.block, 1)),
+          plan.log2_lanes,
+          plan.pairs,
+          args.product,
+          args.row_blocks > 0,
+          args.grad_gate.data != nullptr,
+          args.grad_up.data != nullptr,
+          {args.sums[0] != nullptr, args.sums[1] != nullptr, args.sums[2] != nullptr,
+           args.sums[3] != nullptr},
+          {static_cast<float*>(args.sums[0]), static_cast<float*>(args.sums[1]),
+           static_cast<float*>(args.sums[2]), static_cast<float*>(args.sums[3])},
+          // adding -0 changes nothing, not even the sign of 0
+          {{args.gate_bias, -0.0f},
+           {args.up_bias, -0.0f},
+           {args.parameters[0], static_cast<float>(args.scalars[0])},
+           {args.parameters[1], static_cast<float>(args.scalars[1])}}};
 }
 
 template <class C>
 cudaError_t launch_config(const RowPlan& plan, cudaStream_t stream) {
   const RowParams params = row_params(plan);
   const auto grid = static_cast<unsigned>(plan.tiles * plan.row_blocks);
-  size_t sums = 0;
-  for (const float* sum : params.sums) sums += sum != nullptr;
+  size_t sums = 0;  // up to the last that is wanted
+  for (int i = 0; i < kColumnValues; ++i)
+    if (params.sums[i]) sums = i + 1;
   return visit_variant(plan.args.variant, [&](auto unit) -> cudaError_t {
     using Unit = decltype(unit);
-    if constexpr (Unit::kIsUnary && !Unit::kHasParameter) {
-      return cudaErrorInvalidValue;  // make_row_plan leaves these to the general kernels
+    if constexpr ((Unit::kIsUnary || C::kLearned) && !Unit::kHasParameter) {
+      return cudaErrorInvalidValue;  // a unit without parameters learns none
     } else {
       return launch_kernel(row_kernel<Unit, C>, grid, kBlock,
                            sums * kBlock * C::kColumns * sizeof(float), stream, params);
@@ -268,11 +281,15 @@ cudaError_t launch_config(const RowPlan& plan, cudaStream_t stream) {
 
 template <class T>
 cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
-  if (plan.args.grad_out.data) return launch_config<RowConfig<T, 16, true>>(plan, stream);
-  if constexpr (widest_compiled() == 32) {
-    if (plan.access_bytes == 32) return launch_config<RowConfig<T, 32, false>>(plan, stream);
+  if (plan.args.grad_out.data) {
+    const bool learned = plan.args.sums[2] || plan.args.sums[3];
+    return learned ? launch_config<RowConfig<T, 16, true, true>>(plan, stream)
+                   : launch_config<RowConfig<T, 16, true, false>>(plan, stream);
   }
-  return launch_config<RowConfig<T, 16, false>>(plan, stream);
+  if constexpr (widest_compiled() == 32) {
+    if (plan.access_bytes == 32) return launch_config<RowConfig<T, 32, false, false>>(plan, stream);
+  }
+  return launch_config<RowConfig<T, 16, false, false>>(plan, stream);
 }
 
 }  // namespace fused_acts::cuda
