@@ -1,4 +1,5 @@
 // The kernels of maxout. They compare and move bits, so that one serves both 16-bit dtypes.
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
 #include "kernels/maxout.h"
 
@@ -37,6 +38,8 @@ __device__ __forceinline__ void for_each_place(const Params& p, Visitor visitor)
 template <class Bits, int kPack, int kGroups>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const __grid_constant__ Params p, Bits infinity) {
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   for_each_place<kGroups>(p, [&](int64_t row, int64_t column) {
     using Wide = Pack<Bits, kPack * kGroups>;
     const Bits* x = reinterpret_cast<const Bits*>(p.wide) + row * p.wide_stride + column * p.pieces;
@@ -65,6 +68,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Bits, int kPack, int kGroups>
 __global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ Params p) {
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   for_each_place<kGroups>(p, [&](int64_t row, int64_t column) {
     using Wide = Pack<Bits, kPack * kGroups>;
     const Bits* from = reinterpret_cast<const Bits*>(p.narrow) + row * p.narrow_stride + column;

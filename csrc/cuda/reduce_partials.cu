@@ -1,4 +1,5 @@
 // Sums over rows from the partial ones of row blocks.
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
 #include "kernels/glu.h"
 
@@ -13,6 +14,8 @@ template <class Real>
 __global__ void __launch_bounds__(kThreads, 2)
     reduce_kernel(const Real* partials, Real* sums, int64_t row_blocks, int64_t cols,
                   int64_t totals) {
+  let_next_kernel_start();
+  wait_for_previous_kernel();
   const int64_t index = blockIdx.y, first_total = gridDim.y - totals;
   const bool is_total = index >= first_total;
   if (is_total && blockIdx.x > 0) return;

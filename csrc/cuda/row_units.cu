@@ -1,6 +1,7 @@
 // The kernels of the units of whole rows: a warp or a block a group of a row. What a thread has
 // read it keeps in its own part of shared memory where that fits, and reads again where it does
 // not.
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
 #include "cuda/row_units.cuh"
 
@@ -11,16 +12,16 @@ namespace {
 template <class T>
 constexpr int kThreads = sizeof(T) == 8 ? kMostThreads / 2 : kMostThreads;
 constexpr int kAccessBytes = 16;
-constexpr int64_t kMostShared = 96 << 10;   // of a block: two of them fit on a multiprocessor
-constexpr int64_t kUsualShared = 40 << 10;  // to be had without asking
 
 template <class Unit, class T, int kColumns>
 __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
     forward_kernel(const __grid_constant__ Params p) {
   using Real = typename Unit::Real;
   using Columns = Vector<T, kColumns>;
+  let_next_kernel_start();
   const Place<Unit, T, kColumns> place(p);
   const Unit unit(p.settings);
+  wait_for_previous_kernel();
   const bool adds_second = unit.adds_second();
   Real parameters[kRowParameters];
   place.read_parameters(parameters);
@@ -75,8 +76,10 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
     backward_kernel(const __grid_constant__ Params p) {
   using Real = typename Unit::Real;
   using Columns = Vector<T, kColumns>;
+  let_next_kernel_start();
   const Place<Unit, T, kColumns> place(p);
   const Unit unit(p.settings);
+  wait_for_previous_kernel();
   Real parameters[kRowParameters];
   place.read_parameters(parameters);
   ParameterSums<Unit, T, kColumns> parameter_sums(
@@ -175,11 +178,6 @@ cudaError_t launch(bool forward, Params p, int64_t row_blocks, cudaStream_t stre
   const int64_t kept = block.y * vectors * int64_t{sizeof(Vector<T, kColumns>)} * operands;
   p.keeps = shared + kept <= kMostShared;
   if (p.keeps) shared += kept;
-  if (shared > kUsualShared) {  // always to the most: calls from several threads share the setting
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
-    if (error != cudaSuccess) return reported(error);
-  }
   constexpr int64_t kMostBlocks = int64_t{1} << 30, kMostGroups = 65535;
   if (!p.parameter_sums) {
     const int64_t least = (p.rows + kMostBlocks - 1) / kMostBlocks;

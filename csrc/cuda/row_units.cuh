@@ -47,13 +47,15 @@ FUSED_ACTS_DEVICE void add_up(Real* values) {
   of_warp();
 }
 
-// The element at `index` of a dense row vector.
+// The element at `index` of a dense row vector. Not through `load`: ptxas may move a non-coherent
+// load whose address it knows ahead of wait_for_previous_kernel.
 template <class T, class Real>
 FUSED_ACTS_DEVICE Real number_at(const RowVector& vector, int64_t index) {
-  if (vector.in_real) return static_cast<const Real*>(vector.data)[index];
-  Vector<T, 1> one;
-  load(static_cast<const char*>(vector.data) + index * sizeof(T), one);
-  return element(one, 0);
+  if constexpr (sizeof(T) == 2) {
+    if (!vector.in_real)
+      return element(Vector<T, 1>{{static_cast<const uint16_t*>(vector.data)[index]}}, 0);
+  }
+  return static_cast<const Real*>(vector.data)[index];
 }
 
 // kColumns neighbours of a dense row vector, which rows have in common.
@@ -64,13 +66,12 @@ FUSED_ACTS_DEVICE void read_weight(const RowVector& vector, int64_t index, Real*
     if constexpr (kColumns == 1) {
       weight[0] = number_at<T, Real>(vector, index);
     } else {
-      constexpr int kWords = kColumns * sizeof(S) / sizeof(uint32_t);
       Vector<S, kColumns> columns;
       const uint4* source =
           reinterpret_cast<const uint4*>(static_cast<const S*>(vector.data) + index);
 #pragma unroll
-      for (int i = 0; i < kWords / 4; ++i) {
-        const uint4 words = __ldg(source + i);
+      for (int i = 0; i < columns.kBytes / 16; ++i) {
+        const uint4 words = source[i];
         columns.words[4 * i] = words.x;
         columns.words[4 * i + 1] = words.y;
         columns.words[4 * i + 2] = words.z;

@@ -1,5 +1,6 @@
 // The kernels of softmax_glu: a warp or a block a row. What a thread has read it keeps in its own
 // part of shared memory where the row fits, and reads again where it does not.
+#include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
 #include "cuda/vector.cuh"
 #include "kernels/softmax_glu.h"
@@ -13,8 +14,6 @@ constexpr int kMostThreads = 512;
 template <class T>
 constexpr int kThreads = sizeof(T) == 8 ? kMostThreads / 2 : kMostThreads;
 constexpr int kAccessBytes = 16;
-constexpr int64_t kMostShared = 96 << 10;   // of a block: two of them fit on a multiprocessor
-constexpr int64_t kUsualShared = 40 << 10;  // to be had without asking
 
 struct Params {
   Matrix gate, up, grad_out, out, grad_gate, grad_up;
@@ -92,7 +91,9 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
   using M = typename MathFor<T>::type;
   using Real = typename M::Real;
   using Columns = Vector<T, kColumns>;
+  let_next_kernel_start();
   const int64_t vectors = p.cols / kColumns;
+  wait_for_previous_kernel();
   for_each_row(p, [&](int64_t row) {
     Columns* const gates = kept<T, kColumns>(p.cols, 0);
     Real largest = kLowest<Real>, sum = 0;
@@ -146,7 +147,9 @@ __global__ void __launch_bounds__(kThreads<T>, sizeof(T) == 8 ? 2 : 1)
   using M = typename MathFor<T>::type;
   using Real = typename M::Real;
   using Columns = Vector<T, kColumns>;
+  let_next_kernel_start();
   const int64_t vectors = p.cols / kColumns;
+  wait_for_previous_kernel();
   for_each_row(p, [&](int64_t row) {
     Columns* const gates = kept<T, kColumns>(p.cols, 0);
     Columns* const ups = kept<T, kColumns>(p.cols, 1);
@@ -225,11 +228,6 @@ cudaError_t launch(bool forward, Params p, cudaStream_t stream) {
   const int64_t bytes = block.y * vectors * sizeof(Vector<T, kColumns>) * (forward ? 1 : 3);
   p.keeps = bytes <= kMostShared;
   const auto shared = static_cast<int>(p.keeps ? bytes : 0);
-  if (shared > kUsualShared) {  // always to the most: calls from several threads share the setting
-    const cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMostShared);
-    if (error != cudaSuccess) return reported(error);
-  }
   constexpr int64_t kMostBlocks = int64_t{1} << 30;
   const int64_t blocks = (p.rows + block.y - 1) / block.y;
   const auto grid = static_cast<unsigned>(blocks < kMostBlocks ? blocks : kMostBlocks);

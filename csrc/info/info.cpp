@@ -81,8 +81,11 @@ std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, in
     args.out = place(int64_t{1} << 46, cols);
   }
   fold_rows(args);
-  const cuda::LaunchPlan plan = cuda::make_plan(args, static_cast<int>(widest_access));
-  return {plan.grid, cuda::kBlock, plan.access_bytes, plan.vectors};
+  if (const auto plan = cuda::make_flat_plan(args, static_cast<int>(widest_access)))
+    return {plan->grid, cuda::kBlock, plan->access_bytes, plan->vectors};
+  const cuda::RowPlan plan = cuda::make_row_plan(args, false, static_cast<int>(widest_access));
+  const int64_t bytes = plan.access_bytes * (plan.pairs && !plan.wide ? 2 : 1);
+  return {plan.tiles * plan.row_blocks, cuda::kBlock, bytes, 1};
 }
 
 }  // namespace
