@@ -4,11 +4,13 @@
 
 Prints registers, occupancy and instructions of each kernel that serves aligned operands, how near
 it comes to the memory's bandwidth in a model of the chips, and a summary of all kernels. Exits with
-1 if a kernel spills or breaks its budget. --write puts all that into docs/kernels.md, and the
-picture beside it. Needs nvcc, cuobjdump, nvdisasm and matplotlib; no GPU.
+1 if a kernel spills or breaks its budget. --write puts all that into docs/kernels.md, its rows
+among other libraries' kernels too, and the picture beside it. Needs nvcc, cuobjdump, nvdisasm and
+matplotlib; no GPU.
 """
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -245,11 +247,20 @@ def write_block(text: str, name: str, lines: Sequence[str]) -> str:
     return "\n".join([before + begin, "", *lines, "", end]) + rest.partition(end)[2]
 
 
+def write_own_rows(text: str) -> str:
+    """The text with the first table's counts where a kernel stands beside those of others."""
+    for name, cells in re.findall(r"^\| ([\w +]+) \| \d \| (.+) \|$", text, re.M):
+        counts = re.sub(r" · \d+%", "", cells)
+        row = rf"^(\| {re.escape(name)} \| fused-acts \|)([^|]*\|){{{len(ARCHITECTURES)}}}"
+        text = re.sub(row, rf"\1 {counts} |", text, flags=re.M)
+    return text
+
+
 def write(document: Path, blocks: dict[str, list[str]]) -> None:
     text = document.read_text()
     for name, lines in blocks.items():
         text = write_block(text, name, lines)
-    document.write_text(text)
+    document.write_text(write_own_rows(text))
 
 
 def main() -> None:
