@@ -19,6 +19,7 @@ from cases import (
     pack,
     to_device,
 )
+from cases import ROWS as UNITS
 from subprocess_runner import run_alone
 from test_launch_plan import named
 from test_views import offset_by, row_stride
@@ -31,6 +32,10 @@ softgpu = pytest.mark.skipif("SOFTGPU_HOME" not in os.environ, reason="counted b
 OPS = torch.ops.fused_acts
 ROWS, COLS = 3, 67
 WIDEST = int(os.environ.get("FUSED_ACTS_WIDEST_ACCESS", 16))
+# Without softgpu's kernels for torch's operators, which would be no calls of the runtime.
+PLAIN_PATH = os.pathsep.join(
+    path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if "softgpu" not in path
+)
 # Ahead of the CUDA runtime: each of its functions, with a line written for each call, that has the
 # second argument, the size of an allocation, in it. Arguments are pointers and integers, and few.
 COUNTER = r"""
@@ -86,10 +91,30 @@ def calls(dtype):
     yield "replayed", lambda: grad(recorded, leaves, grad_out, retain_graph=True), [1, 1]
 
 
-def call_everything(record):
+def calls_with_sums(dtype):
+    """The same, of backward calls with gradients of two biases and a parameter."""
+    rows, cols = 70, 96  # several blocks of rows, and of columns
+    gate, up, grad_out = (t.cuda() for t in operands(rows, cols, dtype=dtype))
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    swiglu, xielu = map(list(UNITS).index, ("swiglu", "xielu"))
+    biases = gate[0], up[0]
+    for number in dict.fromkeys((dtype, real)):
+        parameters = {"a number": [1], "channels": [cols]}
+        for name, size in parameters.items():
+            beta = torch.ones(size, dtype=number).cuda()
+            options = *biases, beta, 1.0, 1.0, None, 1.0, swiglu, 0, 31
+            call = partial(OPS.glu_backward_options, grad_out, gate, up, *options)
+            yield f"biases in {dtype}, {name} in {number}", call, None
+        alphas = torch.ones(2, 1, dtype=number).cuda()
+        options = biases[0], None, alphas, 1.0, 1.0, None, 1.0, xielu, 0, 21
+        call = partial(OPS.glu_backward_options, grad_out, gate, None, *options)
+        yield f"bias in {dtype}, two numbers in {number}", call, None
+
+
+def call_everything(record, calls_of):
     with open(record, "a", buffering=1) as marks:
         for dtype in DTYPES:
-            for name, call, _ in calls(dtype):
+            for name, call, _ in globals()[calls_of](dtype):
                 first = call()  # on a new device it also asks what the device can do
                 marks.write(f"> {dtype} {name}\n")
                 second = call()
@@ -97,28 +122,42 @@ def call_everything(record):
                 del first, second  # only now, for to free memory is a call too
 
 
-def test_a_call_allocates_its_outputs_and_launches_once(tmp_path):
-    """No synchronisation, no copy and no scratch memory, so it can be captured in a graph too."""
-    record = tmp_path / "calls"
+def runtime_calls(folder, calls_of):
+    """(title, calls of the runtime, sizes of the tensors it makes) of each."""
+    record = folder / "calls"
     record.touch()
     run_alone(
         call_everything,
         str(record),
-        LD_PRELOAD=compile_counter(tmp_path) + ":" + os.environ.get("LD_PRELOAD", ""),
+        calls_of.__name__,
+        LD_PRELOAD=compile_counter(folder) + ":" + os.environ.get("LD_PRELOAD", ""),
         CUDA_CALLS=str(record),
         PYTORCH_NO_CUDA_MEMORY_CACHING="1",  # each tensor is allocated by the runtime
+        PYTHONPATH=PLAIN_PATH,
     )
     parts = [part.split("\n<\n")[0] for part in record.read_text().split("\n> ")[1:]]
-    expected = [(d, name, made) for d in DTYPES for name, _, made in calls(d)]
+    expected = [(dtype, name, made) for dtype in DTYPES for name, _, made in calls_of(dtype)]
     assert len(parts) == len(expected)
     for part, (dtype, name, made) in zip(parts, expected, strict=True):
         title, *called = part.splitlines()
         assert title == f"{dtype} {name}"
         # which device is current is asked often; an empty tensor stands for a gradient not wanted
         called = [c for c in called if not c.startswith("cudaGetDevice ") and c != "cudaMalloc 0"]
-        sizes = [size * ROWS * COLS * dtype.itemsize for size in made]
+        yield title, called, [size * ROWS * COLS * dtype.itemsize for size in made or ()]
+
+
+def test_a_call_allocates_its_outputs_and_launches_once(tmp_path):
+    """No synchronisation, no copy and no scratch memory, so it can be captured in a graph too."""
+    for title, called, sizes in runtime_calls(tmp_path, calls):
         assert called[:-1] == [f"cudaMalloc {size}" for size in sizes], title
         assert called[-1].startswith("cudaLaunchKernelExC "), title
+
+
+def test_gradients_that_are_sums_take_one_more_launch(tmp_path):
+    """It writes each in its own dtype: there is no cast behind it."""
+    for title, called, _ in runtime_calls(tmp_path, calls_with_sums):
+        launches = [call.split()[0] for call in called if not call.startswith("cudaMalloc ")]
+        assert launches == ["cudaLaunchKernelExC"] * 2, title
 
 
 # (rows, cols, elements that the inputs are offset by, that their rows lie further apart)

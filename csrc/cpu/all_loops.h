@@ -18,7 +18,8 @@ constexpr Loops all_loops() {
   using Maxout = MaxoutLoops<T, dtype>;
   using RowUnits = RowUnitLoops<Isa, T, CloseMath>;
   return {glu_loop<Isa, T, Math, CloseMath>,
-          widen<Isa, T>,
+          convert<Isa, T, typename Isa::Lane>,
+          convert<Isa, typename Isa::Lane, T>,
           {Softmax::sum_up, Softmax::forward, Softmax::backward_up, Softmax::backward_gate},
           {Maxout::forward, Maxout::backward},
           {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward}};

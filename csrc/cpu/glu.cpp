@@ -224,31 +224,32 @@ class Call {
 };
 
 // In double: a float would lose digits over many row blocks and over long rows.
-template <class Real>
-void reduce(const ReduceArgs& args) {
-  if (args.cols == 0) return;
-  double tile[kTile];
-  const int64_t first_total = args.count - args.totals;
-  for (int64_t index = 0; index < args.count; ++index) {
-    const Real* partials =
-        static_cast<const Real*>(args.partials) + index * args.row_blocks * args.cols;
-    Real* sums = static_cast<Real*>(args.sums) + index * args.cols;
-    const bool is_total = index >= first_total;
-    double total = 0;
-    for (int64_t first = 0; first < args.cols; first += kTile) {
-      const int64_t n = std::min(kTile, args.cols - first);
-      std::fill_n(tile, n, 0.0);
-      for (int64_t block = 0; block < args.row_blocks; ++block)
-        for (int64_t i = 0; i < n; ++i) tile[i] += partials[block * args.cols + first + i];
-      for (int64_t i = 0; i < n; ++i) {
-        total += tile[i];
-        if (!is_total) sums[first + i] = static_cast<Real>(tile[i]);
-      }
+template <class T>
+void reduce(const RowSum& sum, int64_t row_blocks, const Loops& loops) {
+  using Real = typename MathFor<T>::type::Real;
+  const auto write = [&](int64_t first, const Real* values, int64_t n) {
+    if (sum.in_real) {
+      std::copy_n(values, n, static_cast<Real*>(sum.data) + first);
+    } else {
+      loops.narrow(values, static_cast<T*>(sum.data) + first, n);
     }
-    if (is_total)
-      static_cast<Real*>(args.sums)[first_total * args.cols + index - first_total] =
-          static_cast<Real>(total);
+  };
+  double tile[kTile], total = 0;
+  Real values[kTile];
+  for (int64_t first = 0; first < sum.cols; first += kTile) {
+    const int64_t n = std::min(kTile, sum.cols - first);
+    const Real* partials = static_cast<const Real*>(sum.partials.data) + first;
+    std::fill_n(tile, n, 0.0);
+    for (int64_t block = 0; block < row_blocks; ++block)
+      for (int64_t i = 0; i < n; ++i) tile[i] += partials[block * sum.partials.row_stride + i];
+    for (int64_t i = 0; i < n; ++i) {
+      total += tile[i];
+      values[i] = static_cast<Real>(tile[i]);
+    }
+    if (!sum.total) write(first, values, n);
   }
+  values[0] = static_cast<Real>(total);
+  if (sum.total) write(0, values, 1);
 }
 
 }  // namespace
@@ -271,7 +272,10 @@ void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t 
 }
 
 void reduce_partials(const ReduceArgs& args) {
-  args.is_double ? reduce<double>(args) : reduce<float>(args);
+  visit_dtype(args.dtype, [&](auto t) {
+    for (int i = 0; i < args.count; ++i)
+      reduce<decltype(t)>(args.sums[i], args.row_blocks, loops_for(args.dtype));
+  });
 }
 
 }  // namespace fused_acts::cpu

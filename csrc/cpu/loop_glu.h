@@ -213,11 +213,10 @@ Loop loop_of(Variant variant) {
   });
 }
 
-template <class Isa, class T>
-void widen(const void* source_data, void* target_data, int64_t n) {
-  using Lane = typename Isa::Lane;
-  const T* source = static_cast<const T*>(source_data);
-  Lane* target = static_cast<Lane*>(target_data);
+template <class Isa, class From, class To>
+void convert(const void* source_data, void* target_data, int64_t n) {
+  const From* source = static_cast<const From*>(source_data);
+  To* target = static_cast<To*>(target_data);
   int64_t i = 0;
   for (const Full<Isa, 1> full{}; i + Isa::kLanes <= n; i += Isa::kLanes)
     store(full, target + i, load(full, source + i));

@@ -70,8 +70,9 @@ struct Loops {
   // Second derivatives, and units that need a parameter, have no loops for calls without options:
   // theirs take all, or all numbers.
   Loop (*glu)(Direction direction, Options options, Variant variant);
-  // n elements to the type of the arithmetic.
+  // n elements to the type of the arithmetic, and rounded from it.
   void (*widen)(const void* source, void* target, int64_t n);
+  void (*narrow)(const void* source, void* target, int64_t n);
   SoftmaxLoop softmax;
   MaxoutLoop maxout;
   RowUnitLoop row_unit;

@@ -21,6 +21,7 @@ struct GeneralParams {
   RowVector gate_bias, up_bias, parameters[2];
   double scalars[2], limit, weight;
   void* sums[4];  // [row_blocks, cols] by gate, up and the parameters
+  unsigned* counters;
   bool has_sums, pairs, product;
   Variant variant;
   int step, log2_lanes;
@@ -231,6 +232,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
   }
   if constexpr (direction == Direction::kBackward) {
     if (!p.has_sums) return;
+    if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
       if (p.sums[i])
@@ -259,6 +261,7 @@ inline GeneralParams general_params(const RowPlan& plan) {
           args.limit,
           args.weight,
           {args.sums[0], args.sums[1], args.sums[2], args.sums[3]},
+          args.counters,
           args.row_blocks > 0,
           plan.pairs,
           args.product,

@@ -1,6 +1,9 @@
 // Sums over rows from the partial ones of row blocks.
+#include <algorithm>
+
 #include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
+#include "cuda/vector.cuh"
 #include "kernels/glu.h"
 
 namespace fused_acts::cuda {
@@ -9,50 +12,82 @@ namespace {
 // A block adds up kColumns columns, each in kStrands parts of the row blocks side by side.
 constexpr int kColumns = 32, kStrands = 32, kThreads = kColumns * kStrands;
 
-// Where a column is to become a single sum, one block goes on to add all of them.
-template <class Real>
-__global__ void __launch_bounds__(kThreads, 2)
-    reduce_kernel(const Real* partials, Real* sums, int64_t row_blocks, int64_t cols,
-                  int64_t totals) {
-  let_next_kernel_start();
-  wait_for_previous_kernel();
-  const int64_t index = blockIdx.y, first_total = gridDim.y - totals;
-  const bool is_total = index >= first_total;
-  if (is_total && blockIdx.x > 0) return;
-  double sum = 0;  // a float would lose digits over long rows
-  const int64_t first = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x % kColumns;
-  for (int64_t column = first; column < cols; column += kColumns) {
-    for (int64_t row_block = threadIdx.x / kColumns; row_block < row_blocks; row_block += kStrands)
-      sum += partials[(index * row_blocks + row_block) * cols + column];
-    if (!is_total) break;
-  }
-  __shared__ double shared[kThreads];
-  shared[threadIdx.x] = sum;
-  const unsigned left = is_total ? 1 : kColumns;
+// Adds up kThreads values to the first `left` of them, always in the same order: in double, for a
+// float would lose digits over long rows.
+FUSED_ACTS_DEVICE double add_up(double value, unsigned left) {
+  __shared__ double values[kThreads];
+  __syncthreads();
+  values[threadIdx.x] = value;
   for (unsigned half = kThreads / 2; half >= left; half /= 2) {
     __syncthreads();
-    if (threadIdx.x < half) shared[threadIdx.x] += shared[threadIdx.x + half];
+    if (threadIdx.x < half) values[threadIdx.x] += values[threadIdx.x + half];
   }
-  if (threadIdx.x < left && first < cols)
-    sums[is_total ? first_total * cols + index - first_total : index * cols + first] =
-        static_cast<Real>(shared[threadIdx.x]);
+  return values[threadIdx.x];
 }
 
-template <class Real>
-cudaError_t reduce(const ReduceArgs& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((args.cols + kColumns - 1) / kColumns),
-                  static_cast<unsigned>(args.count));
-  return launch_kernel(reduce_kernel<Real>, grid, kThreads, 0, stream,
-                       static_cast<const Real*>(args.partials), static_cast<Real*>(args.sums),
-                       args.row_blocks, args.cols, args.totals);
+template <class T, class Real>
+FUSED_ACTS_DEVICE void store_rounded(const RowSum& sum, int64_t index, double value) {
+  const auto store_as = [&](auto type) {
+    using S = decltype(type);
+    Vector<S, 1> rounded;
+    set(rounded, 0, static_cast<Real>(value));
+    store(rounded, static_cast<char*>(sum.data) + index * sizeof(S));
+  };
+  sum.in_real ? store_as(Real{}) : store_as(T{});
+}
+
+// Of a total every block leaves its own part where its first partial sum was, and the block that is
+// the last to do so adds up all parts.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 2)
+    reduce_kernel(const __grid_constant__ ReduceArgs args) {
+  using Real = typename MathFor<T>::type::Real;
+  let_next_kernel_start();
+  const RowSum& sum = args.sums[blockIdx.y];
+  Real* const partials = static_cast<Real*>(sum.partials.data);
+  const int64_t column = int64_t{blockIdx.x} * kColumns + threadIdx.x % kColumns;
+  const auto blocks = static_cast<unsigned>((sum.cols + kColumns - 1) / kColumns);
+  wait_for_previous_kernel();
+  if (blockIdx.x >= blocks) return;
+
+  double value = 0;
+  if (column < sum.cols) {
+    for (int64_t i = threadIdx.x / kColumns; i < args.row_blocks; i += kStrands)
+      value += partials[i * sum.partials.row_stride + column];
+  }
+  value = add_up(value, sum.total ? 1 : kColumns);
+  if (!sum.total) {
+    if (threadIdx.x < kColumns && column < sum.cols) store_rounded<T, Real>(sum, column, value);
+    return;
+  }
+  __shared__ bool is_last;
+  if (threadIdx.x == 0) {
+    partials[column] = static_cast<Real>(value);
+    __threadfence();
+    is_last = atomicAdd(&args.counters[blockIdx.y], 1) == blocks - 1;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  __threadfence();
+  value = 0;
+  for (unsigned i = threadIdx.x; i < blocks; i += kThreads)
+    value += __ldcg(&partials[int64_t{i} * kColumns]);
+  value = add_up(value, 1);
+  if (threadIdx.x == 0) store_rounded<T, Real>(sum, 0, value);
 }
 
 }  // namespace
 
 int reduce_partials(const ReduceArgs& args, void* stream) {
-  if (args.cols == 0 || args.count == 0) return cudaSuccess;
-  const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  return args.is_double ? reduce<double>(args, cuda_stream) : reduce<float>(args, cuda_stream);
+  int64_t most = 0;
+  for (int i = 0; i < args.count; ++i) most = std::max(most, args.sums[i].cols);
+  if (most == 0) return cudaSuccess;
+  const dim3 grid(static_cast<unsigned>((most + kColumns - 1) / kColumns),
+                  static_cast<unsigned>(args.count));
+  return visit_dtype(args.dtype, [&](auto t) {
+    return launch_kernel(reduce_kernel<decltype(t)>, grid, kThreads, 0,
+                         static_cast<cudaStream_t>(stream), args);
+  });
 }
 
 }  // namespace fused_acts::cuda

@@ -27,7 +27,7 @@ struct ColumnValues {
 
 // What a column has: a gate_bias, an up_bias, two parameters; and sums over rows of the gradients
 // by each.
-constexpr int kColumnValues = 4;
+constexpr int kColumnValues = kMostSums;
 
 struct RowParams {
   RowOperand gate, up, out, grad_out, grad_gate, grad_up;
@@ -38,6 +38,7 @@ struct RowParams {
   bool pairs, product, has_sums, needs_gate, needs_up;
   bool needs_sum[kColumnValues];
   float* sums[kColumnValues];  // [row_blocks, cols], or null
+  unsigned* counters;
   ColumnValues values[kColumnValues];
 };
 
@@ -59,7 +60,7 @@ struct RowConfig {
 // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
 template <class Unit, class C>
 constexpr int kMinBlocks = !C::kBackward          ? (C::kBytes == 32 ? 10 : 12)
-                           : Unit::kHasSecond     ? 8
+                           : Unit::kHasSecond     ? 7
                            : kHasManyValues<Unit> ? 9
                                                   : 10;
 
@@ -207,6 +208,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     }
 
     if (!C::kBackward || !p.has_sums) return;
+    if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
     __syncthreads();
 #pragma unroll 1
     for (unsigned c = threadIdx.x; c < lanes * kColumns && first_column + c < p.cols; c += kBlock) {
@@ -254,6 +256,7 @@ inline RowParams row_params(const RowPlan& plan) {
            args.sums[3] != nullptr},
           {static_cast<float*>(args.sums[0]), static_cast<float*>(args.sums[1]),
            static_cast<float*>(args.sums[2]), static_cast<float*>(args.sums[3])},
+          args.counters,
           // adding -0 changes nothing, not even the sign of 0
           {{args.gate_bias, -0.0f},
            {args.up_bias, -0.0f},

@@ -25,6 +25,9 @@ struct RowVector {
   bool in_real = false;  // in the type of the arithmetic, not that of the matrices
 };
 
+// Of one call over rows: by gate, up and two parameters.
+constexpr int kMostSums = 4;
+
 enum class Direction { kForward, kBackward, kDoubleBackward };
 
 // One call. Forward reads gate and up and writes out. Backward reads grad_out, gate and up and
@@ -60,7 +63,9 @@ struct GluArgs {
   // Backward also writes, where not null, sums over the rows of each of `row_blocks` equal parts of
   // them, in the type of the arithmetic: of the gradients by gate, up and the parameters.
   int64_t row_blocks = 0;
-  void* sums[4] = {};  // [row_blocks, cols]
+  void* sums[kMostSums] = {};  // [row_blocks, cols]
+  // On a GPU it sets these to 0, where not null, for reduce_partials.
+  unsigned* counters = nullptr;  // [kMostSums]
 
   bool has_row_operands() const {
     return gate_bias.data || up_bias.data || parameters[0].col_stride || parameters[1].col_stride ||
@@ -101,14 +106,24 @@ inline void fold_rows(GluArgs& args) {
   }
 }
 
-// Adds up partials [count, row_blocks, cols] to sums [count, cols], both in the type of the
-// arithmetic, always in the same order. The last `totals` of them are for single parameters: the
-// sums of all columns, which lie one behind the other where the first of these sums begins.
+// A sum over rows, of each column, or a single one of all columns too where it is a `total`.
+struct RowSum {
+  Matrix partials;  // [row_blocks, cols] in the type of the arithmetic; scratch afterwards
+  int64_t cols;
+  void* data;    // the result
+  bool in_real;  // that it is in the type of the arithmetic, not that of the matrices
+  bool total;
+};
+
+// Adds up partial sums, always in the same order, and rounds the results to their types.
 struct ReduceArgs {
-  const void* partials;
-  void* sums;
-  int64_t count, row_blocks, cols, totals;
-  bool is_double;
+  DType dtype;  // of the matrices
+  int64_t row_blocks;
+  int count = 0;
+  RowSum sums[kMostSums] = {};
+  unsigned* counters = nullptr;  // [kMostSums], 0; needed where there is a total on a GPU
+
+  void add(const RowSum& sum) { sums[count++] = sum; }
 };
 
 namespace cpu {

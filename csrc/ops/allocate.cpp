@@ -97,14 +97,6 @@ Tensor new_empty(const View& like) {
   return new_tensor(like, like.dtype, 1, &size);
 }
 
-Tensor piece_of(const Tensor& t, const View& like, int64_t first) {
-  // like is a row vector, a single value or two of them, one above the other
-  const int64_t strides[] = {like.rank > 1 ? like.last_size() : 1, 1};
-  AtenTensorHandle handle;
-  check(aoti_torch__reinterpret_tensor(t.get(), like.rank, like.sizes, strides, first, &handle));
-  return Tensor(handle);
-}
-
 NewMatrix::NewMatrix(const View& like, int64_t cols)
     : tensor(new_tensor(like, like.dtype, like.rank, SizesLike(like, cols).get())),
       matrix{data_of(tensor), cols} {

@@ -54,4 +54,11 @@ void run_where_it_is([[maybe_unused]] const View& input, [[maybe_unused]] Cuda c
   cpu();
 }
 
+// Of partial sums on the device of `input`.
+inline void run_reduction(const View& input, const ReduceArgs& args) {
+  run_where_it_is(
+      input, [&](void* stream) { return cuda::reduce_partials(args, stream); },
+      [&] { cpu::reduce_partials(args); });
+}
+
 }  // namespace fused_acts

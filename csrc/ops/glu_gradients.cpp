@@ -1,4 +1,4 @@
-// Gradients by biases and parameters: sums over rows, in the type of the arithmetic.
+// Gradients by biases and parameters: sums over rows.
 #include "ops/glu_gradients.h"
 
 #include <algorithm>
@@ -55,53 +55,41 @@ void run_backward(GluCall& call, const Options& options, int64_t needs, Gradient
     if (needs || args.product) run(Direction::kBackward, call);
     return;
   }
+  for (const Summed& s : summed) *s.gradient = new_like(s.vector);
+  if (args.rows == 0 || args.cols == 0) {
+    for (const Summed& s : summed) set_to_zero(**s.gradient);
+    return;
+  }
   args.row_blocks = row_block_count(args, call.gate.is_cuda());
   // Not by its stride: one value for each column may lie at a single address, expanded.
   const bool total =
       needs & kParameter && options.parameter && summed.back().vector.numel == parameters;
-  const auto place_sums = [&](const Summed& s, void* first) {
-    for (int64_t i = 0; i < s.count; ++i)
-      s.sums[i] =
-          static_cast<char*>(first) + i * args.row_blocks * args.cols * real_size(args.dtype);
-  };
   // The sums of a single block are the gradients.
-  if (args.row_blocks == 1 && all_real && !total) {
-    for (const Summed& s : summed) {
-      *s.gradient = new_like(s.vector);
-      place_sums(s, data_of(**s.gradient));
-    }
-    return run(Direction::kBackward, call);
-  }
-  const int64_t partial_sizes[] = {count, args.row_blocks, args.cols};
-  const Tensor partials = new_tensor(call.gate, real, 3, partial_sizes);
+  const bool direct = args.row_blocks == 1 && all_real && !total;
+  OptionalTensor partials;
+  char* next = nullptr;
   const int64_t bytes = args.row_blocks * args.cols * real_size(args.dtype);
-  int64_t first = 0;
+  if (!direct) {
+    const int64_t size = count * args.row_blocks * args.cols + (total ? kMostSums : 0);
+    partials = new_tensor(call.gate, real, 1, &size);
+    next = static_cast<char*>(data_of(*partials));
+    if (total) args.counters = reinterpret_cast<unsigned*>(next + count * bytes);
+  }
+  ReduceArgs reduce{args.dtype, args.row_blocks};
+  reduce.counters = args.counters;
   for (const Summed& s : summed) {
-    place_sums(s, static_cast<char*>(data_of(partials)) + first * bytes);
-    first += s.count;
+    const bool is_total = total && s.gradient == &gradients->parameter;
+    const int64_t gradient_bytes =
+        (is_total ? 1 : args.cols) * static_cast<int64_t>(element_size(s.vector.dtype));
+    for (int64_t i = 0; i < s.count; ++i) {
+      char* gradient = static_cast<char*>(data_of(**s.gradient)) + i * gradient_bytes;
+      s.sums[i] = direct ? gradient : next;
+      reduce.add({{s.sums[i], args.cols}, args.cols, gradient, s.vector.dtype == real, is_total});
+      if (!direct) next += bytes;
+    }
   }
   run(Direction::kBackward, call);
-  const int64_t sizes[] = {count, args.cols};
-  const Tensor sums = new_tensor(call.gate, real, 2, sizes);
-  const ReduceArgs reduce{data_of(partials),
-                          data_of(sums),
-                          count,
-                          args.row_blocks,
-                          args.cols,
-                          total ? parameters : 0,
-                          args.dtype == DType::kFloat64};
-  run_where_it_is(
-      call.gate, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
-      [&] { cpu::reduce_partials(reduce); });
-  first = 0;
-  for (const Summed& s : summed) {
-    *s.gradient = new_like(s.vector);
-    if (args.cols == 0)
-      set_to_zero(**s.gradient);
-    else
-      copy_values(**s.gradient, piece_of(sums, s.vector, first * args.cols));
-    first += s.count;
-  }
+  if (!direct) run_reduction(call.gate, reduce);
 }
 
 }  // namespace fused_acts

@@ -185,33 +185,34 @@ std::tuple<Tensor, Tensor> row_unit_forward(const Tensor& first, const Tensor& s
   return {std::move(out.tensor), std::move(stats)};
 }
 
-// The gradient by `vector` out of the sums, of which it begins at `first`.
-Tensor gradient_of(const View& vector, const Tensor& sums, int64_t first) {
-  Tensor gradient = new_tensor(vector, vector.dtype, vector.rank, vector.sizes);
-  copy_values(gradient, piece_of(sums, vector, first));
-  return gradient;
-}
+// A parameter whose gradient is wanted: the sums over all rows from the column `first` on.
+struct Summed {
+  View vector;
+  int64_t first;
+  OptionalTensor* gradient;
+};
 
-// Runs backward and returns the sums over all rows for the gradients of the parameters.
-Tensor run_with_sums(RowUnitCall& call, int64_t width) {
+// Runs backward and makes these gradients, of the `width` columns that a block of rows adds up.
+void run_with_sums(RowUnitCall& call, int64_t width, const std::vector<Summed>& summed) {
   RowUnitArgs& args = call.args;
-  const int32_t real = real_dtype(call.first);
-  Tensor sums = new_tensor(call.first, real, 1, &width);
-  if (args.rows == 0) {
-    set_to_zero(sums);
-    return sums;
+  for (const auto& [vector, first, gradient] : summed)
+    *gradient = new_tensor(vector, vector.dtype, vector.rank, vector.sizes);
+  if (args.rows == 0 || args.cols == 0) {
+    for (const Summed& s : summed) set_to_zero(**s.gradient);
+    return;
   }
+  const int32_t real = real_dtype(call.first);
   args.row_blocks = block_count(args.rows, call.first.is_cuda());
   const int64_t sizes[] = {args.row_blocks, width};
   const Tensor partials = new_tensor(call.first, real, 2, sizes);
   args.parameter_sums = data_of(partials);
+  ReduceArgs reduce{args.dtype, args.row_blocks};
+  for (const auto& [vector, first, gradient] : summed) {
+    char* columns = static_cast<char*>(args.parameter_sums) + first * real_size(args.dtype);
+    reduce.add({{columns, width}, vector.numel, data_of(**gradient), vector.dtype == real, false});
+  }
   run(Direction::kBackward, call);
-  const ReduceArgs reduce{args.parameter_sums,          data_of(sums), 1, args.row_blocks, width, 0,
-                          args.dtype == DType::kFloat64};
-  run_where_it_is(
-      call.first, [&](void* stream) { return cuda::reduce_partials(reduce, stream); },
-      [&] { cpu::reduce_partials(reduce); });
-  return sums;
+  run_reduction(call.first, reduce);
 }
 
 // A gradient that is not needed is [0].
@@ -242,10 +243,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> row_unit_backward(
   if (grad_first) args.grad_first = grad_first->matrix;
   if (grad_second) args.grad_second = grad_second->matrix;
   OptionalTensor grad_weight, grad_bias;
-  if ((weight && needs & kWeight) || (bias && needs & kBias)) {
-    const Tensor sums = run_with_sums(call, bias ? kRowParameters : first.last_size());
-    if (needs & kWeight) grad_weight = gradient_of(View(*weight, "weight"), sums, 0);
-    if (bias && needs & kBias) grad_bias = gradient_of(View(*bias, "bias"), sums, kCoefficients);
+  std::vector<Summed> summed;
+  if (weight && needs & kWeight) summed.push_back({View(*weight, "weight"), 0, &grad_weight});
+  if (bias && needs & kBias) summed.push_back({View(*bias, "bias"), kCoefficients, &grad_bias});
+  if (!summed.empty()) {
+    run_with_sums(call, bias ? kRowParameters : first.last_size(), summed);
   } else if (needs & (kFirst | kSecond)) {
     run(Direction::kBackward, call);
   }

@@ -113,9 +113,6 @@ Tensor new_strided(const View& like, int32_t dtype, int64_t rank, const int64_t*
 Tensor new_tensor(const View& like, int32_t dtype, int64_t rank, const int64_t* sizes);
 Tensor new_empty(const View& like);  // [0], in the place of a result that is not asked for
 
-// `t`'s elements from `first` on, which are contiguous, as a tensor of the shape of `like`.
-Tensor piece_of(const Tensor& t, const View& like, int64_t first);
-
 // A new tensor of the dtype and shape of `like`, but for `cols` as its last dimension.
 struct NewMatrix {
   Tensor tensor;
