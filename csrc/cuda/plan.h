@@ -153,8 +153,7 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
   plan.wide = !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
-              is_short(args.grad_gate) && is_short(args.grad_up) && end < kVectorsEnd &&
-              (!is_unary(args.variant) || parameter_count(args.variant) > 0);
+              is_short(args.grad_gate) && is_short(args.grad_up) && end < kVectorsEnd;
   plan.pairs = args.step == 2 && fits(1);
   if (plan.wide) {
     // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.

@@ -273,7 +273,7 @@ cudaError_t launch_config(const RowPlan& plan, cudaStream_t stream) {
     if (params.sums[i]) sums = i + 1;
   return visit_variant(plan.args.variant, [&](auto unit) -> cudaError_t {
     using Unit = decltype(unit);
-    if constexpr ((Unit::kIsUnary || C::kLearned) && !Unit::kHasParameter) {
+    if constexpr (C::kLearned && !Unit::kHasParameter) {
       return cudaErrorInvalidValue;  // a unit without parameters learns none
     } else {
       return launch_kernel(row_kernel<Unit, C>, grid, kBlock,
