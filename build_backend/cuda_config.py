@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-DEFAULT_ARCHITECTURES = ("8.0", "9.0", "10.0", "12.0")
+DEFAULT_ARCHITECTURES = ("8.0", "9.0", "10.0", "10.3", "12.0")
 # The names that torch.utils.cpp_extension takes too.
 FAMILIES = {
     "Ampere": "8.0;8.6+PTX",

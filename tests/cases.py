@@ -35,6 +35,11 @@ KINDS = ("swiglu", "gtu", "swish", "softplus")
 FULL = (pytest.mark.slow, pytest.mark.cpu)  # on CUDA not even with `slow`
 
 
+def widths(device: str) -> tuple[int, ...]:
+    """Of rows for general kernels, and on a GPU also for row kernels, of two tiles of columns."""
+    return (67,) if device == "cpu" else (67, 280)
+
+
 def of_each_kind(names: Iterable[str] = ROWS) -> list[Any]:
     """The names as parameters: those of KINDS, and under `slow` the others."""
     return [name if name in KINDS else pytest.param(name, marks=FULL) for name in names]

@@ -1,5 +1,7 @@
 """Biases: values, their gradients as sums over rows, and the memory that these take."""
 
+from itertools import product
+
 import pytest
 import torch
 from cases import (
@@ -15,6 +17,7 @@ from cases import (
     rows_and_layouts,
     same_bits,
     to_device,
+    widths,
 )
 from derivative_cases import Operators
 from option_cases import LIMITED, biases, check_everything, check_sums, fused, oracle, real
@@ -29,9 +32,8 @@ import fused_acts
 @pytest.mark.parametrize("name, layout", rows_and_layouts())
 def test_against_the_oracle(name, layout, dtype, device):
     """In the dtype of the operands and in float32, and with a limit."""
-    cols = 67
-    gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
-    for own in {dtype, real(dtype)}:
+    for cols, own in product(widths(device), {dtype, real(dtype)}):
+        gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
         for limit in [{}, {"limit": 1.25}] if name in LIMITED else [{}]:
             options = biases(name, cols, own) | limit
             check_everything(name, gate, up, options, grad_out, layout, device)

@@ -68,6 +68,15 @@ def test_every_kernel_waits_before_it_reads_writes_or_leaves():
         assert not BEFORE_THE_WAIT.search(before), (name, BEFORE_THE_WAIT.search(before))
 
 
+@pytest.mark.skipif(not cuobjdump(), reason="needs cuobjdump")
+def test_nothing_is_read_by_the_path_that_writes_need_not_reach():
+    """PTX leaves that undefined for what the same launch writes: in place, product, out=gate."""
+    found = kernels()
+    if not found:
+        pytest.skip("no PTX for sm_90 or later in this build")
+    assert [name for name, text in found.items() if "ld.global.nc" in text] == []
+
+
 def one_of_each():
     gate, up, grad_out = (t.cuda() for t in operands(70, 64, dtype=torch.float32))  # in row blocks
     bias = torch.zeros(64).cuda()

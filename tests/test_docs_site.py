@@ -85,7 +85,9 @@ def tab(browser):
         ),
     )
     # 304: what another tab has loaded is still as it was
-    page.on("response", lambda r: r.ok or r.status == 304 or complaints.append(f"{r.status}: {r.url}"))
+    page.on(
+        "response", lambda r: r.ok or r.status == 304 or complaints.append(f"{r.status}: {r.url}")
+    )
     page.on("request", lambda r: LOCAL.match(r.url) or complaints.append(f"elsewhere: {r.url}"))
     yield page
     page.close()

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 from cases import DTYPES, LAYOUTS
 
 from fused_acts._build_info import launch_plan
@@ -20,10 +21,10 @@ def named(dtype):
 
 
 def widest_that_fits(size, rows, cols, layout, stride, offset, backward, widest):
-    """(kernel, bytes of the widest access to gate and up): a power of two that divides where they begin.
+    """(kernel, bytes of the widest access to gate and up): a power of two.
 
-    It divides the distance between rows and their length too, unless all rows are one. Flat kernels
-    have accesses of 16 and 32 bytes, general ones of a column or two of 16 bits.
+    It divides where they begin, and the distance between rows and their length unless all rows are
+    one. Flat kernels have accesses of 16 and 32 bytes, general ones of a column or two of 16 bits.
     """
     step = 2 if layout == "interleaved" else 1
     width = cols if layout == "separate" else 2 * cols

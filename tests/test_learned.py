@@ -1,5 +1,7 @@
 """Parameters of f that are tensors: values, gradients, and the sums over rows that these are."""
 
+from itertools import product
+
 import pytest
 import torch
 from cases import (
@@ -14,6 +16,7 @@ from cases import (
     rows_and_layouts,
     same_bits,
     to_device,
+    widths,
 )
 from derivative_cases import Operators, of
 from option_cases import (
@@ -39,9 +42,8 @@ F64 = torch.float64
 @pytest.mark.parametrize("name, layout", rows_and_layouts(PARAMETRIC))
 def test_against_the_oracle(name, layout, dtype, device):
     """With parameters in the dtype of the data and in float32, alone and with all the rest."""
-    cols = 67
-    gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
-    for own in {dtype, real(dtype)}:
+    for cols, own in product(widths(device), {dtype, real(dtype)}):
+        gate, up, grad_out = operands(3, 13, cols, dtype=dtype)
         rest = biases(name, cols, own) | ({"limit": 2.5} if name in LIMITED else {})
         for value in parameters(cols, own).values():
             given = parameter(name, value)
@@ -88,6 +90,20 @@ def test_sums_over_rows(name, layout, dtype, rows, device, threads):
         check_sums(results[0], oracle(name, *tensors[:2], options, tensors[2]), cols)
         for other in results[1:]:
             assert all(map(same_bits, other.tensors(), results[0].tensors()))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name, layout", rows_and_layouts(("swiglu", "prelu")))
+def test_sums_of_row_kernels_are_those_of_general_ones(name, layout, dtype):
+    rows, cols = 70, 264
+    tensors = operands(rows, cols, dtype=dtype)
+    options = parameter(name, parameters(cols, dtype)["per channel"]) | biases(name, cols, dtype)
+    result = fused(name, *tensors[:2], options, tensors[2], layout, "cuda")
+    # each row begins where no vector does
+    moved = [torch.zeros(rows, cols + 1, dtype=dtype)[:, 1:].copy_(t) for t in tensors]
+    other = fused(name, *moved[:2], options, moved[2], layout, "cuda")
+    assert all(map(same_bits, other.tensors(), result.tensors()))
 
 
 @pytest.mark.parametrize("name", PARAMETRIC)

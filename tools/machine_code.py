@@ -157,7 +157,7 @@ class Kernel(KernelOfUnits):
     def hot_path(self) -> list[Instruction]:
         """All that can run in a thread which gets to a store of the full width.
 
-        Of a row kernel the loop over rows is in it as often as a thread of a large call goes through it.
+        Of a row kernel the loop over rows is in it as often as a thread of a large call runs it.
         """
         blocks, successors = basic_blocks(self.instructions)
         widest = max(i.access_bits for i in self.instructions if i.operation == "STG")
@@ -250,7 +250,7 @@ def run(*command: str) -> str:
 
 
 def variants() -> dict[tuple[str, str], str]:
-    """{(f, g): name} of the tables of csrc/math/variants.h, the first where several share a unit."""
+    """{(f, g): name} of the tables of csrc/math/variants.h, the first of those that share one."""
     text = (ROOT / "csrc/math/variants.h").read_text()
     rows = re.findall(r"X\((\w+), ([A-Z]\w+), ([A-Z]\w+)\)", text)
     return {(f, g): n for n, f, g in reversed(rows)}
@@ -301,7 +301,7 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
             names = functions_in(functions)
             yield Kernel(
                 *any_kernel, DIRECTIONS[int(backward)], dtype_of(dtype), int(access_bytes),
-                name_of[names], "vector", names[-1] == "Unary", "learned" if int(learned) else "rows",
+                name_of[names], "vector", names[-1] == "Unary", ROWS[int(learned)],
             )  # fmt: skip
         elif found := re.search(SYMBOL, symbol):
             direction, functions, dtype, access, access_bytes, plain, product = found.groups()
@@ -342,8 +342,8 @@ def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel], list[OtherKern
     kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
-            OPTIONS.index(k.options), k.unary, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
-            k.architecture, k.access, k.access_bytes,
+            OPTIONS.index(k.options), k.unary, list(GATED).index(k.direction),
+            order.index(k.variant), dtypes.index(k.dtype), k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip
     general = [k for k in every if isinstance(k, GeneralKernel)]

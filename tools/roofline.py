@@ -45,7 +45,9 @@ LATENCY = 800e-9  # seconds that a load takes while memory is busy
 FLOAT32 = "F(ADD|MUL|FMA)|IMAD|H(ADD|MUL|FMA)2"
 PACKED = "F(ADD|MUL|FMA)2"  # two results each
 FLOAT64 = "D(ADD|MUL|FMA|SETP|MNMX)"
-OTHERS = r"MUFU|LDG|STG|LDS|STS|BAR|BRA|EXIT|CALL|BSSY|BSYNC|NOP|S2R|LDC|LDCU|U\w+"  # not arithmetic
+OTHERS = (
+    r"MUFU|LDG|STG|LDS|STS|BAR|BRA|EXIT|CALL|BSSY|BSYNC|NOP|S2R|LDC|LDCU|U\w+"  # not arithmetic
+)
 SHARED = 128  # bytes of shared memory a clock and multiprocessor
 
 

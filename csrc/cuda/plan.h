@@ -175,8 +175,10 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
     plan.last_cols = end - (args.rows - 1) * args.cols;
   }
   const int64_t vectors = args.cols / plan.columns;
-  const int most = call.rows == 1 ? most_lanes : kMostLanes;
-  while ((1 << plan.log2_lanes) < most && (int64_t{1} << plan.log2_lanes) < vectors)
+  const int most = call.rows == 1 && !args.row_blocks ? most_lanes : kMostLanes;
+  // the order in which rows are added up is for all kernels the same
+  while ((1 << plan.log2_lanes) < most &&
+         (args.row_blocks || (int64_t{1} << plan.log2_lanes) < vectors))
     ++plan.log2_lanes;
   plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
   plan.rows_per_block = args.row_blocks ? args.rows_per_block() : kBlock >> plan.log2_lanes;
