@@ -44,13 +44,13 @@ def launch_plan(
     offset: int = 0,
     backward: bool = False,
     widest_access: int = 16,
-) -> dict[str, int]:
+) -> dict[str, int | str]:
     """What a CUDA kernel would be launched with, on any machine: csrc/info/info.cpp says more."""
-    plan = torch.ops.fused_acts.info_launch_plan(
+    kind, *plan = torch.ops.fused_acts.info_launch_plan(
         dtype, rows, cols, layout, row_stride, offset, backward, widest_access
     )
     names = ("grid", "block", "bytes_per_access", "vectors_per_thread")
-    return dict(zip(names, plan, strict=True))
+    return {"kernel": ("flat", "row", "general")[kind], **dict(zip(names, plan, strict=True))}
 
 
 def check_tables() -> None:

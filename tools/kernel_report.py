@@ -4,11 +4,13 @@
 
 Prints registers, occupancy and instructions of each kernel that serves aligned operands, how near
 it comes to the memory's bandwidth in a model of the chips, and a summary of all kernels. Exits with
-1 if a kernel spills or breaks its budget. --write puts all that into docs/kernels.md, and the
-picture beside it. Needs nvcc, cuobjdump, nvdisasm and matplotlib; no GPU.
+1 if a kernel spills or breaks its budget. --write puts all that into docs/kernels.md, its rows
+among other libraries' kernels too, and the picture beside it. Needs nvcc, cuobjdump, nvdisasm and
+matplotlib; no GPU.
 """
 
 import argparse
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,10 +23,11 @@ from machine_code import (
     GATED,
     ROOT,
     UNARY,
+    GeneralKernel,
     Kernel,
     OtherKernel,
-    RowKernel,
     compile_kernels,
+    plain_variants,
     variants,
 )
 
@@ -43,39 +46,65 @@ BUDGETS = {
     ("geglu", "backward"): {80: 31.0, 90: 31.0, 100: 23.0},
 }
 BELOW_SWIGLU = ("glu", "bilinear", "reglu")
+# Of which calls with numbers and with biases are shown; the summary is of all.
+SHOWN = ("swiglu", "geglu", "geglu_tanh", "swiglu_oai")
+# Units whose backward pass with numbers has more values alive than 48 registers hold.
+MANY_VALUES = ("situ_glu", "xielu", "softplus_glu", "softplus")
 
 
-def spills(kernels: Sequence[RowKernel | Kernel | OtherKernel]) -> Iterator[str]:
+def spills(kernels: Sequence[GeneralKernel | Kernel | OtherKernel]) -> Iterator[str]:
     for k in kernels:
         local = sum(i.operation in ("LDL", "STL") for i in k.instructions)
         if k.stack or local:
             yield f"{k.name}: {k.stack} bytes of stack, {local} accesses to local memory"
 
 
+def missing(kernels: Sequence[Kernel]) -> Iterator[str]:
+    found = {
+        (k.architecture, k.dtype, k.options, k.variant, k.direction) for k in kernels if k.is_wide
+    }
+    for (_, g), variant in variants().items():
+        directions = list(UNARY if g == "Unary" else GATED)
+        wanted = list(product(["numbers"], directions[:2]))
+        if variant in plain_variants():
+            wanted += product(["plain"], directions)
+        if g != "Unary":
+            wanted += product(["rows"], directions[:2])
+        for architecture, dtype, (options, direction) in product(
+            ARCHITECTURES, SIXTEEN_BIT, wanted
+        ):
+            if (architecture, dtype, options, variant, direction) not in found:
+                yield f"sm_{architecture} {options} {variant} {direction} {dtype}: not found"
+
+
+def lowest_occupancy(k: Kernel) -> float:
+    """By registers, of which a kernel needs more where many values are alive at once."""
+    if k.options != "plain" and k.direction == "backward":
+        return 0.56 if k.variant in MANY_VALUES else 0.62
+    wide = k.architecture >= 100 and (k.direction == "backward" or k.options == "rows")
+    return 0.62 if wide or "product" in k.direction else 0.75
+
+
 def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
+    yield from missing(kernels)
     costs = {
         (k.architecture, k.dtype, k.variant, k.direction): k.per_element()
         for k in kernels
         if k.is_main and k.dtype in SIXTEEN_BIT
     }
-    for architecture, dtype, (names, variant) in product(
-        ARCHITECTURES, SIXTEEN_BIT, variants().items()
-    ):
-        for direction in UNARY if names[1] == "Unary" else GATED:
-            if (architecture, dtype, variant, direction) not in costs:
-                yield f"sm_{architecture} {variant} {direction} {dtype}: no such kernel was found"
     for k in kernels:
         if k.dtype not in SIXTEEN_BIT:
             continue
-        many = "product" in k.direction or (k.architecture >= 100 and k.direction == "backward")
-        lowest = 0.62 if many else 0.75  # of registers, for many values are alive at once
+        lowest = lowest_occupancy(k)
         if k.occupancy < lowest:
             yield f"{k.name}: occupancy {k.occupancy:.0%}, less than {lowest:.0%}"
-        if not k.is_main:
+        if not k.is_wide:
             continue
         unit, busy = roofline.second(k)
         if busy > 1:
             yield f"{k.name}: {unit} takes {busy:.2f} times as long as memory"
+        if not k.is_main:
+            continue
         cost = k.per_element()
         budget = BUDGETS.get((k.variant, k.direction), {}).get(k.architecture)
         if budget and cost > budget:
@@ -120,12 +149,10 @@ def counted(kernels: Sequence[Kernel]) -> Iterator[str]:
     table = {name: [special[name], *map(counts, cells)] for name, cells in rows.items()}
     yield from markdown(["kernel", "special functions", *head], table)
     yield ""
-    yield "float32 and float64:"
-    yield ""
-    wide = [rows_of(kernels, [dtype]) for dtype in ("float32", "float64")]
-    table = {name: [counts(cell) for rows in wide for cell in rows[name]] for name in wide[0]}
-    names = [f"{dtype} {a}" for dtype in ("float32", "float64") for a in head]
-    yield from markdown(["kernel", *names], table)
+    table = {
+        name: list(map(counts, cells)) for name, cells in rows_of(kernels, ["float32"]).items()
+    }
+    yield from markdown(["float32", *head], table)
     yield ""
     for a in ARCHITECTURES:
         chosen = [k for k in kernels if k.architecture == a]
@@ -139,7 +166,44 @@ def counted(kernels: Sequence[Kernel]) -> Iterator[str]:
         )
 
 
-def shared_by_all(kernels: Sequence[RowKernel]) -> Iterator[str]:
+def busiest(kernels: Sequence[Kernel]) -> str:
+    unit, busy = max(map(roofline.second, kernels), key=lambda item: item[1])
+    return f"{busy:.0%} {unit}"
+
+
+def with_options(kernels: Sequence[Kernel]) -> Iterator[str]:
+    head = ["bfloat16, float16", *(f"sm_{a}" for a in ARCHITECTURES)]
+    head += [f"busiest, {roofline.CHIPS[a].name}" for a in ARCHITECTURES]
+    wide = [k for k in kernels if k.is_wide and k.dtype in SIXTEEN_BIT and k.options != "plain"]
+    table = {}
+    for options, variant, direction in product(("numbers", "rows"), SHOWN, ("forward", "backward")):
+        cells = [
+            [
+                k
+                for k in wide
+                if (k.options, k.variant, k.direction, k.architecture)
+                == (options, variant, direction, a)
+            ]
+            for a in ARCHITECTURES
+        ]
+        title = f"{variant} {direction}, {'numbers' if options == 'numbers' else 'biases'}"
+        table[title] = [*map(counts, cells), *map(busiest, cells)]
+    yield from markdown(head, table)
+    yield ""
+    for dtypes, options in product((SIXTEEN_BIT, ["float32"]), ("numbers", "rows")):
+        chosen = [k for k in kernels if k.is_wide and k.dtype in dtypes and k.options == options]
+        slow = {}
+        for k in sorted(chosen, key=roofline.attainable, reverse=True):
+            if (share := roofline.attainable(k)) < 1:
+                slow[f"{k.variant} {k.direction} on {roofline.CHIPS[k.architecture].name}"] = share
+        worst = ", ".join(f"{name} {share:.0%}" for name, share in list(slow.items())[:-7:-1])
+        yield (
+            f"- {', '.join(dtypes)}, {options}, {len(chosen)} kernels: the model lets all reach the "
+            f"memory's bandwidth{f', but {len(slow)}, at the worst {worst}' if slow else ''}."
+        )
+
+
+def shared_by_all(kernels: Sequence[GeneralKernel]) -> Iterator[str]:
     rows: dict[str, list[str]] = defaultdict(list)
     for k in kernels:
         name = f"{k.direction} {k.dtype}, {k.access_bytes} bytes"
@@ -157,10 +221,6 @@ def of_other_sources(kernels: Sequence[OtherKernel]) -> Iterator[str]:
 
 
 def modelled(kernels: Sequence[Kernel]) -> Iterator[str]:
-    def busiest(kernels: Sequence[Kernel]) -> str:
-        unit, busy = max(map(roofline.second, kernels), key=lambda item: item[1])
-        return f"{busy:.0%} {unit}"
-
     head = [roofline.CHIPS[a].name for a in ARCHITECTURES]
     rows = rows_of(kernels, SIXTEEN_BIT)
     table = {name: list(map(busiest, cells)) for name, cells in rows.items()}
@@ -171,7 +231,7 @@ def modelled(kernels: Sequence[Kernel]) -> Iterator[str]:
         share, chip = roofline.attainable(k), roofline.CHIPS[k.architecture].name
         if share < 1 and k.is_main:
             main.append(f"{k.dtype} {k.variant} {k.direction} on {chip} {share:.0%}")
-        elif share < 1 and k.dtype in SIXTEEN_BIT:
+        elif share < 1 and k.dtype in SIXTEEN_BIT and k.options == "plain":
             narrower.setdefault(f"{k.access} {k.access_bytes} on {chip}", f"{share:.0%}")
     yield f"- Share of the bandwidth: 100%, but {', '.join(main) or 'for none'}."
     yield (
@@ -187,21 +247,31 @@ def write_block(text: str, name: str, lines: Sequence[str]) -> str:
     return "\n".join([before + begin, "", *lines, "", end]) + rest.partition(end)[2]
 
 
+def write_own_rows(text: str) -> str:
+    """The text with the first table's counts where a kernel stands beside those of others."""
+    for name, cells in re.findall(r"^\| ([\w +]+) \| \d \| (.+) \|$", text, re.M):
+        counts = re.sub(r" · \d+%", "", cells)
+        row = rf"^(\| {re.escape(name)} \| fused-acts \|)([^|]*\|){{{len(ARCHITECTURES)}}}"
+        text = re.sub(row, rf"\1 {counts} |", text, flags=re.M)
+    return text
+
+
 def write(document: Path, blocks: dict[str, list[str]]) -> None:
     text = document.read_text()
     for name, lines in blocks.items():
         text = write_block(text, name, lines)
-    document.write_text(text)
+    document.write_text(write_own_rows(text))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
     parser.add_argument("--write", action="store_true", help="update docs/kernels.md")
     options = parser.parse_args()
-    kernels, rows, others = compile_kernels()
+    kernels, general, others = compile_kernels()
     blocks = {
         "counted": list(counted(kernels)),
-        "rows": list(shared_by_all(rows)),
+        "options": list(with_options(kernels)),
+        "general": list(shared_by_all(general)),
         "others": list(of_other_sources(others)),
         "modelled": list(modelled(kernels)),
     }
@@ -210,7 +280,7 @@ def main() -> None:
     if options.write:
         write(DOCUMENT, blocks)
         roofline.draw(kernels, PICTURE)
-    every = [*kernels, *rows, *others]
+    every = [*kernels, *general, *others]
     found = [*violations(kernels), *spills(every)]
     print(*found, f"{len(every)} kernels, {len(found)} violations", sep="\n")
     sys.exit(bool(found))

@@ -22,17 +22,21 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = (80, 90, 100)
 WIDEST = {80: 16, 90: 16, 100: 32}  # bytes of an access
 SIZES = {"bfloat16": 2, "float16": 2, "float32": 4, "float64": 8}
-ACCESSES = ("element", "vector", "interleaved")
+ACCESSES = ("vector", "interleaved")
 
 SYMBOL = (
-    r"(forward|backward)_kernelINS_4UnitI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb\dEEE"
+    r"(forward|backward)_kernelINS_4UnitI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb(\d)EEE"
     r"(Lb1E)?"  # whether it writes the product too
 )
-ROW_SYMBOL = r"row_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
+ROW_SYMBOL = r"row_kernelINS_4UnitI(.*?)EENS0_9RowConfigI(.*?)Li(\d+)ELb(\d)ELb(\d)EEE"
+GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
 DIRECTIONS = ("forward", "backward", "double backward")
 # {direction: (matrices read, written)} of a gated unit and of an activation
 GATED = {"forward": (2, 1), "backward": (3, 2), "backward + product": (3, 3)}
 UNARY = {"forward": (1, 1), "backward": (2, 1)}
+OPTIONS = ("plain", "numbers", "rows", "learned")
+ROWS = OPTIONS[2:]  # those of row kernels
+ROWS_OF_THREAD = 8  # that it goes through in a row kernel, where there are enough
 DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "float64"}
 
 # Per multiprocessor.
@@ -108,12 +112,12 @@ class KernelOfUnits(AnyKernel):
 
 
 @dataclass
-class RowKernel(KernelOfUnits):
+class GeneralKernel(KernelOfUnits):
     """All variants in one."""
 
     @property
     def name(self) -> str:
-        return f"sm_{self.architecture} row {self.direction} {self.dtype} {self.access_bytes}"
+        return f"sm_{self.architecture} general {self.direction} {self.dtype} {self.access_bytes}"
 
 
 @dataclass
@@ -121,16 +125,24 @@ class Kernel(KernelOfUnits):
     variant: str
     access: str
     unary: bool
+    options: str
 
     @property
     def name(self) -> str:
-        access = f"{self.access} {self.access_bytes}"
+        access = f"{self.options} {self.access} {self.access_bytes}"
         return f"sm_{self.architecture} {self.variant} {self.direction} {self.dtype} {access}"
 
     @property
-    def is_main(self) -> bool:
+    def is_wide(self) -> bool:
         """Whether it serves aligned operands with gate and up in two halves of a row."""
-        return self.access == "vector" and self.access_bytes == WIDEST[self.architecture]
+        widest = WIDEST[self.architecture]
+        if self.options in ROWS and self.direction == "backward":
+            widest = 16
+        return self.access == "vector" and self.access_bytes == widest
+
+    @property
+    def is_main(self) -> bool:
+        return self.is_wide and self.options == "plain"
 
     @property
     def matrices(self) -> tuple[int, int]:
@@ -143,7 +155,10 @@ class Kernel(KernelOfUnits):
 
     @cached_property
     def hot_path(self) -> list[Instruction]:
-        """All that can run in a thread which gets to a store of the full width."""
+        """All that can run in a thread which gets to a store of the full width.
+
+        Of a row kernel the loop over rows is in it as often as a thread of a large call goes through it.
+        """
         blocks, successors = basic_blocks(self.instructions)
         widest = max(i.access_bits for i in self.instructions if i.operation == "STG")
         is_store = lambda i: i.operation == "STG" and i.access_bits == widest  # noqa: E731
@@ -152,15 +167,28 @@ class Kernel(KernelOfUnits):
         for n, following in successors.items():
             for m in following:
                 predecessors[m].add(n)
-        hot = reachable(stores, predecessors) | reachable(stores, successors)
-        return [i for n in sorted(hot & reachable({0}, successors)) for i in blocks[n]]
+        before, behind = reachable(stores, predecessors), reachable(stores, successors)
+        hot = sorted((before | behind) & reachable({0}, successors))
+        in_loop = before & behind if self.options in ROWS else set()
+        times = {n: ROWS_OF_THREAD if n in in_loop else 1 for n in hot}
+        return [i for n in hot for i in blocks[n] * times[n]]
 
     @property
     def elements(self) -> float:
         """Of a thread on the hot path."""
+        if self.options in ROWS:
+            return ROWS_OF_THREAD * self.access_bytes / SIZES[self.dtype]
         stores = [i.access_bits // 8 for i in self.hot_path if i.operation == "STG"]
         stored = sum(width for width in stores if width == max(stores))
-        return stored / SIZES[self.dtype] / self.matrices[1]
+        # with numbers a backward kernel may store the product too
+        may = self.options == "numbers" and self.direction == "backward" and not self.unary
+        return stored / SIZES[self.dtype] / (self.matrices[1] + may)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Of shared memory that a thread moves on the hot path."""
+        width = lambda i: next((int(w) for w in ("128", "64") if f".{w}" in i.name), 32)  # noqa: E731
+        return sum(width(i) // 8 for i in self.hot_path if i.operation in ("LDS", "STS"))
 
     def per_element(self, operations: str = ".*") -> float:
         """Instructions of the hot path whose operation matches, by element."""
@@ -222,10 +250,17 @@ def run(*command: str) -> str:
 
 
 def variants() -> dict[tuple[str, str], str]:
-    """{(f, g): name} of those with flat kernels in the tables of csrc/math/variants.h."""
+    """{(f, g): name} of the tables of csrc/math/variants.h, the first where several share a unit."""
+    text = (ROOT / "csrc/math/variants.h").read_text()
+    rows = re.findall(r"X\((\w+), ([A-Z]\w+), ([A-Z]\w+)\)", text)
+    return {(f, g): n for n, f, g in reversed(rows)}
+
+
+def plain_variants() -> list[str]:
+    """Those that have kernels without numbers too."""
     tables = (ROOT / "csrc/math/variants.h").read_text().split("#define ")
-    flat = "".join(table for table in tables if table.startswith("FUSED_ACTS_FLAT"))
-    return {(f, g): n for n, f, g in re.findall(r"X\((\w+), (\w+), (\w+)\)", flat)}
+    plain = "".join(table for table in tables if table.startswith("FUSED_ACTS_PLAIN"))
+    return re.findall(r"X\((\w+), \w+, \w+\)", plain)
 
 
 def compile_source(source: Path, architecture: int, folder: str) -> Path:
@@ -254,28 +289,48 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
             )
         ]
         any_kernel = architecture, code, *usage[symbol]
-        if found := re.search(ROW_SYMBOL, symbol):
+        if is_stub(code):
+            continue
+        if found := re.search(GENERAL_SYMBOL, symbol):
             direction, dtype, columns = found.groups()
             access_bytes = int(columns) * SIZES[dtype_of(dtype)]
             direction = DIRECTIONS[int(direction)]
-            yield RowKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
+            yield GeneralKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
+        elif found := re.search(ROW_SYMBOL, symbol):
+            functions, dtype, access_bytes, backward, learned = found.groups()
+            names = functions_in(functions)
+            yield Kernel(
+                *any_kernel, DIRECTIONS[int(backward)], dtype_of(dtype), int(access_bytes),
+                name_of[names], "vector", names[-1] == "Unary", "learned" if int(learned) else "rows",
+            )  # fmt: skip
         elif found := re.search(SYMBOL, symbol):
-            direction, functions, dtype, access, access_bytes, product = found.groups()
-            direction += " + product" if product else ""
-            names = re.findall(r"\d+([A-Z][A-Za-z]*?)(?=E|NS)", functions)
+            direction, functions, dtype, access, access_bytes, plain, product = found.groups()
+            options = "plain" if int(plain) else "numbers"
+            direction += " + product" if product and int(plain) else ""
+            names = functions_in(functions)
             yield Kernel(
                 *any_kernel, direction, dtype_of(dtype), int(access_bytes),
-                name_of[names[0], names[-1]], ACCESSES[int(access)], names[-1] == "Unary",
+                name_of[names], ACCESSES[int(access)], names[-1] == "Unary", options,
             )  # fmt: skip
         else:
             yield OtherKernel(*any_kernel, cubin.name.split(".")[0])
+
+
+def is_stub(code: list[Instruction]) -> bool:
+    """Of a kernel that another architecture has."""
+    return not any(i.operation == "LDG" for i in code) and any("BPT" in i.name for i in code)
+
+
+def functions_in(mangled: str) -> tuple[str, str]:
+    names = re.findall(r"\d+([A-Z][A-Za-z0-9]*?)(?=E|NS)", mangled)
+    return names[0], names[-1]
 
 
 def dtype_of(mangled: str) -> str:
     return DTYPES[re.sub(r"^NS_(.*)E$", r"\1", mangled)]
 
 
-def compile_kernels() -> tuple[list[Kernel], list[RowKernel], list[OtherKernel]]:
+def compile_kernels() -> tuple[list[Kernel], list[GeneralKernel], list[OtherKernel]]:
     """Every kernel for every architecture, in the order of the table of variants."""
     jobs = [(s, a) for s in sorted((ROOT / "csrc/cuda").rglob("*.cu")) for a in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -283,18 +338,18 @@ def compile_kernels() -> tuple[list[Kernel], list[RowKernel], list[OtherKernel]]
         every = [
             k for cubin, (_, a) in zip(cubins, jobs, strict=True) for k in read_kernels(cubin, a)
         ]
-    order, dtypes = list(variants().values()), list(SIZES)
+    order, dtypes = list(variants().values())[::-1], list(SIZES)
     kernels = [k for k in every if isinstance(k, Kernel)]
     kernels.sort(
         key=lambda k: (
-            k.unary, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
+            OPTIONS.index(k.options), k.unary, list(GATED).index(k.direction), order.index(k.variant), dtypes.index(k.dtype),
             k.architecture, k.access, k.access_bytes,
         )
     )  # fmt: skip
-    rows = [k for k in every if isinstance(k, RowKernel)]
-    rows.sort(
+    general = [k for k in every if isinstance(k, GeneralKernel)]
+    general.sort(
         key=lambda k: (
             DIRECTIONS.index(k.direction), dtypes.index(k.dtype), -k.access_bytes, k.architecture
         )
     )  # fmt: skip
-    return kernels, rows, [k for k in every if isinstance(k, OtherKernel)]
+    return kernels, general, [k for k in every if isinstance(k, OtherKernel)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-from machine_code import Kernel
+from machine_code import ROWS, ROWS_OF_THREAD, Kernel
 
 matplotlib.use("Agg")
 
@@ -45,7 +45,8 @@ LATENCY = 800e-9  # seconds that a load takes while memory is busy
 FLOAT32 = "F(ADD|MUL|FMA)|IMAD|H(ADD|MUL|FMA)2"
 PACKED = "F(ADD|MUL|FMA)2"  # two results each
 FLOAT64 = "D(ADD|MUL|FMA|SETP|MNMX)"
-OTHERS = r"MUFU|LDG|STG|BRA|EXIT|CALL|BSSY|BSYNC|NOP|S2R|LDC|LDCU|U\w+"  # neither float nor integer
+OTHERS = r"MUFU|LDG|STG|LDS|STS|BAR|BRA|EXIT|CALL|BSSY|BSYNC|NOP|S2R|LDC|LDCU|U\w+"  # not arithmetic
+SHARED = 128  # bytes of shared memory a clock and multiprocessor
 
 
 def clocks(kernel: Kernel) -> dict[str, float]:
@@ -53,8 +54,10 @@ def clocks(kernel: Kernel) -> dict[str, float]:
     chip, count = CHIPS[kernel.architecture], kernel.per_element
     floats = count(FLOAT32) + 2 * count(PACKED)
     integers = count() - count("|".join([FLOAT32, PACKED, FLOAT64, OTHERS]))
-    # All loads of a thread are in flight together; then it issues, at best every second clock.
-    life_of_thread = LATENCY * chip.clock + 2 * len(kernel.hot_path)
+    # All loads of a thread are in flight together; then it issues, at best every second clock. In a
+    # row kernel it waits for what its columns have, and for each row.
+    waits = 1 + ROWS_OF_THREAD if kernel.options in ROWS else 1
+    life_of_thread = waits * LATENCY * chip.clock + 2 * len(kernel.hot_path)
     return {
         "memory": kernel.bytes_per_element / chip.bytes_per_clock,
         "issue": count() / ISSUE,
@@ -62,6 +65,7 @@ def clocks(kernel: Kernel) -> dict[str, float]:
         "float32": floats / chip.float32,
         "integer": integers / INTEGER,
         "float64": count(FLOAT64) / chip.float64,
+        "shared memory": kernel.shared_bytes / kernel.elements / SHARED,
         "latency": life_of_thread / (32 * kernel.resident_warps * kernel.elements),
     }
 
@@ -98,6 +102,7 @@ COLOURS = {
     "float32": "#66a182",
     "integer": "#edae49",
     "latency": "#7d5ba6",
+    "shared memory": "#8d99ae",
 }
 SHOWN = [f"{v} {d}" for v in ("swiglu", "geglu_tanh", "geglu") for d in ("forward", "backward")]
 

@@ -43,7 +43,7 @@ Options options_of(Direction direction, const GluArgs& args) {
     return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit
   return args.limit != std::numeric_limits<double>::infinity() || args.step != 1 ||
-                 !has_flat_kernels(args.variant)
+                 !has_plain_kernels(args.variant)
              ? Options::kLimit
              : Options::kNone;
 }

@@ -231,7 +231,7 @@ Loop glu_loop(Direction direction, Options options, Variant variant) {
   const bool forward = direction == Direction::kForward;
   switch (options) {
     case Options::kNone:
-      return visit_flat_variant(variant, [&](auto unit) -> Loop {
+      return visit_plain_variant(variant, [&](auto unit) -> Loop {
         using Unit = decltype(unit);
         return forward ? GluLoop<Isa, T, Math, Unit, Direction::kForward, Options::kNone>::run
                        : GluLoop<Isa, T, Math, Unit, Direction::kBackward, Options::kNone>::run;

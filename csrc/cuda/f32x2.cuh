@@ -5,8 +5,10 @@
 
 #include "math/elementary.h"
 
+// What sm_100 and all later architectures have: packed arithmetic, and accesses of 32 bytes.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
 #define FUSED_ACTS_HAS_F32X2
+#define FUSED_ACTS_HAS_32_BYTE_ACCESSES
 #endif
 
 namespace fused_acts {

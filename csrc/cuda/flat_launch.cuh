@@ -6,49 +6,53 @@
 
 namespace fused_acts::cuda {
 
-template <class T, Access access, int bytes>
-cudaError_t launch_access(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
-  using Forward = Config<T, access, bytes, false>;
-  using Backward = Config<T, access, bytes, true>;
-  const ParamsMaker<typename Forward::Index> params{args, plan};
+template <class T, Access access, int bytes, bool plain>
+cudaError_t launch_access(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream) {
+  using C = Config<T, access, bytes, plain>;
+  const ParamsMaker params{args, plan};
   const auto grid = static_cast<unsigned>(plan.grid);
-  cudaError_t error = cudaErrorInvalidValue;
-  visit_flat_variant(args.variant, [&](auto unit) {
+  const auto launch = [&](auto unit) -> cudaError_t {
     using Unit = decltype(unit);
-    constexpr bool kInstantiated = is_instantiated(access, bytes);
-    if constexpr (kInstantiated || !Unit::kIsUnary) {
-      if (args.grad_out.data == nullptr) {
-        error =
-            launch_kernel(forward_kernel<Unit, Forward>, grid, kBlock, 0, stream, params.forward());
-      } else if (!args.product) {
-        error = launch_kernel(backward_kernel<Unit, Backward, false>, grid, kBlock, 0, stream,
-                              params.backward());
-      } else if constexpr (kInstantiated && !Unit::kIsUnary) {
-        error = launch_kernel(backward_kernel<Unit, Backward, true>, grid, kBlock, 0, stream,
-                              params.backward());
+    if constexpr (Unit::kIsUnary && access == Access::kInterleaved) {
+      return cudaErrorInvalidValue;  // no activation is interleaved
+    } else {
+      if (args.grad_out.data == nullptr)
+        return launch_kernel(forward_kernel<Unit, C>, grid, kBlock, 0, stream, params.forward());
+      if constexpr (!Unit::kIsUnary) {
+        if (args.product || !plain)
+          return launch_kernel(backward_kernel<Unit, C, true>, grid, kBlock, 0, stream,
+                               params.backward());
       }
+      if constexpr (plain || Unit::kIsUnary)
+        return launch_kernel(backward_kernel<Unit, C, false>, grid, kBlock, 0, stream,
+                             params.backward());
+      return cudaErrorInvalidValue;
     }
-  });
-  return error;
-}
-
-// Finds the kernel that was compiled for the plan's access.
-template <class T, int bytes>
-cudaError_t launch_bytes(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
-  if constexpr (bytes == sizeof(T)) {
-    return launch_access<T, Access::kElement, bytes>(args, plan, stream);
-  } else if (plan.access_bytes < bytes) {
-    return launch_bytes<T, bytes / 2>(args, plan, stream);
-  } else if (plan.access == Access::kInterleaved) {
-    return launch_access<T, Access::kInterleaved, bytes>(args, plan, stream);
+  };
+  if constexpr (plain) {
+    return visit_plain_variant(args.variant, launch);
   } else {
-    return launch_access<T, Access::kVector, bytes>(args, plan, stream);
+    return visit_variant(args.variant, launch);
   }
 }
 
+template <class T, int bytes>
+cudaError_t launch_bytes(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream) {
+  const bool interleaved = plan.access == Access::kInterleaved;
+  if (plan.plain)
+    return interleaved ? launch_access<T, Access::kInterleaved, bytes, true>(args, plan, stream)
+                       : launch_access<T, Access::kVector, bytes, true>(args, plan, stream);
+  return interleaved ? launch_access<T, Access::kInterleaved, bytes, false>(args, plan, stream)
+                     : launch_access<T, Access::kVector, bytes, false>(args, plan, stream);
+}
+
+// Finds the kernel that was compiled for the plan's access.
 template <class T>
-cudaError_t launch_flat(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream) {
-  return launch_bytes<T, widest_compiled()>(args, plan, stream);
+cudaError_t launch_flat(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream) {
+  if constexpr (widest_compiled() == 32) {
+    if (plan.access_bytes == 32) return launch_bytes<T, 32>(args, plan, stream);
+  }
+  return launch_bytes<T, 16>(args, plan, stream);
 }
 
 }  // namespace fused_acts::cuda

@@ -1,5 +1,5 @@
-// A call to a gated unit: flat kernel or row kernel, plan, launch.
-#include <atomic>
+// A call to a gated unit: plan, kernel, launch.
+#include <algorithm>
 #include <cstdlib>
 
 #include "cuda/launch.h"
@@ -8,53 +8,40 @@
 namespace fused_acts::cuda {
 namespace {
 
-__global__ void probe() {}
-
 // What runs on a device of sm_100 or later is older code when the build has only older PTX for it.
-int find_widest_access() {
-  // Lets tests run the widest kernels on a device that does not tell what code it runs.
-  if (const char* bytes = std::getenv("FUSED_ACTS_WIDEST_ACCESS")) return std::atoi(bytes);
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe);
-  return error == cudaSuccess && attributes.ptxVersion >= 100 ? 32 : 16;
-}
-
 int widest_access() {
-  if (widest_compiled() < kWidestAccess) return widest_compiled();
-
-  constexpr int kDevices = 64;
-  static std::atomic<int> known[kDevices];  // 0: not yet
-  int device = 0;
-  if (cudaGetDevice(&device) != cudaSuccess || device >= kDevices) return 16;
-  int bytes = known[device].load(std::memory_order_relaxed);
-  if (bytes == 0) {
-    bytes = find_widest_access();
-    known[device].store(bytes, std::memory_order_relaxed);
-  }
-  return bytes;
+  // Lets tests run the widest kernels on a device that does not tell what code it runs.
+  static const char* const bytes = std::getenv("FUSED_ACTS_WIDEST_ACCESS");
+  const int widest = bytes ? std::atoi(bytes) : code_architecture() >= 100 ? kWidestAccess : 16;
+  return std::min(widest, widest_compiled());
 }
 
-cudaError_t run_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
-  return visit_dtype(args.dtype,
-                     [&](auto t) { return launch_rows<decltype(t)>(direction, args, stream); });
+// The storage types of the wide kernels.
+template <class Visitor>
+cudaError_t visit_wide(DType dtype, Visitor visitor) {
+  return visit_dtype(dtype, [&](auto t) -> cudaError_t {
+    if constexpr (sizeof(t) == 8) {
+      return cudaErrorInvalidValue;  // float64, for which no plan is wide
+    } else {
+      return visitor(t);
+    }
+  });
 }
 
-cudaError_t run_flat(Direction direction, const GluArgs& args, cudaStream_t stream) {
-  const LaunchPlan plan = make_plan(args, widest_access());
-  const bool unary = is_unary(args.variant);
-  if ((args.product && unary) ||
-      ((args.product || unary) && !is_instantiated(plan.access, plan.access_bytes)))
-    return run_rows(direction, args, stream);
-  return visit_dtype(args.dtype,
-                     [&](auto t) { return launch_flat<decltype(t)>(args, plan, stream); });
-}
-
-int run(Direction direction, const GluArgs& args, void* stream) {
+int run(Direction direction, const GluArgs& args, void* cuda_stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
-  const bool flat = direction != Direction::kDoubleBackward && !args.has_options() && !args.block &&
-                    has_flat_kernels(args.variant);
-  const auto launch = flat ? run_flat : run_rows;
-  return launch(direction, args, static_cast<cudaStream_t>(stream));
+  const auto stream = static_cast<cudaStream_t>(cuda_stream);
+  const bool second_order = direction == Direction::kDoubleBackward;
+  if (!second_order) {
+    if (const auto plan = make_flat_plan(args, widest_access()))
+      return visit_wide(args.dtype,
+                        [&](auto t) { return launch_flat<decltype(t)>(args, *plan, stream); });
+  }
+  const RowPlan plan = make_row_plan(args, second_order, widest_access());
+  if (plan.wide)
+    return visit_wide(args.dtype, [&](auto t) { return launch_rows<decltype(t)>(plan, stream); });
+  return visit_dtype(args.dtype,
+                     [&](auto t) { return launch_general<decltype(t)>(direction, plan, stream); });
 }
 
 }  // namespace

@@ -53,13 +53,14 @@ constexpr int widest_compiled() {
   return 16;
 }
 
-// The one launch of a call to a flat kernel; backward if it has a grad_out. Defined in
-// flat_launch.cuh and instantiated in a translation unit for each storage type T.
+// The one launch of a call, for each kind of kernel: backward if it has a grad_out. Defined in
+// flat_launch.cuh, row_kernels.cuh and general_kernels.cuh, and instantiated in a translation unit
+// for each storage type T.
 template <class T>
-cudaError_t launch_flat(const GluArgs& args, const LaunchPlan& plan, cudaStream_t stream);
-
-// The same for a row kernel, in any direction with any options; defined in row_kernels.cuh.
+cudaError_t launch_flat(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream);
 template <class T>
-cudaError_t launch_rows(Direction direction, const GluArgs& args, cudaStream_t stream);
+cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream);
+template <class T>
+cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream);
 
 }  // namespace fused_acts::cuda

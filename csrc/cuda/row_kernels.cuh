@@ -1,309 +1,298 @@
-// The row kernels: one for each direction, storage type and width, for any unit, layout, bias,
-// limit and parameter. What these have beside the arithmetic takes more code than the arithmetic,
-// so the units share it and a kernel branches to its unit's formulas.
+// The row kernels, forward and backward, for any unit, 16- or 32-bit storage type and layout: calls
+// with biases, with parameters for each column, and with sums over rows.
+//
+// A thread stays at kColumns columns and goes through rows of its block. What these columns have
+// for all rows, and their sums, is in shared memory, which has the bandwidth for it: in registers
+// it would leave room for too few threads.
 #pragma once
 
 #include "cuda/dependent_launch.cuh"
+#include "cuda/divider.h"
 #include "cuda/launch.h"
-#include "cuda/plan.h"
 #include "cuda/vector.cuh"
 #include "math/unit.h"
 
 namespace fused_acts::cuda {
 
-struct ByteMatrix {
+struct RowOperand {
   char* data;
-  int64_t row_bytes;  // from one row to the next
+  uint32_t stride;  // from one row to the next, in vectors
 };
+
+// One value a column of all rows, or one for all.
+struct ColumnValues {
+  RowVector vector;
+  float otherwise;  // where there is no vector
+};
+
+// What a column has: a gate_bias, an up_bias, two parameters; and sums over rows of the gradients
+// by each.
+constexpr int kColumnValues = kMostSums;
 
 struct RowParams {
-  ByteMatrix gate, up, out, grad_out, grad_gate, grad_up, gate_tangent, up_tangent;
-  RowVector gate_bias, up_bias, parameters[2];
-  double scalars[2], limit, weight;
-  void* sums[4];  // [row_blocks, cols] by gate, up and the parameters
+  RowOperand gate, up, out, grad_out, grad_gate, grad_up;
+  float limit, weight;
+  uint32_t rows, cols, last_cols, rows_per_block, block;
+  Divider<uint32_t> tiles, blocks;  // of a row
+  int log2_lanes;
+  bool pairs, product, has_sums, needs_gate, needs_up;
+  bool needs_sum[kColumnValues];
+  float* sums[kColumnValues];  // [row_blocks, cols], or null
   unsigned* counters;
-  bool has_sums, pairs, product;
-  Variant variant;
-  int step, log2_lanes;
-  unsigned tiles;
-  int64_t block, cols, end, rows_per_block;
+  ColumnValues values[kColumnValues];
 };
 
-// kColumns values of a row, or the one that stands for all.
-template <class T, int kColumns, class Real>
-FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double otherwise) {
-  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
-  const auto at = [&](int64_t i) {
-    if (!row.data) return static_cast<Lane>(otherwise);
-    if (row.in_real) return static_cast<const Lane*>(row.data)[i * row.col_stride];
-    Vector<T, 1> value;
-    load(static_cast<const char*>(row.data) + i * row.col_stride * sizeof(T), value);
-    return static_cast<Lane>(element(value, 0));
-  };
-  if constexpr (kColumns == 2) {
-    return Real(at(column), at(column + 1));
-  } else {
-    return at(column);
-  }
-}
-
-// Where a thread is in the matrices.
-template <class T>
-struct Position {
-  int64_t row, column, packed;  // the column, and where it is in what may be packed
-
-  FUSED_ACTS_DEVICE char* in(const ByteMatrix& m) const { return at(m, column); }
-  FUSED_ACTS_DEVICE char* in_packed(const ByteMatrix& m) const { return at(m, packed); }
-
- private:
-  FUSED_ACTS_DEVICE char* at(const ByteMatrix& m, int64_t element) const {
-    return m.data + row * m.row_bytes + element * static_cast<int64_t>(sizeof(T));
-  }
-};
-
-// Unit and up, or their tangents, at several positions; absent ones are 0.
-template <bool kPairs, class T, int kColumns, int kRows, class Real>
-FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up,
-                                 const Position<T> (&at)[kRows], const bool (&valid)[kRows],
-                                 GateUp<T, kColumns, kPairs> (&x)[kRows]) {
-#pragma unroll
-  for (int k = 0; k < kRows; ++k) {
-    x[k] = {};
-    if (!valid[k]) continue;
-    if constexpr (kPairs) {
-      if (gate.data) x[k].load_from(at[k].in_packed(gate), nullptr);
-    } else {
-      if (gate.data) load(at[k].in_packed(gate), x[k].gate_vector);
-      if (up.data) load(at[k].in_packed(up), x[k].up_vector);
-    }
-  }
-}
-
-template <class Real>
-struct Inputs {
-  Real gate, up, gate_tangent, up_tangent;
-};
-
-template <Direction direction, bool kPairs, class T, int kColumns, int kRows, class Real>
-FUSED_ACTS_DEVICE void load_inputs(const RowParams& p, const Position<T> (&at)[kRows],
-                                   const bool (&valid)[kRows], Inputs<Real> (&inputs)[kRows]) {
-  GateUp<T, kColumns, kPairs> x[kRows], tangent[kRows];
-  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, at, valid, x);
-  if constexpr (direction == Direction::kDoubleBackward)
-    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, at, valid, tangent);
-#pragma unroll
-  for (int k = 0; k < kRows; ++k) {
-    inputs[k].gate = x[k].template gate<Real>(0);
-    inputs[k].up = x[k].template up<Real>(0);
-    if constexpr (direction == Direction::kDoubleBackward) {
-      inputs[k].gate_tangent = tangent[k].template gate<Real>(0);
-      inputs[k].up_tangent = tangent[k].template up<Real>(0);
-    }
-  }
-}
-
-template <class T, int kColumns, class Real>
-FUSED_ACTS_DEVICE void store_gradients(const RowParams& p, const Position<T>& at, Real gate,
-                                       Real up) {
-  if (p.pairs) {
-    GateUp<T, kColumns, true> grad;
-    grad.set_both(0, gate, up);
-    if (p.grad_gate.data) grad.store_to(at.in_packed(p.grad_gate), nullptr, true, true);
-  } else {
-    GateUp<T, kColumns, false> grad;
-    grad.set_both(0, gate, up);
-    grad.store_to(at.in_packed(p.grad_gate), at.in_packed(p.grad_up), p.grad_gate.data,
-                  p.grad_up.data);
-  }
-}
-
-FUSED_ACTS_DEVICE float lane_of(float x, int) { return x; }
-FUSED_ACTS_DEVICE double lane_of(double x, int) { return x; }
-FUSED_ACTS_DEVICE float lane_of(F32x2 x, int i) { return i == 0 ? x.lo : x.hi; }
-
-// The sum of a block's rows, always added in the same order, to row `row_block` of sums.
-template <int kColumns, class Lane, class Real>
-FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column,
-                                 int64_t cols, int log2_lanes) {
-  __shared__ Lane shared[kColumns][kBlock];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) shared[i][threadIdx.x] = lane_of(sum, i);
-  __syncthreads();
-  if (threadIdx.x >> log2_lanes == 0 && column < cols) {
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      Lane total = 0;
-      for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[i][t];
-      static_cast<Lane*>(sums)[row_block * cols + column + i] = total;
-    }
-  }
-  __syncthreads();
-}
-
-template <Direction direction, class T, int kColumns>
-__global__ void __launch_bounds__(kBlock) row_kernel(const __grid_constant__ RowParams p) {
+template <class StorageType, int access_bytes, bool backward, bool learned>
+struct RowConfig {
+  using T = StorageType;
+  static constexpr int kBytes = access_bytes;
+  static constexpr int kColumns = kBytes / sizeof(T);
   using Math = MathOf<T, kColumns>;
   using Real = typename Math::Real;
-  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
-  constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
+  static constexpr int kLanes = cuda::kLanes<Real>;
+  static constexpr int kParts = kColumns / kLanes;  // of a vector, a Real each
+  static constexpr bool kBackward = backward;
+  static constexpr bool kLearned = learned;  // whether parameters may have sums
+  static constexpr bool kCompiled = kBytes == 16 || kHas32ByteAccesses;
+  using Shared = std::conditional_t<kLanes == 2, float2, float>;
+};
 
-  let_next_kernel_start();
-  wait_for_previous_kernel();
-  const int64_t row_block = blockIdx.x / p.tiles;
-  const int64_t lanes = int64_t{1} << p.log2_lanes;
-  const int64_t lane = threadIdx.x & (lanes - 1);
-  const int64_t column = ((blockIdx.x % p.tiles) * lanes + lane) * kColumns;
-  const int64_t row_lanes = kBlock >> p.log2_lanes;
-  const int64_t last = (row_block + 1) * p.rows_per_block;
+// Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
+template <class Unit, class C>
+constexpr int kMinBlocks = !C::kBackward          ? (C::kBytes == 32 ? 10 : 12)
+                           : Unit::kHasSecond     ? 7
+                           : kHasManyValues<Unit> ? 9
+                                                  : 10;
 
-  const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
+// Which of the column values a unit has, and of which there are sums: of its parameters where they
+// are learned.
+template <class Unit>
+FUSED_ACTS_DEVICE constexpr bool has_value(int i) {
+  return i == 0 || (i == 1 ? !Unit::kIsUnary : i == 2 ? Unit::kHasParameter : Unit::kHasSecond);
+}
+template <class Unit, class C>
+FUSED_ACTS_DEVICE constexpr bool has_sum(int i) {
+  return C::kBackward && has_value<Unit>(i) && (i < 2 || C::kLearned);
+}
 
-  Numbers<Real> numbers{Real(0.0f), Real(0.0f), Real(static_cast<Lane>(p.limit)),
-                        Real(static_cast<Lane>(p.weight))};
-  Real gate_bias(0.0f), up_bias(0.0f);
-  if (column < p.cols) {
-    numbers.parameter = load_row<T, kColumns, Real>(p.parameters[0], column, p.scalars[0]);
-    numbers.second = load_row<T, kColumns, Real>(p.parameters[1], column, p.scalars[1]);
-    // adding -0 changes nothing, not even the sign of 0
-    gate_bias = load_row<T, kColumns, Real>(p.gate_bias, column, -0.0);
-    up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
-  }
-  Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
+FUSED_ACTS_DEVICE float real_of(float x) { return x; }
+FUSED_ACTS_DEVICE F32x2 real_of(float2 x) { return {x.x, x.y}; }
+FUSED_ACTS_DEVICE float shared_of(float x) { return x; }
+FUSED_ACTS_DEVICE float2 shared_of(F32x2 x) { return make_float2(x.lo, x.hi); }
 
-  for (int64_t row = row_block * p.rows_per_block + (threadIdx.x >> p.log2_lanes); row < last;
-       row += kRows * row_lanes) {
-    Position<T> at[kRows];
-    bool valid[kRows];
-    Vector<T, kColumns> seed[kRows];
+// Gate and up, which alternate in two vectors side by side. Both are read through L1, where the
+// second finds the sectors of the first.
+template <class T, int kColumns>
+FUSED_ACTS_DEVICE void load_pairs(const char* address, GateUp<T, kColumns, false>& x) {
+  Vector<T, kColumns> vectors[2];
+  load_cached(address, vectors[0]);
+  load_cached(address + Vector<T, kColumns>::kBytes, vectors[1]);
+  deinterleave(vectors, x.gate_vector, x.up_vector);
+}
+
+template <class T, int kColumns>
+FUSED_ACTS_DEVICE void store_pairs(const GateUp<T, kColumns, false>& x, char* address) {
+  Vector<T, kColumns> vectors[2];
+  interleave(x.gate_vector, x.up_vector, vectors);
+  store(vectors[0], address);
+  store(vectors[1], address + Vector<T, kColumns>::kBytes);
+}
+
+// Where the i-th column of a tile is in rows of `width` parts of vectors.
+template <class C>
+FUSED_ACTS_DEVICE float& column_of(typename C::Shared* parts, unsigned i, unsigned width,
+                                   unsigned lane) {
+  typename C::Shared* const shared = parts + i % C::kColumns / C::kLanes * width + lane;
+  return reinterpret_cast<float*>(shared)[i % C::kLanes];
+}
+
+template <class Unit, class C>
+__global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
+    row_kernel(const __grid_constant__ RowParams p) {
+  if constexpr (!C::kCompiled) {
+    __trap();
+  } else {
+    using T = typename C::T;
+    using Real = typename C::Real;
+    using Shared = typename C::Shared;
+    constexpr int kColumns = C::kColumns, kParts = C::kParts;
+    let_next_kernel_start();
+
+    const uint32_t row_block = divide(blockIdx.x, p.tiles);
+    const uint32_t tile = blockIdx.x + row_block * p.tiles.minus_divisor;
+    const unsigned lanes = 1u << p.log2_lanes, lane = threadIdx.x & (lanes - 1);
+    const unsigned strand = threadIdx.x >> p.log2_lanes, strands = kBlock >> p.log2_lanes;
+    const uint32_t first_column = tile * lanes * kColumns;
+    const uint32_t vector = tile * lanes + lane, column = vector * kColumns;
+    wait_for_previous_kernel();
+    const uint32_t packed =
+        p.pairs ? 2 * vector
+                : (p.block ? column + divide(column, p.blocks) * p.block : column) / kColumns;
+    const auto at = [](const RowOperand& m, uint32_t row, uint32_t place) {
+      return m.data + static_cast<uint64_t>(row * m.stride + place) * C::kBytes;
+    };
+
+    __shared__ Shared values[kColumnValues][kParts][kMostLanes];
+    extern __shared__ uint4 dynamic[];
+    Shared* const sums = reinterpret_cast<Shared*>(dynamic);  // [kColumnValues][kParts][kBlock]
 #pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      at[k].row = row + k * row_lanes;
-      at[k].column = column;
-      at[k].packed = packed;
-      valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
-      if constexpr (direction != Direction::kForward) {
-        seed[k] = {};
-        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out), seed[k]);
+    for (int i = 0; i < kColumnValues; ++i) {
+      if (!has_value<Unit>(i)) continue;
+      const ColumnValues& value = p.values[i];
+#pragma unroll 1
+      for (unsigned c = threadIdx.x; c < lanes * kColumns; c += kBlock) {
+        float x = value.otherwise;
+        if (value.vector.data && first_column + c < p.cols)
+          x = number_at<T>(value.vector.data, value.vector.in_real,
+                           (first_column + c) * value.vector.col_stride);
+        column_of<C>(values[i][0], c, kMostLanes, c / kColumns) = x;
+      }
+      if (has_sum<Unit, C>(i) && p.needs_sum[i]) {
+#pragma unroll
+        for (int part = 0; part < kParts; ++part)
+          sums[(i * kParts + part) * kBlock + threadIdx.x] = shared_of(Real(0.0f));
       }
     }
-    Inputs<Real> inputs[kRows];
-    if (p.pairs) {
-      load_inputs<direction, true, T, kColumns>(p, at, valid, inputs);
-    } else {
-      load_inputs<direction, false, T, kColumns>(p, at, valid, inputs);
-    }
-    Real out[kRows];
-    Gradients<Real> grads[kRows];
-    visit_variant(p.variant, [&](auto functions) {
-      const GatedUnit<decltype(functions), Math> unit(numbers, gate_bias, up_bias);
+    __syncthreads();
+
+    const uint32_t begin = row_block * p.rows_per_block;
+    const uint32_t rows = column < p.last_cols ? p.rows : column < p.cols ? p.rows - 1 : 0;
+    const uint32_t end = min(begin + p.rows_per_block, rows);
+    for (uint32_t row = begin + strand; row < end; row += strands) {
+      GateUp<T, kColumns, false> x;
+      Vector<T, kColumns> narrow;  // grad_out, or out
+      if (C::kBackward) load(at(p.grad_out, row, vector), narrow);
+      if (p.pairs) {
+        load_pairs(at(p.gate, row, packed), x);
+      } else {
+        load(at(p.gate, row, packed), x.gate_vector);
+        if (!Unit::kIsUnary) load(at(p.up, row, packed), x.up_vector);
+      }
 #pragma unroll
-      for (int k = 0; k < kRows; ++k) {
-        const Inputs<Real>& x = inputs[k];
-        if constexpr (direction == Direction::kForward) {
-          out[k] = unit.forward(x.gate, x.up);
-        } else if constexpr (direction == Direction::kBackward) {
-          grads[k] = unit.backward(get<Real>(seed[k], 0), x.gate, x.up);
+      for (int part = 0; part < kParts; ++part) {
+        // never true: as in the flat kernels, what is before it needs no registers behind it
+        if (part > 0 && p.rows == ~uint32_t{0} - part) break;
+        const auto value = [&](int i) {
+          return has_value<Unit>(i) ? real_of(values[i][part][lane]) : Real(1.0f);
+        };
+        const GatedUnit<Unit, typename C::Math> unit(
+            {value(2), value(3), Real(p.limit), Real(p.weight)}, value(0), value(1));
+        const int i = part * C::kLanes;
+        const Real gate = x.template gate<Real>(i), up = x.template up<Real>(i);
+        if constexpr (!C::kBackward) {
+          set(narrow, i, unit.forward(gate, up));
         } else {
-          const auto second = unit.double_backward(get<Real>(seed[k], 0), x.gate, x.up,
-                                                   x.gate_tangent, x.up_tangent);
-          out[k] = second.grad_out;
-          grads[k].gate = second.gate;
-          grads[k].up = second.up;
+          const auto by = unit.backward(get<Real>(narrow, i), gate, up);
+          x.set_both(i, by.gate, by.up);
+          if (p.product) set(narrow, i, by.product);
+          const Real added[kColumnValues] = {by.gate, by.up, by.parameter, by.second};
+#pragma unroll
+          for (int s = 0; s < kColumnValues; ++s) {
+            if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
+            Shared& sum = sums[(s * kParts + part) * kBlock + threadIdx.x];
+            sum = shared_of(real_of(sum) + added[s]);
+          }
         }
       }
-    });
-#pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-      if (!valid[k]) continue;
-      Vector<T, kColumns> rounded;
-      if constexpr (direction != Direction::kBackward) {
-        set(rounded, 0, out[k]);
-        if (p.out.data) store(rounded, at[k].in(p.out));
-      } else if (p.product) {
-        set(rounded, 0, grads[k].product);
-        store(rounded, at[k].in(p.grad_out));
-      }
-      if constexpr (direction != Direction::kForward)
-        store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
-      if constexpr (direction == Direction::kBackward) {
-        sums[0] = sums[0] + grads[k].gate;
-        sums[1] = sums[1] + grads[k].up;
-        sums[2] = sums[2] + grads[k].parameter;
-        sums[3] = sums[3] + grads[k].second;
+      if constexpr (!C::kBackward) {
+        store(narrow, at(p.out, row, vector));
+      } else {
+        if (p.product) store(narrow, at(p.grad_out, row, vector));
+        if (p.pairs) {
+          if (p.needs_gate) store_pairs(x, at(p.grad_gate, row, packed));
+        } else {
+          x.store_to(at(p.grad_gate, row, packed), at(p.grad_up, row, packed), p.needs_gate,
+                     !Unit::kIsUnary && p.needs_up);
+        }
       }
     }
-  }
-  if constexpr (direction == Direction::kBackward) {
-    if (!p.has_sums) return;
+
+    if (!C::kBackward || !p.has_sums) return;
     if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
+    __syncthreads();
+#pragma unroll 1
+    for (unsigned c = threadIdx.x; c < lanes * kColumns && first_column + c < p.cols; c += kBlock) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      if (p.sums[i])
-        store_sum<kColumns, Lane>(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
+      for (int s = 0; s < kColumnValues; ++s) {
+        if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
+        float total = 0;  // always in the same order
+#pragma unroll 1
+        for (unsigned t = c / kColumns; t < kBlock; t += lanes)
+          total += column_of<C>(sums + s * kParts * kBlock, c, kBlock, t);
+        p.sums[s][static_cast<int64_t>(row_block) * p.cols + first_column + c] = total;
+      }
+    }
   }
 }
 
 inline RowParams row_params(const RowPlan& plan) {
   const GluArgs& args = plan.args;
-  const int64_t size = dtype_size(args.dtype);
-  const auto matrix = [&](const Matrix& operand) {
-    return ByteMatrix{static_cast<char*>(operand.data), operand.row_stride * size};
+  const auto operand = [&](const Matrix& m) {
+    return RowOperand{static_cast<char*>(m.data),
+                      static_cast<uint32_t>(args.rows == 1 ? 0 : m.row_stride / plan.columns)};
   };
-  return {matrix(args.gate),
-          matrix(args.up),
-          matrix(args.out),
-          matrix(args.grad_out),
-          matrix(args.grad_gate),
-          matrix(args.grad_up),
-          matrix(args.gate_tangent),
-          matrix(args.up_tangent),
-          args.gate_bias,
-          args.up_bias,
-          {args.parameters[0], args.parameters[1]},
-          {args.scalars[0], args.scalars[1]},
-          args.limit,
-          args.weight,
-          {args.sums[0], args.sums[1], args.sums[2], args.sums[3]},
-          args.counters,
-          args.row_blocks > 0,
+  return {operand(args.gate),
+          operand(args.up),
+          operand(args.out),
+          operand(args.grad_out),
+          operand(args.grad_gate),
+          operand(args.grad_up),
+          static_cast<float>(args.limit),
+          static_cast<float>(args.weight),
+          static_cast<uint32_t>(args.rows),
+          static_cast<uint32_t>(args.cols),
+          static_cast<uint32_t>(plan.last_cols),
+          static_cast<uint32_t>(plan.rows_per_block),
+          static_cast<uint32_t>(args.block),
+          make_divider<uint32_t>(plan.tiles),
+          make_divider<uint32_t>(std::max<int64_t>(args.block, 1)),
+          plan.log2_lanes,
           plan.pairs,
           args.product,
-          args.variant,
-          args.step,
-          plan.log2_lanes,
-          static_cast<unsigned>(plan.tiles),
-          args.block,
-          args.cols,
-          plan.end,
-          plan.rows_per_block};
+          args.row_blocks > 0,
+          args.grad_gate.data != nullptr,
+          args.grad_up.data != nullptr,
+          {args.sums[0] != nullptr, args.sums[1] != nullptr, args.sums[2] != nullptr,
+           args.sums[3] != nullptr},
+          {static_cast<float*>(args.sums[0]), static_cast<float*>(args.sums[1]),
+           static_cast<float*>(args.sums[2]), static_cast<float*>(args.sums[3])},
+          args.counters,
+          // adding -0 changes nothing, not even the sign of 0
+          {{args.gate_bias, -0.0f},
+           {args.up_bias, -0.0f},
+           {args.parameters[0], static_cast<float>(args.scalars[0])},
+           {args.parameters[1], static_cast<float>(args.scalars[1])}}};
 }
 
-template <class T, int kColumns, Direction direction>
-cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
-  return launch_kernel(row_kernel<direction, T, kColumns>,
-                       static_cast<unsigned>(plan.tiles * plan.row_blocks), kBlock, 0, stream,
-                       row_params(plan));
-}
-
-template <class T, int kColumns>
-cudaError_t launch_rows(Direction direction, const RowPlan& plan, cudaStream_t stream) {
-  switch (direction) {
-    case Direction::kForward:
-      return launch_rows<T, kColumns, Direction::kForward>(plan, stream);
-    case Direction::kBackward:
-      return launch_rows<T, kColumns, Direction::kBackward>(plan, stream);
-    default:
-      return launch_rows<T, kColumns, Direction::kDoubleBackward>(plan, stream);
-  }
+template <class C>
+cudaError_t launch_config(const RowPlan& plan, cudaStream_t stream) {
+  const RowParams params = row_params(plan);
+  const auto grid = static_cast<unsigned>(plan.tiles * plan.row_blocks);
+  size_t sums = 0;  // up to the last that is wanted
+  for (int i = 0; i < kColumnValues; ++i)
+    if (params.sums[i]) sums = i + 1;
+  return visit_variant(plan.args.variant, [&](auto unit) -> cudaError_t {
+    using Unit = decltype(unit);
+    if constexpr (C::kLearned && !Unit::kHasParameter) {
+      return cudaErrorInvalidValue;  // a unit without parameters learns none
+    } else {
+      return launch_kernel(row_kernel<Unit, C>, grid, kBlock,
+                           sums * kBlock * C::kColumns * sizeof(float), stream, params);
+    }
+  });
 }
 
 template <class T>
-cudaError_t launch_rows(Direction direction, const GluArgs& args, cudaStream_t stream) {
-  const RowPlan plan = make_row_plan(args);
-  if constexpr (sizeof(T) == 2) {
-    if (plan.columns == 2) return launch_rows<T, 2>(direction, plan, stream);
+cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
+  if (plan.args.grad_out.data) {
+    const bool learned = plan.args.sums[2] || plan.args.sums[3];
+    return learned ? launch_config<RowConfig<T, 16, true, true>>(plan, stream)
+                   : launch_config<RowConfig<T, 16, true, false>>(plan, stream);
   }
-  return launch_rows<T, 1>(direction, plan, stream);
+  if constexpr (widest_compiled() == 32) {
+    if (plan.access_bytes == 32) return launch_config<RowConfig<T, 32, false, false>>(plan, stream);
+  }
+  return launch_config<RowConfig<T, 16, false, false>>(plan, stream);
 }
 
 }  // namespace fused_acts::cuda

@@ -7,6 +7,7 @@
 
 #include "cuda/f32x2.cuh"
 #include "math/storage.h"
+#include "math/variants.h"
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 #error "the CUDA kernels need compute capability 8.0 or later"
@@ -16,10 +17,21 @@
 
 namespace fused_acts::cuda {
 
+#ifdef FUSED_ACTS_HAS_32_BYTE_ACCESSES
+constexpr bool kHas32ByteAccesses = true;
+#else
+constexpr bool kHas32ByteAccesses = false;
+#endif
+
 // The math that computes kCount elements of T: 16-bit elements go through it in pairs.
 template <class T, int kCount>
 using MathOf =
     std::conditional_t<sizeof(T) == 2 && kCount % 2 == 0, Math16<F32x2>, typename MathFor<T>::type>;
+
+// Whether a backward pass has more values alive than the registers of other units hold.
+template <class Unit>
+constexpr bool kHasManyValues =
+    Unit::kHasSecond || std::is_same_v<typename Unit::template F<Math64>, Softplus<Math64>>;
 
 // kCount elements of T as they lie in memory; a single 16-bit one is the low half of its word.
 template <class StorageType, int kCount>
@@ -114,9 +126,9 @@ FUSED_ACTS_DEVICE void set(Vector<double, kCount>& x, int i, double value) {
 
 // ---- One access to global memory for each vector ----------------------------------------------
 //
-// At an address that is a multiple of its size. Inputs are read once and left to no one: the
-// non-coherent path, without a line in L1. Outputs take the default path, for the next kernel reads
-// them.
+// At an address that is a multiple of its size. Inputs are read once: without a line in L1, but by
+// the coherent path, for the same launch may write over them. Outputs take the default path, for
+// the next kernel reads them.
 
 template <class T, int kCount>
 FUSED_ACTS_DEVICE void load(const char* address, Vector<T, kCount>& vector) {
@@ -124,28 +136,58 @@ FUSED_ACTS_DEVICE void load(const char* address, Vector<T, kCount>& vector) {
   uint32_t* w = vector.words;
   // volatile keeps all loads of a thread ahead of their uses.
   if constexpr (kBytes == 32) {
-#if __CUDA_ARCH__ >= 1000
-    asm volatile("ld.global.nc.L1::no_allocate.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
+#ifdef FUSED_ACTS_HAS_32_BYTE_ACCESSES
+    asm volatile("ld.global.L1::no_allocate.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
                  : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3]), "=r"(w[4]), "=r"(w[5]),
                    "=r"(w[6]), "=r"(w[7])
                  : "l"(address));
 #endif
   } else if constexpr (kBytes == 16) {
-    asm volatile("ld.global.nc.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
+    asm volatile("ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
                  : "l"(address));
   } else if constexpr (kBytes == 8) {
-    asm volatile("ld.global.nc.L1::no_allocate.v2.b32 {%0, %1}, [%2];"
+    asm volatile("ld.global.L1::no_allocate.v2.b32 {%0, %1}, [%2];"
                  : "=r"(w[0]), "=r"(w[1])
                  : "l"(address));
   } else if constexpr (kBytes == 4) {
-    asm volatile("ld.global.nc.L1::no_allocate.b32 %0, [%1];" : "=r"(w[0]) : "l"(address));
+    asm volatile("ld.global.L1::no_allocate.b32 %0, [%1];" : "=r"(w[0]) : "l"(address));
   } else {
     static_assert(kBytes == 2);
-    asm volatile("{ .reg .b16 x; ld.global.nc.L1::no_allocate.b16 x, [%1]; cvt.u32.u16 %0, x; }"
+    asm volatile("{ .reg .b16 x; ld.global.L1::no_allocate.b16 x, [%1]; cvt.u32.u16 %0, x; }"
                  : "=r"(w[0])
                  : "l"(address));
   }
+}
+
+// The same through L1: what follows shares its sectors.
+template <class T, int kCount>
+FUSED_ACTS_DEVICE void load_cached(const char* address, Vector<T, kCount>& vector) {
+  constexpr int kBytes = Vector<T, kCount>::kBytes;
+  static_assert(kBytes == 16 || kBytes == 32);
+  uint32_t* w = vector.words;
+  if constexpr (kBytes == 16) {
+    asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+                 : "l"(address));
+  } else {
+#ifdef FUSED_ACTS_HAS_32_BYTE_ACCESSES
+    asm volatile("ld.global.v8.b32 {%0, %1, %2, %3, %4, %5, %6, %7}, [%8];"
+                 : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3]), "=r"(w[4]), "=r"(w[5]),
+                   "=r"(w[6]), "=r"(w[7])
+                 : "l"(address));
+#endif
+  }
+}
+
+// One number of an array of T, or of the type of the arithmetic.
+template <class T>
+FUSED_ACTS_DEVICE auto number_at(const void* data, bool in_real, int64_t index) {
+  Vector<T, 1> value;
+  using Real = decltype(element(value, 0));
+  if (in_real) return static_cast<const Real*>(data)[index];
+  load(static_cast<const char*>(data) + index * static_cast<int64_t>(sizeof(T)), value);
+  return element(value, 0);
 }
 
 template <class T, int kCount>
@@ -153,7 +195,7 @@ FUSED_ACTS_DEVICE void store(const Vector<T, kCount>& vector, char* address) {
   constexpr int kBytes = Vector<T, kCount>::kBytes;
   const uint32_t* w = vector.words;
   if constexpr (kBytes == 32) {
-#if __CUDA_ARCH__ >= 1000
+#ifdef FUSED_ACTS_HAS_32_BYTE_ACCESSES
     asm volatile("st.global.v8.b32 [%8], {%0, %1, %2, %3, %4, %5, %6, %7};" ::"r"(w[0]), "r"(w[1]),
                  "r"(w[2]), "r"(w[3]), "r"(w[4]), "r"(w[5]), "r"(w[6]), "r"(w[7]), "l"(address)
                  : "memory");
@@ -222,5 +264,33 @@ struct GateUp<T, kColumns, true> {
   }
   FUSED_ACTS_DEVICE void store_to(char* gate, char*, bool, bool) const { store(vector, gate); }
 };
+
+// ---- Columns of gate and up that alternate in two vectors
+// ----------------------------------------
+
+template <class T, int kCount>
+FUSED_ACTS_DEVICE void deinterleave(const Vector<T, kCount> (&both)[2], Vector<T, kCount>& gate,
+                                    Vector<T, kCount>& up) {
+  constexpr int kWords = Vector<T, kCount>::kBytes / 4;
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) {
+    const uint32_t first = both[2 * i / kWords].words[2 * i % kWords];
+    const uint32_t second = both[2 * i / kWords].words[2 * i % kWords + 1];
+    gate.words[i] = sizeof(T) == 2 ? __byte_perm(first, second, 0x5410) : first;
+    up.words[i] = sizeof(T) == 2 ? __byte_perm(first, second, 0x7632) : second;
+  }
+}
+
+template <class T, int kCount>
+FUSED_ACTS_DEVICE void interleave(const Vector<T, kCount>& gate, const Vector<T, kCount>& up,
+                                  Vector<T, kCount> (&both)[2]) {
+  constexpr int kWords = Vector<T, kCount>::kBytes / 4;
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) {
+    const uint32_t g = gate.words[i], u = up.words[i];
+    both[2 * i / kWords].words[2 * i % kWords] = sizeof(T) == 2 ? __byte_perm(g, u, 0x5410) : g;
+    both[2 * i / kWords].words[2 * i % kWords + 1] = sizeof(T) == 2 ? __byte_perm(g, u, 0x7632) : u;
+  }
+}
 
 }  // namespace fused_acts::cuda

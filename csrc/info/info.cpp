@@ -43,10 +43,11 @@ DType dtype_named(const std::string& name) {
   throw std::invalid_argument("dtype: expected float64, float32, float16 or bfloat16, got " + name);
 }
 
-// What a CUDA kernel would be launched with, on any machine: grid, block, bytes of an access,
-// vectors of a thread. row_stride and offset, in elements, are those of the inputs: of gate and up,
-// or of the packed tensor; offset counts from an address that is a multiple of 256 bytes. Outputs
-// and grad_out are dense and start at such an address.
+// What a CUDA kernel would be launched with, on any machine: its kind (0 flat, 1 row, 2 general),
+// grid, block, bytes of an access to gate and up, accesses of a thread to each at once. row_stride
+// and offset, in elements, are those of the inputs: of gate and up, or of the packed tensor; offset
+// counts from an address that is a multiple of 256 bytes. Outputs and grad_out are dense and start
+// at such an address.
 std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, int64_t cols,
                                       const std::string& layout, std::optional<int64_t> row_stride,
                                       int64_t offset, bool backward, int64_t widest_access) {
@@ -81,8 +82,11 @@ std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, in
     args.out = place(int64_t{1} << 46, cols);
   }
   fold_rows(args);
-  const cuda::LaunchPlan plan = cuda::make_plan(args, static_cast<int>(widest_access));
-  return {plan.grid, cuda::kBlock, plan.access_bytes, plan.vectors};
+  if (const auto plan = cuda::make_flat_plan(args, static_cast<int>(widest_access)))
+    return {0, plan->grid, cuda::kBlock, plan->access_bytes, plan->vectors};
+  const cuda::RowPlan plan = cuda::make_row_plan(args, false, static_cast<int>(widest_access));
+  const int64_t bytes = plan.access_bytes * (plan.pairs && !plan.wide ? 2 : 1);
+  return {plan.wide ? 1 : 2, plan.tiles * plan.row_blocks, cuda::kBlock, bytes, 1};
 }
 
 }  // namespace

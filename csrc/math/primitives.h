@@ -52,7 +52,14 @@ FUSED_ACTS_INLINE float clamp_above(float x, float bound) {
 FUSED_ACTS_INLINE double clamp_above(double x, float bound) { return x < bound ? x : bound; }
 
 // min(x, bound); NaN stays.
-FUSED_ACTS_INLINE float at_most(float x, float bound) { return x > bound ? bound : x; }
+FUSED_ACTS_INLINE float at_most(float x, float bound) {
+#ifdef __CUDA_ARCH__
+  asm("min.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(bound));
+  return x;
+#else
+  return x > bound ? bound : x;
+#endif
+}
 FUSED_ACTS_INLINE double at_most(double x, double bound) { return x > bound ? bound : x; }
 
 // min(a*b + c, 1), for what is not negative; on a device for no more than the fma.
@@ -73,7 +80,12 @@ FUSED_ACTS_INLINE double clamp_below(double x, float bound) { return x < bound ?
 
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
+#ifdef __CUDA_ARCH__
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(low));
+  return at_most(x, high);
+#else
   return at_most(clamp_below(x, low), high);
+#endif
 }
 FUSED_ACTS_INLINE double clamp(double x, double low, double high) {
   return x < low ? low : at_most(x, high);

@@ -24,13 +24,13 @@ struct SecondGradients {
   Real grad_out, gate, up;
 };
 
-// What of the options there may be: none; a limit, and a parameter of g; a parameter of f too, each
-// one number; biases, parameters for each column and a weight too.
-enum class Options { kNone, kLimit, kNumbers, kRows };
+// What of the options there may be: none; a limit, and a parameter of g; a parameter of f too; a
+// weight too, each one number; biases and parameters for each column too.
+enum class Options { kNone, kLimit, kNumbers, kWeighted, kRows };
 
 // Whether there are loops with numbers: an activation without a parameter has no use for them.
 template <class Unit>
-constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasFlatKernels<Unit>) || Unit::kHasParameter;
+constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasPlainKernels<Unit>) || Unit::kHasParameter;
 
 // The numbers of a call, one for all elements or one for each.
 template <class Real>
@@ -125,7 +125,7 @@ struct GatedUnit {
   }
 
   FUSED_ACTS_INLINE Real weighed(Real x) const {
-    return options == Options::kRows ? x * weight : x;
+    return options >= Options::kWeighted ? x * weight : x;
   }
   FUSED_ACTS_INLINE Real biased_gate(Real x) const {
     return options == Options::kRows ? x + gate_bias : x;

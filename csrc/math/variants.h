@@ -8,17 +8,17 @@
 
 #include "math/activations.h"
 
-// X(name, f, g). Those of the first table have flat kernels of their own, the others row kernels.
-#define FUSED_ACTS_FLAT_VARIANTS(X) \
-  X(glu, Sigmoid, Identity)         \
-  X(bilinear, Identity, Identity)   \
-  X(reglu, Relu, Identity)          \
-  X(geglu, Gelu, Identity)          \
-  X(geglu_tanh, GeluTanh, Identity) \
+// X(name, f, g). Those of the first table have kernels and loops without numbers too.
+#define FUSED_ACTS_PLAIN_VARIANTS(X) \
+  X(glu, Sigmoid, Identity)          \
+  X(bilinear, Identity, Identity)    \
+  X(reglu, Relu, Identity)           \
+  X(geglu, Gelu, Identity)           \
+  X(geglu_tanh, GeluTanh, Identity)  \
   X(swiglu, Swish, Identity)
 
 #define FUSED_ACTS_VARIANTS(X)            \
-  FUSED_ACTS_FLAT_VARIANTS(X)             \
+  FUSED_ACTS_PLAIN_VARIANTS(X)            \
   X(gtu, Sigmoid, Tanh)                   \
   X(tanh_glu, Tanh, Identity)             \
   X(leaky_reglu, LeakyRelu, Identity)     \
@@ -34,18 +34,18 @@
   X(swiglu_step, SwishThenLimit, Identity)
 
 // X(name, f, Unary)
-#define FUSED_ACTS_FLAT_ACTIVATIONS(X) \
-  X(sigmoid, Sigmoid, Unary)           \
-  X(tanh, Tanh, Unary)                 \
-  X(relu, Relu, Unary)                 \
-  X(squared_relu, SquaredRelu, Unary)  \
-  X(gelu, Gelu, Unary)                 \
-  X(gelu_tanh, GeluTanh, Unary)        \
-  X(swish, Swish, Unary)               \
+#define FUSED_ACTS_PLAIN_ACTIVATIONS(X) \
+  X(sigmoid, Sigmoid, Unary)            \
+  X(tanh, Tanh, Unary)                  \
+  X(relu, Relu, Unary)                  \
+  X(squared_relu, SquaredRelu, Unary)   \
+  X(gelu, Gelu, Unary)                  \
+  X(gelu_tanh, GeluTanh, Unary)         \
+  X(swish, Swish, Unary)                \
   X(mish, Mish, Unary)
 
 #define FUSED_ACTS_ACTIVATIONS(X)    \
-  FUSED_ACTS_FLAT_ACTIVATIONS(X)     \
+  FUSED_ACTS_PLAIN_ACTIVATIONS(X)    \
   X(leaky_relu, LeakyRelu, Unary)    \
   X(prelu, LeakyRelu, Unary)         \
   X(elu, Elu, Unary)                 \
@@ -119,12 +119,12 @@ struct Unit {
 };
 
 template <class Unit>
-constexpr bool kHasFlatKernels = false;
+constexpr bool kHasPlainKernels = false;
 #define FUSED_ACTS_HAS_THEM(name, f, g) \
   template <>                           \
-  inline constexpr bool kHasFlatKernels<Unit<f, g>> = true;
-FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_HAS_THEM)
-FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_HAS_THEM)
+  inline constexpr bool kHasPlainKernels<Unit<f, g>> = true;
+FUSED_ACTS_PLAIN_VARIANTS(FUSED_ACTS_HAS_THEM)
+FUSED_ACTS_PLAIN_ACTIVATIONS(FUSED_ACTS_HAS_THEM)
 #undef FUSED_ACTS_HAS_THEM
 
 // Whether f has a parameter that the table has at the usual value.
@@ -141,11 +141,11 @@ constexpr double usual_parameter() {
 
 constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
 
-constexpr bool has_flat_kernels(Variant variant) {
+constexpr bool has_plain_kernels(Variant variant) {
   switch (variant) {
 #define FUSED_ACTS_TRUE(name, ...) case Variant::name:
-    FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_TRUE)
-    FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_TRUE)
+    FUSED_ACTS_PLAIN_VARIANTS(FUSED_ACTS_TRUE)
+    FUSED_ACTS_PLAIN_ACTIVATIONS(FUSED_ACTS_TRUE)
 #undef FUSED_ACTS_TRUE
     return true;
     default:
@@ -153,35 +153,40 @@ constexpr bool has_flat_kernels(Variant variant) {
   }
 }
 
-constexpr bool has_second_parameter(Variant variant) {
+// How many numbers a unit can learn.
+constexpr int parameter_count(Variant variant) {
   switch (variant) {
-#define FUSED_ACTS_SECOND(name, f, g) \
-  case Variant::name:                 \
-    return Unit<f, g>::kHasSecond;
-    FUSED_ACTS_VARIANTS(FUSED_ACTS_SECOND)
-    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_SECOND)
-#undef FUSED_ACTS_SECOND
+#define FUSED_ACTS_COUNT(name, f, g) \
+  case Variant::name:                \
+    return Unit<f, g>::kHasParameter + Unit<f, g>::kHasSecond;
+    FUSED_ACTS_VARIANTS(FUSED_ACTS_COUNT)
+    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_COUNT)
+#undef FUSED_ACTS_COUNT
     default:
-      return false;
+      return 0;
   }
 }
+constexpr bool has_second_parameter(Variant variant) { return parameter_count(variant) == 2; }
 
 #define FUSED_ACTS_CASE(name, f, g) \
   case Variant::name:               \
     return visitor(Unit<f, g>{});
 
-// Calls visitor(Unit<f, g>{}) for a variant that has flat kernels.
+// Calls visitor(Unit<f, g>{}) for a variant of the tables of those without numbers.
 template <class Visitor>
-auto visit_flat_variant(Variant variant, Visitor&& visitor) {
+auto visit_plain_variant(Variant variant, Visitor&& visitor) {
   switch (variant) {
-    FUSED_ACTS_FLAT_VARIANTS(FUSED_ACTS_CASE)
-    FUSED_ACTS_FLAT_ACTIVATIONS(FUSED_ACTS_CASE)
+    FUSED_ACTS_PLAIN_VARIANTS(FUSED_ACTS_CASE)
+    FUSED_ACTS_PLAIN_ACTIVATIONS(FUSED_ACTS_CASE)
     default:
-      __builtin_unreachable();  // callers ask has_flat_kernels
+      __builtin_unreachable();  // callers ask has_plain_kernels
   }
 }
 
 // Calls visitor(Unit<f, g>{}) for any variant; also within a kernel.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable  // of what one side alone calls
+#endif
 template <class Visitor>
 FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
   switch (variant) {

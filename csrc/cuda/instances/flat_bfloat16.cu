@@ -2,5 +2,5 @@
 #include "cuda/flat_launch.cuh"
 
 template cudaError_t fused_acts::cuda::launch_flat<fused_acts::BFloat16>(const GluArgs&,
-                                                                         const LaunchPlan&,
+                                                                         const FlatPlan&,
                                                                          cudaStream_t);

@@ -1,0 +1,302 @@
+// The general kernels: one for each direction, storage type and width, for any unit, layout, bias,
+// limit and parameter, whatever operands are aligned to, and for second derivatives. Their units
+// share them: a kernel branches to its unit's formulas.
+#pragma once
+
+#include "cuda/dependent_launch.cuh"
+#include "cuda/launch.h"
+#include "cuda/plan.h"
+#include "cuda/vector.cuh"
+#include "math/unit.h"
+
+namespace fused_acts::cuda {
+
+struct ByteMatrix {
+  char* data;
+  int64_t row_bytes;  // from one row to the next
+};
+
+struct GeneralParams {
+  ByteMatrix gate, up, out, grad_out, grad_gate, grad_up, gate_tangent, up_tangent;
+  RowVector gate_bias, up_bias, parameters[2];
+  double scalars[2], limit, weight;
+  void* sums[4];  // [row_blocks, cols] by gate, up and the parameters
+  unsigned* counters;
+  bool has_sums, pairs, product;
+  Variant variant;
+  int step, log2_lanes;
+  unsigned tiles;
+  int64_t block, cols, end, rows_per_block;  // end: elements, a folded row may be cut
+};
+
+// kColumns values of a row, or the one that stands for all.
+template <class T, int kColumns, class Real>
+FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double otherwise) {
+  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
+  const auto at = [&](int64_t i) {
+    if (!row.data) return static_cast<Lane>(otherwise);
+    return number_at<T>(row.data, row.in_real, i * row.col_stride);
+  };
+  if constexpr (kColumns == 2) {
+    return Real(at(column), at(column + 1));
+  } else {
+    return at(column);
+  }
+}
+
+// Where a thread is in the matrices.
+template <class T>
+struct Position {
+  int64_t row, column, packed;  // the column, and where it is in what may be packed
+
+  FUSED_ACTS_DEVICE char* in(const ByteMatrix& m) const { return at(m, column); }
+  FUSED_ACTS_DEVICE char* in_packed(const ByteMatrix& m) const { return at(m, packed); }
+
+ private:
+  FUSED_ACTS_DEVICE char* at(const ByteMatrix& m, int64_t element) const {
+    return m.data + row * m.row_bytes + element * static_cast<int64_t>(sizeof(T));
+  }
+};
+
+// Unit and up, or their tangents, at several positions; absent ones are 0.
+template <bool kPairs, class T, int kColumns, int kRows, class Real>
+FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up,
+                                 const Position<T> (&at)[kRows], const bool (&valid)[kRows],
+                                 GateUp<T, kColumns, kPairs> (&x)[kRows]) {
+#pragma unroll
+  for (int k = 0; k < kRows; ++k) {
+    x[k] = {};
+    if (!valid[k]) continue;
+    if constexpr (kPairs) {
+      if (gate.data) x[k].load_from(at[k].in_packed(gate), nullptr);
+    } else {
+      if (gate.data) load(at[k].in_packed(gate), x[k].gate_vector);
+      if (up.data) load(at[k].in_packed(up), x[k].up_vector);
+    }
+  }
+}
+
+template <class Real>
+struct Inputs {
+  Real gate, up, gate_tangent, up_tangent;
+};
+
+template <Direction direction, bool kPairs, class T, int kColumns, int kRows, class Real>
+FUSED_ACTS_DEVICE void load_inputs(const GeneralParams& p, const Position<T> (&at)[kRows],
+                                   const bool (&valid)[kRows], Inputs<Real> (&inputs)[kRows]) {
+  GateUp<T, kColumns, kPairs> x[kRows], tangent[kRows];
+  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, at, valid, x);
+  if constexpr (direction == Direction::kDoubleBackward)
+    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, at, valid, tangent);
+#pragma unroll
+  for (int k = 0; k < kRows; ++k) {
+    inputs[k].gate = x[k].template gate<Real>(0);
+    inputs[k].up = x[k].template up<Real>(0);
+    if constexpr (direction == Direction::kDoubleBackward) {
+      inputs[k].gate_tangent = tangent[k].template gate<Real>(0);
+      inputs[k].up_tangent = tangent[k].template up<Real>(0);
+    }
+  }
+}
+
+template <class T, int kColumns, class Real>
+FUSED_ACTS_DEVICE void store_gradients(const GeneralParams& p, const Position<T>& at, Real gate,
+                                       Real up) {
+  if (p.pairs) {
+    GateUp<T, kColumns, true> grad;
+    grad.set_both(0, gate, up);
+    if (p.grad_gate.data) grad.store_to(at.in_packed(p.grad_gate), nullptr, true, true);
+  } else {
+    GateUp<T, kColumns, false> grad;
+    grad.set_both(0, gate, up);
+    grad.store_to(at.in_packed(p.grad_gate), at.in_packed(p.grad_up), p.grad_gate.data,
+                  p.grad_up.data);
+  }
+}
+
+FUSED_ACTS_DEVICE float lane_of(float x, int) { return x; }
+FUSED_ACTS_DEVICE double lane_of(double x, int) { return x; }
+FUSED_ACTS_DEVICE float lane_of(F32x2 x, int i) { return i == 0 ? x.lo : x.hi; }
+
+// The sum of a block's rows, always added in the same order, to row `row_block` of sums.
+template <int kColumns, class Lane, class Real>
+FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column,
+                                 int64_t cols, int log2_lanes) {
+  __shared__ Lane shared[kColumns][kBlock];
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) shared[i][threadIdx.x] = lane_of(sum, i);
+  __syncthreads();
+  if (threadIdx.x >> log2_lanes == 0 && column < cols) {
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      Lane total = 0;
+      for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[i][t];
+      static_cast<Lane*>(sums)[row_block * cols + column + i] = total;
+    }
+  }
+  __syncthreads();
+}
+
+template <Direction direction, class T, int kColumns>
+__global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__ GeneralParams p) {
+  using Math = MathOf<T, kColumns>;
+  using Real = typename Math::Real;
+  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
+  constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
+  let_next_kernel_start();
+
+  const int64_t row_block = blockIdx.x / p.tiles;
+  const int64_t lanes = int64_t{1} << p.log2_lanes;
+  const int64_t lane = threadIdx.x & (lanes - 1);
+  const int64_t column = ((blockIdx.x % p.tiles) * lanes + lane) * kColumns;
+  const int64_t row_lanes = kBlock >> p.log2_lanes;
+  const int64_t last = (row_block + 1) * p.rows_per_block;
+
+  wait_for_previous_kernel();
+  const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
+
+  Numbers<Real> numbers{Real(0.0f), Real(0.0f), Real(static_cast<Lane>(p.limit)),
+                        Real(static_cast<Lane>(p.weight))};
+  Real gate_bias(0.0f), up_bias(0.0f);
+  if (column < p.cols) {
+    numbers.parameter = load_row<T, kColumns, Real>(p.parameters[0], column, p.scalars[0]);
+    numbers.second = load_row<T, kColumns, Real>(p.parameters[1], column, p.scalars[1]);
+    // adding -0 changes nothing, not even the sign of 0
+    gate_bias = load_row<T, kColumns, Real>(p.gate_bias, column, -0.0);
+    up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
+  }
+  Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
+
+  for (int64_t row = row_block * p.rows_per_block + (threadIdx.x >> p.log2_lanes); row < last;
+       row += kRows * row_lanes) {
+    Position<T> at[kRows];
+    bool valid[kRows];
+    Vector<T, kColumns> seed[kRows];
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      at[k].row = row + k * row_lanes;
+      at[k].column = column;
+      at[k].packed = packed;
+      valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
+      if constexpr (direction != Direction::kForward) {
+        seed[k] = {};
+        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out), seed[k]);
+      }
+    }
+    Inputs<Real> inputs[kRows];
+    if (p.pairs) {
+      load_inputs<direction, true, T, kColumns>(p, at, valid, inputs);
+    } else {
+      load_inputs<direction, false, T, kColumns>(p, at, valid, inputs);
+    }
+    Real out[kRows];
+    Gradients<Real> grads[kRows];
+    visit_variant(p.variant, [&](auto functions) {
+      const GatedUnit<decltype(functions), Math> unit(numbers, gate_bias, up_bias);
+#pragma unroll
+      for (int k = 0; k < kRows; ++k) {
+        const Inputs<Real>& x = inputs[k];
+        if constexpr (direction == Direction::kForward) {
+          out[k] = unit.forward(x.gate, x.up);
+        } else if constexpr (direction == Direction::kBackward) {
+          grads[k] = unit.backward(get<Real>(seed[k], 0), x.gate, x.up);
+        } else {
+          const auto second = unit.double_backward(get<Real>(seed[k], 0), x.gate, x.up,
+                                                   x.gate_tangent, x.up_tangent);
+          out[k] = second.grad_out;
+          grads[k].gate = second.gate;
+          grads[k].up = second.up;
+        }
+      }
+    });
+#pragma unroll
+    for (int k = 0; k < kRows; ++k) {
+      if (!valid[k]) continue;
+      Vector<T, kColumns> rounded;
+      if constexpr (direction != Direction::kBackward) {
+        set(rounded, 0, out[k]);
+        if (p.out.data) store(rounded, at[k].in(p.out));
+      } else if (p.product) {
+        set(rounded, 0, grads[k].product);
+        store(rounded, at[k].in(p.grad_out));
+      }
+      if constexpr (direction != Direction::kForward)
+        store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
+      if constexpr (direction == Direction::kBackward) {
+        sums[0] = sums[0] + grads[k].gate;
+        sums[1] = sums[1] + grads[k].up;
+        sums[2] = sums[2] + grads[k].parameter;
+        sums[3] = sums[3] + grads[k].second;
+      }
+    }
+  }
+  if constexpr (direction == Direction::kBackward) {
+    if (!p.has_sums) return;
+    if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+      if (p.sums[i])
+        store_sum<kColumns, Lane>(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
+  }
+}
+
+inline GeneralParams general_params(const RowPlan& plan) {
+  const GluArgs& args = plan.args;
+  const int64_t size = dtype_size(args.dtype);
+  const auto matrix = [&](const Matrix& operand) {
+    return ByteMatrix{static_cast<char*>(operand.data), operand.row_stride * size};
+  };
+  return {matrix(args.gate),
+          matrix(args.up),
+          matrix(args.out),
+          matrix(args.grad_out),
+          matrix(args.grad_gate),
+          matrix(args.grad_up),
+          matrix(args.gate_tangent),
+          matrix(args.up_tangent),
+          args.gate_bias,
+          args.up_bias,
+          {args.parameters[0], args.parameters[1]},
+          {args.scalars[0], args.scalars[1]},
+          args.limit,
+          args.weight,
+          {args.sums[0], args.sums[1], args.sums[2], args.sums[3]},
+          args.counters,
+          args.row_blocks > 0,
+          plan.pairs,
+          args.product,
+          args.variant,
+          args.step,
+          plan.log2_lanes,
+          static_cast<unsigned>(plan.tiles),
+          args.block,
+          args.cols,
+          (args.rows - 1) * args.cols + plan.last_cols,
+          plan.rows_per_block};
+}
+
+template <class T, int kColumns>
+cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream) {
+  const auto launch = [&](auto kernel) {
+    return launch_kernel(kernel, static_cast<unsigned>(plan.tiles * plan.row_blocks), kBlock, 0,
+                         stream, general_params(plan));
+  };
+  switch (direction) {
+    case Direction::kForward:
+      return launch(general_kernel<Direction::kForward, T, kColumns>);
+    case Direction::kBackward:
+      return launch(general_kernel<Direction::kBackward, T, kColumns>);
+    default:
+      return launch(general_kernel<Direction::kDoubleBackward, T, kColumns>);
+  }
+}
+
+template <class T>
+cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (plan.columns == 2) return launch_general<T, 2>(direction, plan, stream);
+  }
+  return launch_general<T, 1>(direction, plan, stream);
+}
+
+}  // namespace fused_acts::cuda
