@@ -235,3 +235,26 @@ def test_each_byte_moves_once_and_as_planned(tmp_path):
 def test_nothing_is_launched_for_nothing(tmp_path):
     nothing = [(0, 8, 0, 0), (8, 0, 0, 0), (0, 0, 0, 0)]
     assert launches(tmp_path, nothing, ["float32"], list(range(len(VARIANTS)))) == []
+
+
+MAXOUTS = list(product(("bfloat16", "float32", "float64"), range(2, 9)))
+
+
+def launch_maxouts():
+    for dtype, pieces in MAXOUTS:
+        x = torch.zeros(2, 136 * pieces, dtype=getattr(torch, dtype)).cuda()
+        out, winner = OPS.maxout_forward(x, pieces)
+        OPS.maxout_backward(out, winner, pieces)
+
+
+@softgpu
+def test_maxout_moves_16_bytes_at_once_whatever_the_number_of_pieces(tmp_path):
+    records = tmp_path / "launches.jsonl"
+    records.touch()
+    run_alone(launch_maxouts, SOFTGPU_STATS=str(records))
+    lines = [json.loads(line) for line in records.read_text().splitlines()]
+    for call, forward, backward in zip(MAXOUTS, lines[::2], lines[1::2], strict=True):
+        dtype, pieces = call
+        accesses = 2 * 136 * pieces * getattr(torch, dtype).itemsize // 16
+        assert forward["load_widths"] == {"16": accesses}, call
+        assert backward["store_widths"] == {"16": accesses}, call

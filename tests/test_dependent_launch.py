@@ -42,6 +42,7 @@ def cuobjdump():
     return shutil.which("cuobjdump", path=path)
 
 
+@cache
 def kernels():
     """{name: PTX} of those that were compiled for sm_90 or later."""
     library = Path(fused_acts.__file__).parent / "libfused_acts.so"
@@ -69,12 +70,10 @@ def test_every_kernel_waits_before_it_reads_writes_or_leaves():
 
 
 @pytest.mark.skipif(not cuobjdump(), reason="needs cuobjdump")
-def test_nothing_is_read_by_the_path_that_writes_need_not_reach():
-    """PTX leaves that undefined for what the same launch writes: in place, product, out=gate."""
-    found = kernels()
-    if not found:
-        pytest.skip("no PTX for sm_90 or later in this build")
-    assert [name for name, text in found.items() if "ld.global.nc" in text] == []
+def test_no_kernel_reads_past_the_coherent_path():
+    """ptxas moves such loads ahead of the wait, and they may miss what the launch itself writes."""
+    for name, text in kernels().items():
+        assert not re.search(r"ld\.global\S*\.nc", text), name
 
 
 def one_of_each():

@@ -17,7 +17,8 @@ FUSED_ACTS_DEVICE void let_next_kernel_start() {
 #endif
 }
 
-// Until it has ended, and all that it wrote can be read.
+// Until it has ended, and all that it wrote can be read: by coherent loads, for ptxas may move a
+// non-coherent one (ld.global.nc, __ldg) ahead of it.
 FUSED_ACTS_DEVICE void wait_for_previous_kernel() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

@@ -47,8 +47,7 @@ FUSED_ACTS_DEVICE void add_up(Real* values) {
   of_warp();
 }
 
-// The element at `index` of a dense row vector. Not through `load`: ptxas may move a non-coherent
-// load whose address it knows ahead of wait_for_previous_kernel.
+// The element at `index` of a dense row vector, which stays in L1 for other rows.
 template <class T, class Real>
 FUSED_ACTS_DEVICE Real number_at(const RowVector& vector, int64_t index) {
   if constexpr (sizeof(T) == 2) {
@@ -58,7 +57,7 @@ FUSED_ACTS_DEVICE Real number_at(const RowVector& vector, int64_t index) {
   return static_cast<const Real*>(vector.data)[index];
 }
 
-// kColumns neighbours of a dense row vector, which rows have in common.
+// kColumns neighbours of it.
 template <class T, int kColumns, class Real>
 FUSED_ACTS_DEVICE void read_weight(const RowVector& vector, int64_t index, Real* weight) {
   const auto read = [&](auto type) {
