@@ -193,12 +193,18 @@ def launch(cases, dtypes, variants):
                 OPS.glu_backward(grad_out, *inputs, None, variant, index, 1)
 
 
-def launches(tmp_path, *arguments):
-    """Softgpu's record of each launch."""
+def recorded(tmp_path, function, *arguments):
+    """Softgpu's record of each launch of a function."""
     records = tmp_path / "launches.jsonl"
     records.touch()
-    run_alone(launch, *arguments, SOFTGPU_STATS=str(records), FUSED_ACTS_WIDEST_ACCESS=str(WIDEST))
+    run_alone(
+        function, *arguments, SOFTGPU_STATS=str(records), FUSED_ACTS_WIDEST_ACCESS=str(WIDEST)
+    )
     return [json.loads(line) for line in records.read_text().splitlines()]
+
+
+def launches(tmp_path, *arguments):
+    return recorded(tmp_path, launch, *arguments)
 
 
 @softgpu
@@ -229,6 +235,43 @@ def test_each_byte_moves_once_and_as_planned(tmp_path):
         if plan["bytes_per_access"] == WIDEST and (offset + further) % 16 == 0:
             # in sectors of 32 bytes too, a warp touches no more than what it takes
             assert record["sectors"] == record["sectors_ideal"], call
+
+
+def launch_kinds():
+    """Forward and backward calls of each kind, in the order of KINDS_OF_CALL."""
+    gate, up, grad_out = (t.cuda() for t in operands(96, 512, dtype=torch.bfloat16))
+    swiglu = list(UNITS).index("swiglu")
+    plain = None, None, None, 1.0, 1.0, None, 1.0, swiglu, 0
+    limited = None, None, None, 1.0, 1.0, 2.5, 1.0, swiglu, 0
+    biased = gate[0].clone(), up[0].clone(), None, 1.0, 1.0, None, 1.0, swiglu, 0
+    for options, needs in ((plain, 3), (limited, 3), (biased, 15)):
+        OPS.glu_forward_options(gate, up, *options)
+        OPS.glu_backward_options(grad_out, gate, up, *options, needs)
+    OPS.glu_backward_options(grad_out, gate, up, *limited, 1)
+    moved = [torch.zeros(96, 513, dtype=torch.bfloat16).cuda()[:, 1:] for _ in range(2)]
+    OPS.glu_forward_options(*moved, *plain)
+    OPS.glu_double_backward(grad_out, gate, up, gate, up, *plain, True, True)
+
+
+# (kernel, bytes of its widest load) of each launch
+KINDS_OF_CALL = [
+    *[("forward_kernel", WIDEST), ("backward_kernel", WIDEST)] * 2,
+    *[("row_kernel", WIDEST), ("row_kernel", 16), ("reduce_kernel", 4)],  # with biases
+    ("row_kernel", 16),  # one gradient alone
+    ("general_kernel", 2),  # between two elements
+    ("general_kernel", 4),  # of second order
+]
+
+
+@softgpu
+def test_calls_with_options_take_wide_kernels(tmp_path):
+    records = recorded(tmp_path, launch_kinds)
+    assert len(records) == len(KINDS_OF_CALL)
+    for record, (kernel, widest) in zip(records, KINDS_OF_CALL, strict=True):
+        assert kernel in record["kernel"]
+        assert max(map(int, record["load_widths"])) == widest, record["kernel"]
+        if kernel != "general_kernel":
+            assert record["sectors"] == record["sectors_ideal"], record["kernel"]
 
 
 @softgpu

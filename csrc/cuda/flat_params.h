@@ -18,7 +18,7 @@ struct Tail {
 
 // How a kernel's threads are laid over the matrices.
 struct alignas(16) Shape {
-  Divider<uint32_t> threads_per_row;
+  Divider threads_per_row;
   uint32_t threads;
   // The v-th vector of a thread exists if the first one lies before ends[v] in its row.
   uint32_t ends[4];
@@ -59,7 +59,7 @@ struct ParamsMaker {
       const int64_t behind = int64_t{v} * group_size(plan.access_bytes);
       return static_cast<uint32_t>(std::max<int64_t>(plan.vectors_per_row - behind, 0));
     };
-    return {make_divider<uint32_t>(std::max<int64_t>(plan.threads_per_row, 1)),
+    return {make_divider(std::max<int64_t>(plan.threads_per_row, 1)),
             static_cast<uint32_t>(plan.threads),
             {end(0), end(1), end(2), end(3)}};
   }

@@ -151,9 +151,11 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
     return is_aligned(args, columns) && args.cols % columns == 0;
   };
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
+  const bool folds = args.rows == 1 && !args.has_row_operands() && !args.block;
   plan.wide = !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
-              is_short(args.grad_gate) && is_short(args.grad_up) && end < kVectorsEnd;
+              is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
+              args.cols < (folds ? 4 : 1) * kThreadsEnd;
   plan.pairs = args.step == 2 && fits(1);
   if (plan.wide) {
     // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
@@ -165,7 +167,7 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
 
   const int most_lanes = plan.wide ? kMostLanes : kBlock;
   plan.last_cols = args.cols;
-  if (args.rows == 1 && !args.has_row_operands() && !args.block) {
+  if (folds) {
     args.cols = most_lanes * plan.columns;
     args.rows = ceil_div(end, args.cols);
     for (Matrix* operand : {&args.gate, &args.up, &args.grad_gate, &args.grad_up,

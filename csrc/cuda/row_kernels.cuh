@@ -33,7 +33,7 @@ struct RowParams {
   RowOperand gate, up, out, grad_out, grad_gate, grad_up;
   float limit, weight;
   uint32_t rows, cols, last_cols, rows_per_block, block;
-  Divider<uint32_t> tiles, blocks;  // of a row
+  Divider tiles, blocks;  // of a row
   int log2_lanes;
   bool pairs, product, has_sums, needs_gate, needs_up;
   bool needs_sum[kColumnValues];
@@ -244,8 +244,8 @@ inline RowParams row_params(const RowPlan& plan) {
           static_cast<uint32_t>(plan.last_cols),
           static_cast<uint32_t>(plan.rows_per_block),
           static_cast<uint32_t>(args.block),
-          make_divider<uint32_t>(plan.tiles),
-          make_divider<uint32_t>(std::max<int64_t>(args.block, 1)),
+          make_divider(plan.tiles),
+          make_divider(std::max<int64_t>(args.block, 1)),
           plan.log2_lanes,
           plan.pairs,
           args.product,
