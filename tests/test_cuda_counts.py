@@ -156,8 +156,9 @@ def test_a_call_allocates_its_outputs_and_launches_once(tmp_path):
 def test_gradients_that_are_sums_take_one_more_launch(tmp_path):
     """It writes each in its own dtype: there is no cast behind it."""
     for title, called, _ in runtime_calls(tmp_path, calls_with_sums):
-        launches = [call.split()[0] for call in called if not call.startswith("cudaMalloc ")]
-        assert launches == ["cudaLaunchKernelExC"] * 2, title
+        names = [call.split()[0] for call in called]
+        names = [name for name in names if name not in ("cudaMalloc", "cudaFree")]  # partial sums
+        assert names == ["cudaLaunchKernelExC"] * 2, title
 
 
 # (rows, cols, elements that the inputs are offset by, that their rows lie further apart)
