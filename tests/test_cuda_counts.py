@@ -260,7 +260,7 @@ KINDS_OF_CALL = [
     *[("row_kernel", WIDEST), ("row_kernel", 16), ("reduce_kernel", 4)],  # with biases
     ("row_kernel", 16),  # one gradient alone
     ("general_kernel", 2),  # between two elements
-    ("general_kernel", 4),  # of second order
+    ("general_kernel", 2),  # of second order
 ]
 
 

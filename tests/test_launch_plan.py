@@ -24,7 +24,7 @@ def widest_that_fits(size, rows, cols, layout, stride, offset, backward, widest)
     """(kernel, bytes of the widest access to gate and up): a power of two.
 
     It divides where they begin, and the distance between rows and their length unless all rows are
-    one. Flat kernels have accesses of 16 and 32 bytes, general ones of a column or two of 16 bits.
+    one. Flat kernels have accesses of 16 and 32 bytes, general ones of a column.
     """
     step = 2 if layout == "interleaved" else 1
     width = cols if layout == "separate" else 2 * cols
@@ -41,7 +41,7 @@ def widest_that_fits(size, rows, cols, layout, stride, offset, backward, widest)
     fits = min(widest, size * math.gcd(*multiples, widest // size))
     if fits >= 16 and size < 8:
         return "flat", fits
-    return "general", min(fits, step * (4 if size == 2 else size))
+    return "general", min(fits, step * size)
 
 
 @pytest.mark.parametrize("widest", [16, 32])
@@ -75,7 +75,7 @@ def test_accesses_are_as_wide_as_they_can_be(cols, layout, backward, widest):
     # the second half of a packed row begins where the width says, a float32 at the best
     halves = layout in ("gate_up", "up_gate")
     top = min(widest, 4 * math.gcd(cols, 8)) if halves else widest
-    assert seen >= {access for access in (2, 4, 8, 16, 32) if access <= top}
+    assert seen >= {access for access in (2, 8, 16, 32) if access <= top}
 
 
 def check_covers(plan, size, rows, cols, layout, stride):
@@ -121,8 +121,8 @@ PLANS = [
     (("bfloat16", 1, 11008, {"layout": "interleaved"}), (6, 16, 4)),
     # 257 rows of 88 threads
     (("bfloat16", 257, 1408, {"layout": "gate_up"}), (177, 16, 2)),
-    # general: 43 tiles of 32 pairs of columns, 33 times 8 rows
-    (("float16", 257, 2730, {"layout": "up_gate"}), (1419, 4, 1)),
+    # general: 86 tiles of 32 columns, 17 times 16 rows
+    (("float16", 257, 2730, {"layout": "up_gate"}), (1462, 2, 1)),
     # one row: 3,508,821 columns, of which 5 are left for a block of their own
     (("bfloat16", 257, 13653, {"backward": True}), (1715, 16, 2)),
     # 427 tiles of 32 columns, 9 times 32 rows
@@ -151,12 +151,12 @@ def test_what_32_bits_cannot_count_is_left_to_the_general_kernels(backward):
 
     last = 2**31 - 2  # 16-byte vectors from one row to the next, of two
     assert access(2, 1408, row_stride=8 * last) == 16
-    assert access(2, 1408, row_stride=8 * (last + 1)) == 4
-    assert access(2, 1408, row_stride=8 * 2**40) == 4
+    assert access(2, 1408, row_stride=8 * (last + 1)) == 2
+    assert access(2, 1408, row_stride=8 * 2**40) == 2
     assert access(1, 2**33) == 16
     assert access(1, 2**34) == 4  # 2^31 threads at one vector each
     assert access(2**21, 2816, row_stride=2824) == 16
-    assert access(2**23, 2816, row_stride=2824) == 4
+    assert access(2**23, 2816, row_stride=2824) == 2
 
 
 @pytest.mark.parametrize(

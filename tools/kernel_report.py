@@ -37,13 +37,14 @@ PICTURE = ROOT / "docs/roofline.svg"
 
 SIXTEEN_BIT = ("bfloat16", "float16")
 
-# Instructions per element of 16-bit storage, gate and up in two halves of a row.
+# Instructions per element of 16-bit storage, gate and up in two halves of a row. Two a thread of
+# those on sm_90 are of programmatic dependent launch.
 BUDGETS = {
-    ("swiglu", "forward"): {80: 12.0, 90: 12.0, 100: 9.0},
+    ("swiglu", "forward"): {80: 12.0, 90: 12.2, 100: 9.0},
     ("swiglu", "backward"): {80: 20.0, 90: 20.0, 100: 14.5},
-    ("geglu_tanh", "forward"): {80: 14.0, 90: 14.0, 100: 10.5},
+    ("geglu_tanh", "forward"): {80: 14.0, 90: 14.2, 100: 10.5},
     ("geglu_tanh", "backward"): {80: 23.0, 90: 23.0, 100: 16.5},
-    ("geglu", "forward"): {80: 20.0, 90: 20.0, 100: 14.0},
+    ("geglu", "forward"): {80: 20.0, 90: 20.2, 100: 14.0},
     ("geglu", "backward"): {80: 31.0, 90: 31.0, 100: 23.0},
 }
 BELOW_SWIGLU = ("glu", "bilinear", "reglu")
@@ -101,7 +102,9 @@ def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
         lowest = lowest_occupancy(k)
         if k.occupancy < lowest:
             yield f"{k.name}: occupancy {k.occupancy:.0%}, less than {lowest:.0%}"
-        if not k.is_wide or not (k.options == "plain" or k.variant in SHOWN):
+        if not k.is_wide or k.options == "learned":
+            continue
+        if k.options != "plain" and k.variant not in SHOWN:
             continue
         unit, busy = roofline.second(k)
         if busy > MOST_BUSY.get((k.architecture, k.options, k.variant, k.direction), 1):

@@ -29,7 +29,7 @@ SYMBOL = (
     r"(Lb1E)?"  # whether it writes the product too
 )
 ROW_SYMBOL = r"row_kernelINS_4UnitI(.*?)EENS0_9RowConfigI(.*?)Li(\d+)ELb(\d)ELb(\d)EEE"
-GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(.*?)Li(\d)E"
+GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(\w+?)EE?v"
 DIRECTIONS = ("forward", "backward", "double backward")
 # {direction: (matrices read, written)} of a gated unit and of an activation
 GATED = {"forward": (2, 1), "backward": (3, 2), "backward + product": (3, 3)}
@@ -292,8 +292,8 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
         if is_stub(code):
             continue
         if found := re.search(GENERAL_SYMBOL, symbol):
-            direction, dtype, columns = found.groups()
-            access_bytes = int(columns) * SIZES[dtype_of(dtype)]
+            direction, dtype = found.groups()
+            access_bytes = SIZES[dtype_of(dtype)]
             direction = DIRECTIONS[int(direction)]
             yield GeneralKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
         elif found := re.search(ROW_SYMBOL, symbol):

@@ -13,8 +13,9 @@ cudaError_t launch_access(const GluArgs& args, const FlatPlan& plan, cudaStream_
   const auto grid = static_cast<unsigned>(plan.grid);
   const auto launch = [&](auto unit) -> cudaError_t {
     using Unit = decltype(unit);
-    if constexpr (Unit::kIsUnary && access == Access::kInterleaved) {
-      return cudaErrorInvalidValue;  // no activation is interleaved
+    if constexpr (!(plain || kTakesNumbers<Unit>) ||
+                  (Unit::kIsUnary && access == Access::kInterleaved)) {
+      return cudaErrorInvalidValue;  // for which there is no plan
     } else {
       if (args.grad_out.data == nullptr)
         return launch_kernel(forward_kernel<Unit, C>, grid, kBlock, 0, stream, params.forward());

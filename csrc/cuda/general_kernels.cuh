@@ -1,6 +1,6 @@
-// The general kernels: one for each direction, storage type and width, for any unit, layout, bias,
-// limit and parameter, whatever operands are aligned to, and for second derivatives. Their units
-// share them: a kernel branches to its unit's formulas.
+// The general kernels: one for each direction and storage type, for any unit, layout, bias, limit
+// and parameter, whatever operands are aligned to, and for second derivatives; a thread computes
+// single columns. The units share a kernel, which branches to the formulas of its own.
 #pragma once
 
 #include "cuda/dependent_launch.cuh"
@@ -29,19 +29,11 @@ struct GeneralParams {
   int64_t block, cols, end, rows_per_block;  // end: elements, a folded row may be cut
 };
 
-// kColumns values of a row, or the one that stands for all.
-template <class T, int kColumns, class Real>
+// A value of a row vector, or the one that stands for all.
+template <class T, class Real>
 FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double otherwise) {
-  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
-  const auto at = [&](int64_t i) {
-    if (!row.data) return static_cast<Lane>(otherwise);
-    return number_at<T>(row.data, row.in_real, i * row.col_stride);
-  };
-  if constexpr (kColumns == 2) {
-    return Real(at(column), at(column + 1));
-  } else {
-    return at(column);
-  }
+  if (!row.data) return static_cast<Real>(otherwise);
+  return number_at<T>(row.data, row.in_real, column * row.col_stride);
 }
 
 // Where a thread is in the matrices.
@@ -59,10 +51,10 @@ struct Position {
 };
 
 // Unit and up, or their tangents, at several positions; absent ones are 0.
-template <bool kPairs, class T, int kColumns, int kRows, class Real>
+template <bool kPairs, class T, int kRows, class Real>
 FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up,
                                  const Position<T> (&at)[kRows], const bool (&valid)[kRows],
-                                 GateUp<T, kColumns, kPairs> (&x)[kRows]) {
+                                 GateUp<T, 1, kPairs> (&x)[kRows]) {
 #pragma unroll
   for (int k = 0; k < kRows; ++k) {
     x[k] = {};
@@ -81,13 +73,13 @@ struct Inputs {
   Real gate, up, gate_tangent, up_tangent;
 };
 
-template <Direction direction, bool kPairs, class T, int kColumns, int kRows, class Real>
+template <Direction direction, bool kPairs, class T, int kRows, class Real>
 FUSED_ACTS_DEVICE void load_inputs(const GeneralParams& p, const Position<T> (&at)[kRows],
                                    const bool (&valid)[kRows], Inputs<Real> (&inputs)[kRows]) {
-  GateUp<T, kColumns, kPairs> x[kRows], tangent[kRows];
-  load_both<kPairs, T, kColumns, kRows, Real>(p.gate, p.up, at, valid, x);
+  GateUp<T, 1, kPairs> x[kRows], tangent[kRows];
+  load_both<kPairs, T, kRows, Real>(p.gate, p.up, at, valid, x);
   if constexpr (direction == Direction::kDoubleBackward)
-    load_both<kPairs, T, kColumns, kRows, Real>(p.gate_tangent, p.up_tangent, at, valid, tangent);
+    load_both<kPairs, T, kRows, Real>(p.gate_tangent, p.up_tangent, at, valid, tangent);
 #pragma unroll
   for (int k = 0; k < kRows; ++k) {
     inputs[k].gate = x[k].template gate<Real>(0);
@@ -99,71 +91,62 @@ FUSED_ACTS_DEVICE void load_inputs(const GeneralParams& p, const Position<T> (&a
   }
 }
 
-template <class T, int kColumns, class Real>
+template <class T, class Real>
 FUSED_ACTS_DEVICE void store_gradients(const GeneralParams& p, const Position<T>& at, Real gate,
                                        Real up) {
   if (p.pairs) {
-    GateUp<T, kColumns, true> grad;
+    GateUp<T, 1, true> grad;
     grad.set_both(0, gate, up);
     if (p.grad_gate.data) grad.store_to(at.in_packed(p.grad_gate), nullptr, true, true);
   } else {
-    GateUp<T, kColumns, false> grad;
+    GateUp<T, 1, false> grad;
     grad.set_both(0, gate, up);
     grad.store_to(at.in_packed(p.grad_gate), at.in_packed(p.grad_up), p.grad_gate.data,
                   p.grad_up.data);
   }
 }
 
-FUSED_ACTS_DEVICE float lane_of(float x, int) { return x; }
-FUSED_ACTS_DEVICE double lane_of(double x, int) { return x; }
-FUSED_ACTS_DEVICE float lane_of(F32x2 x, int i) { return i == 0 ? x.lo : x.hi; }
-
 // The sum of a block's rows, always added in the same order, to row `row_block` of sums.
-template <int kColumns, class Lane, class Real>
+template <class Real>
 FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column,
                                  int64_t cols, int log2_lanes) {
-  __shared__ Lane shared[kColumns][kBlock];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) shared[i][threadIdx.x] = lane_of(sum, i);
+  __shared__ Real shared[kBlock];
+  shared[threadIdx.x] = sum;
   __syncthreads();
   if (threadIdx.x >> log2_lanes == 0 && column < cols) {
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      Lane total = 0;
-      for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[i][t];
-      static_cast<Lane*>(sums)[row_block * cols + column + i] = total;
-    }
+    Real total = 0;
+    for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[t];
+    static_cast<Real*>(sums)[row_block * cols + column] = total;
   }
   __syncthreads();
 }
 
-template <Direction direction, class T, int kColumns>
+template <Direction direction, class T>
 __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__ GeneralParams p) {
-  using Math = MathOf<T, kColumns>;
+  using Math = MathOf<T, 1>;
   using Real = typename Math::Real;
-  using Lane = std::conditional_t<sizeof(T) == 8, double, float>;
   constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
   let_next_kernel_start();
 
   const int64_t row_block = blockIdx.x / p.tiles;
   const int64_t lanes = int64_t{1} << p.log2_lanes;
   const int64_t lane = threadIdx.x & (lanes - 1);
-  const int64_t column = ((blockIdx.x % p.tiles) * lanes + lane) * kColumns;
+  const int64_t column = (blockIdx.x % p.tiles) * lanes + lane;
   const int64_t row_lanes = kBlock >> p.log2_lanes;
   const int64_t last = (row_block + 1) * p.rows_per_block;
 
   wait_for_previous_kernel();
   const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
 
-  Numbers<Real> numbers{Real(0.0f), Real(0.0f), Real(static_cast<Lane>(p.limit)),
-                        Real(static_cast<Lane>(p.weight))};
+  Numbers<Real> numbers{Real(0.0f), Real(0.0f), static_cast<Real>(p.limit),
+                        static_cast<Real>(p.weight)};
   Real gate_bias(0.0f), up_bias(0.0f);
   if (column < p.cols) {
-    numbers.parameter = load_row<T, kColumns, Real>(p.parameters[0], column, p.scalars[0]);
-    numbers.second = load_row<T, kColumns, Real>(p.parameters[1], column, p.scalars[1]);
+    numbers.parameter = load_row<T, Real>(p.parameters[0], column, p.scalars[0]);
+    numbers.second = load_row<T, Real>(p.parameters[1], column, p.scalars[1]);
     // adding -0 changes nothing, not even the sign of 0
-    gate_bias = load_row<T, kColumns, Real>(p.gate_bias, column, -0.0);
-    up_bias = load_row<T, kColumns, Real>(p.up_bias, column, -0.0);
+    gate_bias = load_row<T, Real>(p.gate_bias, column, -0.0);
+    up_bias = load_row<T, Real>(p.up_bias, column, -0.0);
   }
   Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
 
@@ -171,7 +154,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
        row += kRows * row_lanes) {
     Position<T> at[kRows];
     bool valid[kRows];
-    Vector<T, kColumns> seed[kRows];
+    Vector<T, 1> seed[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       at[k].row = row + k * row_lanes;
@@ -185,9 +168,9 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
     }
     Inputs<Real> inputs[kRows];
     if (p.pairs) {
-      load_inputs<direction, true, T, kColumns>(p, at, valid, inputs);
+      load_inputs<direction, true, T>(p, at, valid, inputs);
     } else {
-      load_inputs<direction, false, T, kColumns>(p, at, valid, inputs);
+      load_inputs<direction, false, T>(p, at, valid, inputs);
     }
     Real out[kRows];
     Gradients<Real> grads[kRows];
@@ -212,7 +195,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
       if (!valid[k]) continue;
-      Vector<T, kColumns> rounded;
+      Vector<T, 1> rounded;
       if constexpr (direction != Direction::kBackward) {
         set(rounded, 0, out[k]);
         if (p.out.data) store(rounded, at[k].in(p.out));
@@ -221,7 +204,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
         store(rounded, at[k].in(p.grad_out));
       }
       if constexpr (direction != Direction::kForward)
-        store_gradients<T, kColumns>(p, at[k], grads[k].gate, grads[k].up);
+        store_gradients<T>(p, at[k], grads[k].gate, grads[k].up);
       if constexpr (direction == Direction::kBackward) {
         sums[0] = sums[0] + grads[k].gate;
         sums[1] = sums[1] + grads[k].up;
@@ -235,8 +218,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
     if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      if (p.sums[i])
-        store_sum<kColumns, Lane>(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
+      if (p.sums[i]) store_sum(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
   }
 }
 
@@ -275,7 +257,7 @@ inline GeneralParams general_params(const RowPlan& plan) {
           plan.rows_per_block};
 }
 
-template <class T, int kColumns>
+template <class T>
 cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream) {
   const auto launch = [&](auto kernel) {
     return launch_kernel(kernel, static_cast<unsigned>(plan.tiles * plan.row_blocks), kBlock, 0,
@@ -283,20 +265,12 @@ cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_
   };
   switch (direction) {
     case Direction::kForward:
-      return launch(general_kernel<Direction::kForward, T, kColumns>);
+      return launch(general_kernel<Direction::kForward, T>);
     case Direction::kBackward:
-      return launch(general_kernel<Direction::kBackward, T, kColumns>);
+      return launch(general_kernel<Direction::kBackward, T>);
     default:
-      return launch(general_kernel<Direction::kDoubleBackward, T, kColumns>);
+      return launch(general_kernel<Direction::kDoubleBackward, T>);
   }
-}
-
-template <class T>
-cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream) {
-  if constexpr (sizeof(T) == 2) {
-    if (plan.columns == 2) return launch_general<T, 2>(direction, plan, stream);
-  }
-  return launch_general<T, 1>(direction, plan, stream);
 }
 
 }  // namespace fused_acts::cuda

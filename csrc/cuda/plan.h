@@ -76,10 +76,10 @@ struct FlatPlan {
 // So many threads side by side access 128 bytes; the next vector of each lies behind them.
 constexpr int group_size(int access_bytes) { return 128 / access_bytes; }
 
-// Enough loads in flight to hide the latency of memory, in few enough registers. What numbers take
-// is worth half of it: more code a vector, and many a kernel.
+// Enough loads in flight to hide the latency of memory, in few enough registers. Kernels with
+// numbers, which are many, are content with a vector: half the code.
 constexpr int vectors_per_thread(Access access, int access_bytes, bool plain) {
-  const int bytes = (plain ? 32 : 16) * (access == Access::kInterleaved ? 2 : 1);
+  const int bytes = !plain ? 16 : access == Access::kInterleaved ? 64 : 32;
   return std::max(bytes / access_bytes, 1);
 }
 
@@ -98,6 +98,7 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
 
   FlatPlan plan{args.step == 2 ? Access::kInterleaved : Access::kVector};
   plan.plain = has_plain_kernels(args.variant) && !args.has_options();
+  if (!plan.plain && !takes_numbers(args.variant)) return std::nullopt;
   const int size = static_cast<int>(dtype_size(args.dtype));
   const auto fits = [&](int columns) {
     const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, columns); };
@@ -157,12 +158,9 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
               args.cols < (folds ? 4 : 1) * kThreadsEnd;
   plan.pairs = args.step == 2 && fits(1);
-  if (plan.wide) {
-    // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
-    plan.access_bytes = !args.grad_out.data && fits(widest_access / size) ? widest_access : 16;
-  } else {
-    plan.access_bytes = size == 2 && (args.step == 1 || plan.pairs) && fits(2) ? 4 : size;
-  }
+  // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
+  const bool widest = !args.grad_out.data && fits(widest_access / size);
+  plan.access_bytes = !plan.wide ? size : widest ? widest_access : 16;
   plan.columns = plan.access_bytes / size;
 
   const int most_lanes = plan.wide ? kMostLanes : kBlock;

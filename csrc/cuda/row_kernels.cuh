@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     __shared__ Shared values[kColumnValues][kParts][kMostLanes];
     extern __shared__ uint4 dynamic[];
     Shared* const sums = reinterpret_cast<Shared*>(dynamic);  // [kColumnValues][kParts][kBlock]
-#pragma unroll
+#pragma unroll 1
     for (int i = 0; i < kColumnValues; ++i) {
       if (!has_value<Unit>(i)) continue;
       const ColumnValues& value = p.values[i];
@@ -212,7 +212,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     __syncthreads();
 #pragma unroll 1
     for (unsigned c = threadIdx.x; c < lanes * kColumns && first_column + c < p.cols; c += kBlock) {
-#pragma unroll
+#pragma unroll 1
       for (int s = 0; s < kColumnValues; ++s) {
         if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
         float total = 0;  // always in the same order

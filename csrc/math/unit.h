@@ -28,10 +28,6 @@ struct SecondGradients {
 // weight too, each one number; biases and parameters for each column too.
 enum class Options { kNone, kLimit, kNumbers, kWeighted, kRows };
 
-// Whether there are loops with numbers: an activation without a parameter has no use for them.
-template <class Unit>
-constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasPlainKernels<Unit>) || Unit::kHasParameter;
-
 // The numbers of a call, one for all elements or one for each.
 template <class Real>
 struct Numbers {

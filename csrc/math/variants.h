@@ -153,6 +153,24 @@ constexpr bool has_plain_kernels(Variant variant) {
   }
 }
 
+// Whether there are kernels and loops with numbers: an activation without a parameter has no use
+// for them.
+template <class Unit>
+constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasPlainKernels<Unit>) || Unit::kHasParameter;
+
+constexpr bool takes_numbers(Variant variant) {
+  switch (variant) {
+#define FUSED_ACTS_TAKES(name, f, g) \
+  case Variant::name:                \
+    return kTakesNumbers<Unit<f, g>>;
+    FUSED_ACTS_VARIANTS(FUSED_ACTS_TAKES)
+    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_TAKES)
+#undef FUSED_ACTS_TAKES
+    default:
+      return false;
+  }
+}
+
 // How many numbers a unit can learn.
 constexpr int parameter_count(Variant variant) {
   switch (variant) {
