@@ -30,7 +30,7 @@ UNARY = "unary"  # of an activation: one tensor
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 DEVICES = ("cpu", CUDA)
 # Kernels know no row by name. So what is about indexing is tested with a unit and an activation
-# that have flat kernels, and with a unit and an activation that have row kernels only.
+# that have plain kernels, and with a unit and an activation that have kernels with numbers only.
 KINDS = ("swiglu", "gtu", "swish", "softplus")
 FULL = (pytest.mark.slow, pytest.mark.cpu)  # on CUDA not even with `slow`
 

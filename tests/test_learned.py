@@ -65,7 +65,7 @@ def test_a_tensor_is_as_good_as_a_number(name, dtype, device):
         assert all(map(same_bits, result.inputs, number.inputs))
 
 
-# swiglu and swish stand for all that take a parameter, softplus for those without flat kernels.
+# swiglu and swish stand for all that take a parameter, softplus for those without plain kernels.
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [0, 1, 3, 257, 4097])
 @pytest.mark.parametrize("dtype", DTYPES)

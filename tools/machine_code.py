@@ -41,6 +41,7 @@ DTYPES = {"8BFloat16": "bfloat16", "7Float16": "float16", "f": "float32", "d": "
 
 # Per multiprocessor.
 WARPS, BLOCKS, REGISTERS = 64, 32, 65536
+SHARED = {80: 164, 90: 228, 100: 228}  # KiB, of which a block takes one more than it asks for
 WARPS_OF_BLOCK = (
     int(re.findall(r"kBlock = (\d+)", (ROOT / "csrc/cuda/plan.h").read_text())[0]) // 32
 )
@@ -67,7 +68,7 @@ class Instruction:
         """Width of an access to global memory, 0 for other instructions."""
         if self.operation not in ("LDG", "STG"):
             return 0
-        for width in ("256", "128", "64", "U16"):
+        for width in ("256", "128", "64", "U16", "U8"):
             if f".{width}" in self.name:
                 return int(width.strip("U"))
         return 32
@@ -79,6 +80,7 @@ class AnyKernel:
     instructions: list[Instruction]
     registers: int
     stack: int
+    shared: int  # bytes, without those given at the launch
 
 
 @dataclass
@@ -100,7 +102,13 @@ class KernelOfUnits(AnyKernel):
     def resident_warps(self) -> int:
         registers_of_warp = -(-self.registers * 32 // 256) * 256
         warps = min(WARPS, REGISTERS // 4 // registers_of_warp * 4)
-        return min(BLOCKS, warps // WARPS_OF_BLOCK) * WARPS_OF_BLOCK
+        by_shared = 1024 * SHARED[self.architecture] // (1024 + self.shared + self.shared_sums)
+        return min(BLOCKS, warps // WARPS_OF_BLOCK, by_shared) * WARPS_OF_BLOCK
+
+    @property
+    def shared_sums(self) -> int:
+        """Bytes of shared memory that a launch asks for."""
+        return 0
 
     @property
     def occupancy(self) -> float:
@@ -183,6 +191,14 @@ class Kernel(KernelOfUnits):
         # with numbers a backward kernel may store the product too
         may = self.options == "numbers" and self.direction == "backward" and not self.unary
         return stored / SIZES[self.dtype] / (self.matrices[1] + may)
+
+    @property
+    def shared_sums(self) -> int:
+        """Of the gradients by biases, and by a parameter where it is learned."""
+        if self.options not in ROWS or self.direction == "forward":
+            return 0
+        sums = (3 if self.options == "learned" else 2) - (self.unary and self.options == "rows")
+        return sums * 32 * WARPS_OF_BLOCK * 4 * self.access_bytes // SIZES[self.dtype]
 
     @property
     def shared_bytes(self) -> int:
@@ -274,9 +290,9 @@ def compile_source(source: Path, architecture: int, folder: str) -> Path:
 def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
     name_of = variants()
     usage = {
-        name: (int(registers), int(stack) + int(local))
-        for name, registers, stack, local in re.findall(
-            r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)",
+        name: (int(registers), int(stack) + int(local), int(shared))
+        for name, registers, stack, shared, local in re.findall(
+            r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)",
             run(tool("cuobjdump"), "-res-usage", str(cubin)),
         )
     }

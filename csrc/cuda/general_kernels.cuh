@@ -50,7 +50,7 @@ struct Position {
   }
 };
 
-// Unit and up, or their tangents, at several positions; absent ones are 0.
+// Gate and up, or their tangents, at several positions; absent ones are 0.
 template <bool kPairs, class T, int kRows, class Real>
 FUSED_ACTS_DEVICE void load_both(const ByteMatrix& gate, const ByteMatrix& up,
                                  const Position<T> (&at)[kRows], const bool (&valid)[kRows],

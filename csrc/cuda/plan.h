@@ -48,7 +48,8 @@ inline bool is_aligned(const GluArgs& args, int64_t columns) {
 // Whether an operand spans few enough vectors of so many elements.
 inline bool is_short(const GluArgs& args, const Matrix& operand, int64_t columns) {
   const int64_t stride = args.rows == 1 ? 0 : operand.row_stride / columns;
-  return stride < kVectorsEnd / args.rows - 1;
+  return stride < kVectorsEnd / args.rows - 1 &&
+         (args.rows - 1) * stride + 2 * args.cols / columns < kVectorsEnd;
 }
 
 }  // namespace internal
@@ -122,8 +123,7 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
   return plan;
 }
 
-// ---- Row kernels, and the general ones
-// -----------------------------------------------------------
+// ---- Row kernels, and the general ones --------------------------------------------------------
 
 // A block is a grid of threads, lanes by 128 / lanes. A lane stays at its columns, so that a bias
 // is read and a sum over rows kept once, and goes through the rows of a row_block.
@@ -156,7 +156,9 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   plan.wide = !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
-              args.cols < (folds ? 4 : 1) * kThreadsEnd;
+              args.cols < (folds ? 4 : 1) * kThreadsEnd &&
+              // a gradient that is 0
+              !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
   plan.pairs = args.step == 2 && fits(1);
   // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
   const bool widest = !args.grad_out.data && fits(widest_access / size);

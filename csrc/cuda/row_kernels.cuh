@@ -36,7 +36,6 @@ struct RowParams {
   Divider tiles, blocks;  // of a row
   int log2_lanes;
   bool pairs, product, has_sums, needs_gate, needs_up;
-  bool needs_sum[kColumnValues];
   float* sums[kColumnValues];  // [row_blocks, cols], or null
   unsigned* counters;
   ColumnValues values[kColumnValues];
@@ -80,24 +79,6 @@ FUSED_ACTS_DEVICE F32x2 real_of(float2 x) { return {x.x, x.y}; }
 FUSED_ACTS_DEVICE float shared_of(float x) { return x; }
 FUSED_ACTS_DEVICE float2 shared_of(F32x2 x) { return make_float2(x.lo, x.hi); }
 
-// Gate and up, which alternate in two vectors side by side. Both are read through L1, where the
-// second finds the sectors of the first.
-template <class T, int kColumns>
-FUSED_ACTS_DEVICE void load_pairs(const char* address, GateUp<T, kColumns, false>& x) {
-  Vector<T, kColumns> vectors[2];
-  load_cached(address, vectors[0]);
-  load_cached(address + Vector<T, kColumns>::kBytes, vectors[1]);
-  deinterleave(vectors, x.gate_vector, x.up_vector);
-}
-
-template <class T, int kColumns>
-FUSED_ACTS_DEVICE void store_pairs(const GateUp<T, kColumns, false>& x, char* address) {
-  Vector<T, kColumns> vectors[2];
-  interleave(x.gate_vector, x.up_vector, vectors);
-  store(vectors[0], address);
-  store(vectors[1], address + Vector<T, kColumns>::kBytes);
-}
-
 // Where the i-th column of a tile is in rows of `width` parts of vectors.
 template <class C>
 FUSED_ACTS_DEVICE float& column_of(typename C::Shared* parts, unsigned i, unsigned width,
@@ -135,21 +116,32 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     __shared__ Shared values[kColumnValues][kParts][kMostLanes];
     extern __shared__ uint4 dynamic[];
     Shared* const sums = reinterpret_cast<Shared*>(dynamic);  // [kColumnValues][kParts][kBlock]
-#pragma unroll 1
-    for (int i = 0; i < kColumnValues; ++i) {
-      if (!has_value<Unit>(i)) continue;
-      const ColumnValues& value = p.values[i];
-#pragma unroll 1
-      for (unsigned c = threadIdx.x; c < lanes * kColumns; c += kBlock) {
-        float x = value.otherwise;
-        if (value.vector.data && first_column + c < p.cols)
-          x = number_at<T>(value.vector.data, value.vector.in_real,
-                           (first_column + c) * value.vector.col_stride);
-        column_of<C>(values[i][0], c, kMostLanes, c / kColumns) = x;
-      }
-      if (has_sum<Unit, C>(i) && p.needs_sum[i]) {
+    // All loads are in flight before the first use.
+    constexpr int kTurns = kMostLanes * kColumns / kBlock;
+    float read[kTurns][kColumnValues];
 #pragma unroll
-        for (int part = 0; part < kParts; ++part)
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const uint32_t c = first_column + turn * kBlock + threadIdx.x;
+#pragma unroll
+      for (int i = 0; i < kColumnValues; ++i) {
+        const ColumnValues& value = p.values[i];
+        read[turn][i] = value.otherwise;
+        if (has_value<Unit>(i) && value.vector.data && c < p.cols)
+          read[turn][i] =
+              number_at<T>(value.vector.data, value.vector.in_real, c * value.vector.col_stride);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kColumnValues; ++i) {
+#pragma unroll
+      for (int turn = 0; turn < kTurns; ++turn) {
+        const unsigned c = turn * kBlock + threadIdx.x;
+        if (has_value<Unit>(i) && c < lanes * kColumns)
+          column_of<C>(values[i][0], c, kMostLanes, c / kColumns) = read[turn][i];
+      }
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        if (has_sum<Unit, C>(i) && p.sums[i])
           sums[(i * kParts + part) * kBlock + threadIdx.x] = shared_of(Real(0.0f));
       }
     }
@@ -161,13 +153,14 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     for (uint32_t row = begin + strand; row < end; row += strands) {
       GateUp<T, kColumns, false> x;
       Vector<T, kColumns> narrow;  // grad_out, or out
+      // Gate and up that alternate lie in two vectors side by side: the second one finds the
+      // sectors of the first in L1.
+      const char* const gate_from = at(p.gate, row, packed);
+      load_cached(gate_from, x.gate_vector);
+      if (!Unit::kIsUnary)
+        load_cached(p.pairs ? gate_from + C::kBytes : at(p.up, row, packed), x.up_vector);
       if (C::kBackward) load(at(p.grad_out, row, vector), narrow);
-      if (p.pairs) {
-        load_pairs(at(p.gate, row, packed), x);
-      } else {
-        load(at(p.gate, row, packed), x.gate_vector);
-        if (!Unit::kIsUnary) load(at(p.up, row, packed), x.up_vector);
-      }
+      if (p.pairs) deinterleave(x.gate_vector, x.up_vector);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
         // never true: as in the flat kernels, what is before it needs no registers behind it
@@ -188,7 +181,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
           const Real added[kColumnValues] = {by.gate, by.up, by.parameter, by.second};
 #pragma unroll
           for (int s = 0; s < kColumnValues; ++s) {
-            if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
+            if (!has_sum<Unit, C>(s) || !p.sums[s]) continue;
             Shared& sum = sums[(s * kParts + part) * kBlock + threadIdx.x];
             sum = shared_of(real_of(sum) + added[s]);
           }
@@ -198,12 +191,10 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
         store(narrow, at(p.out, row, vector));
       } else {
         if (p.product) store(narrow, at(p.grad_out, row, vector));
-        if (p.pairs) {
-          if (p.needs_gate) store_pairs(x, at(p.grad_gate, row, packed));
-        } else {
-          x.store_to(at(p.grad_gate, row, packed), at(p.grad_up, row, packed), p.needs_gate,
-                     !Unit::kIsUnary && p.needs_up);
-        }
+        if (p.pairs) interleave(x.gate_vector, x.up_vector);
+        char* const gate_to = at(p.grad_gate, row, packed);
+        x.store_to(gate_to, p.pairs ? gate_to + C::kBytes : at(p.grad_up, row, packed),
+                   p.needs_gate, !Unit::kIsUnary && p.needs_up);
       }
     }
 
@@ -214,7 +205,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
     for (unsigned c = threadIdx.x; c < lanes * kColumns && first_column + c < p.cols; c += kBlock) {
 #pragma unroll 1
       for (int s = 0; s < kColumnValues; ++s) {
-        if (!has_sum<Unit, C>(s) || !p.needs_sum[s]) continue;
+        if (!has_sum<Unit, C>(s) || !p.sums[s]) continue;
         float total = 0;  // always in the same order
 #pragma unroll 1
         for (unsigned t = c / kColumns; t < kBlock; t += lanes)
@@ -252,8 +243,6 @@ inline RowParams row_params(const RowPlan& plan) {
           args.row_blocks > 0,
           args.grad_gate.data != nullptr,
           args.grad_up.data != nullptr,
-          {args.sums[0] != nullptr, args.sums[1] != nullptr, args.sums[2] != nullptr,
-           args.sums[3] != nullptr},
           {static_cast<float*>(args.sums[0]), static_cast<float*>(args.sums[1]),
            static_cast<float*>(args.sums[2]), static_cast<float*>(args.sums[3])},
           args.counters,

@@ -265,32 +265,38 @@ struct GateUp<T, kColumns, true> {
   FUSED_ACTS_DEVICE void store_to(char* gate, char*, bool, bool) const { store(vector, gate); }
 };
 
-// ---- Columns of gate and up that alternate in two vectors
-// ----------------------------------------
+// ---- Columns of gate and up that alternate in two vectors ---------------------------------------
 
+// From {g0 u0 g1 u1 ...} in both to gate and up.
 template <class T, int kCount>
-FUSED_ACTS_DEVICE void deinterleave(const Vector<T, kCount> (&both)[2], Vector<T, kCount>& gate,
-                                    Vector<T, kCount>& up) {
+FUSED_ACTS_DEVICE void deinterleave(Vector<T, kCount>& first, Vector<T, kCount>& second) {
   constexpr int kWords = Vector<T, kCount>::kBytes / 4;
+  Vector<T, kCount> gate, up;
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
-    const uint32_t first = both[2 * i / kWords].words[2 * i % kWords];
-    const uint32_t second = both[2 * i / kWords].words[2 * i % kWords + 1];
-    gate.words[i] = sizeof(T) == 2 ? __byte_perm(first, second, 0x5410) : first;
-    up.words[i] = sizeof(T) == 2 ? __byte_perm(first, second, 0x7632) : second;
+    const uint32_t* const from = 2 * i < kWords ? first.words : second.words;
+    const uint32_t a = from[2 * i % kWords], b = from[2 * i % kWords + 1];
+    gate.words[i] = sizeof(T) == 2 ? __byte_perm(a, b, 0x5410) : a;
+    up.words[i] = sizeof(T) == 2 ? __byte_perm(a, b, 0x7632) : b;
   }
+  first = gate;
+  second = up;
 }
 
+// And back.
 template <class T, int kCount>
-FUSED_ACTS_DEVICE void interleave(const Vector<T, kCount>& gate, const Vector<T, kCount>& up,
-                                  Vector<T, kCount> (&both)[2]) {
+FUSED_ACTS_DEVICE void interleave(Vector<T, kCount>& first, Vector<T, kCount>& second) {
   constexpr int kWords = Vector<T, kCount>::kBytes / 4;
+  Vector<T, kCount> both[2];
 #pragma unroll
   for (int i = 0; i < kWords; ++i) {
-    const uint32_t g = gate.words[i], u = up.words[i];
-    both[2 * i / kWords].words[2 * i % kWords] = sizeof(T) == 2 ? __byte_perm(g, u, 0x5410) : g;
-    both[2 * i / kWords].words[2 * i % kWords + 1] = sizeof(T) == 2 ? __byte_perm(g, u, 0x7632) : u;
+    const uint32_t g = first.words[i], u = second.words[i];
+    uint32_t* const to = both[2 * i / kWords].words;
+    to[2 * i % kWords] = sizeof(T) == 2 ? __byte_perm(g, u, 0x5410) : g;
+    to[2 * i % kWords + 1] = sizeof(T) == 2 ? __byte_perm(g, u, 0x7632) : u;
   }
+  first = both[0];
+  second = both[1];
 }
 
 }  // namespace fused_acts::cuda

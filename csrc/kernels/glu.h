@@ -72,7 +72,7 @@ struct GluArgs {
            row_blocks;
   }
   bool has_options() const {
-    // no unit with flat kernels has a second parameter
+    // no unit with plain kernels has a second parameter
     return has_row_operands() || parameters[0].data || scalars[0] != 1.0 || weight != 1.0 ||
            limit != std::numeric_limits<double>::infinity();
   }

@@ -85,7 +85,7 @@ constexpr bool kIsUnary = false;
 template <>
 inline constexpr bool kIsUnary<Unary> = true;
 
-// f as row kernels take it: with its parameter, where the table has it at the usual value, kUsual.
+// f as kernels with numbers take it: with its parameter, where the table has it at the usual value, kUsual.
 template <class F>
 struct WithParameter {
   using type = F;
