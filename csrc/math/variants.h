@@ -85,7 +85,8 @@ constexpr bool kIsUnary = false;
 template <>
 inline constexpr bool kIsUnary<Unary> = true;
 
-// f as kernels with numbers take it: with its parameter, where the table has it at the usual value, kUsual.
+// f as kernels with numbers take it: with its parameter, where the table has it at the usual value,
+// kUsual.
 template <class F>
 struct WithParameter {
   using type = F;
