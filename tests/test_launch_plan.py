@@ -154,7 +154,7 @@ def test_what_32_bits_cannot_count_is_left_to_the_general_kernels(backward):
     assert access(2, 1408, row_stride=8 * (last + 1)) == 2
     assert access(2, 1408, row_stride=8 * 2**40) == 2
     assert access(1, 2**33) == 16
-    assert access(1, 2**34) == 4  # 2^31 threads at one vector each
+    assert access(1, 2**34) == 2  # 2^31 threads at one vector each
     assert access(2**21, 2816, row_stride=2824) == 16
     assert access(2**23, 2816, row_stride=2824) == 2
 
