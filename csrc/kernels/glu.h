@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <limits>
 
+#include "kernels/experts.h"
 #include "math/storage.h"
 #include "math/variants.h"
 
@@ -17,12 +18,19 @@ struct Matrix {
   int64_t row_stride = 0;
 };
 
-// One value a column, [cols], for all rows: a bias, or a parameter. A col_stride of 0 is one
-// value for all columns.
+// One value a column, [cols], for all rows or [experts, cols]: a bias, or a parameter. A col_stride
+// of 0 is one value for all columns.
 struct RowVector {
   const void* data = nullptr;
   int64_t col_stride = 0;
   bool in_real = false;  // in the type of the arithmetic, not that of the matrices
+  int64_t expert_stride = 0;
+};
+
+// One value a row, [rows].
+struct ColumnVector {
+  const void* data = nullptr;
+  bool in_real = false;
 };
 
 // Of one call over rows: by gate, up and two parameters.
@@ -59,24 +67,31 @@ struct GluArgs {
   double scalars[2] = {1.0, 1.0};  // the parameters where they are no row vectors
   double limit = std::numeric_limits<double>::infinity();
   double weight = 1.0;
+  ColumnVector row_weight;  // times the other one
 
-  // Backward also writes, where not null, sums over the rows of each of `row_blocks` equal parts of
-  // them, in the type of the arithmetic: of the gradients by gate, up and the parameters.
-  int64_t row_blocks = 0;
-  void* sums[kMostSums] = {};  // [row_blocks, cols]
+  // Padding is not read. It is written 0 by a backward pass, and by a forward one if asked to.
+  Experts experts;
+  bool zeroes_padding = false;
+
+  // Backward also writes, where not null, sums over the rows of each segment of `segment_rows`, in
+  // the type of the arithmetic: of the gradients by gate, up and the parameters. 0: no sums.
+  int64_t segment_rows = 0;
+  void* sums[kMostSums] = {};  // [segments, cols]
+  // And the gradient by row_weight in parts, of the tiles that columns are cut into.
+  void* weight_sums = nullptr;  // [column_tiles, rows]
   // On a GPU it sets these to 0, where not null, for reduce_partials.
   unsigned* counters = nullptr;  // [kMostSums]
 
   bool has_row_operands() const {
     return gate_bias.data || up_bias.data || parameters[0].col_stride || parameters[1].col_stride ||
-           row_blocks;
+           segment_rows || row_weight.data || experts.any();
   }
   bool has_options() const {
     // no unit with plain kernels has a second parameter
     return has_row_operands() || parameters[0].data || scalars[0] != 1.0 || weight != 1.0 ||
            limit != std::numeric_limits<double>::infinity();
   }
-  int64_t rows_per_block() const { return (rows + row_blocks - 1) / row_blocks; }
+  Segments segments(int64_t length) const { return {experts, rows, length}; }
 };
 
 // Describes a call without row operands with as few rows as there can be: gate and up in blocks as
@@ -106,21 +121,22 @@ inline void fold_rows(GluArgs& args) {
   }
 }
 
-// A sum over rows, of each column, or a single one of all columns too where it is a `total`.
+// A sum of partial ones, of each column, or a single one of all columns too where it is a `total`.
 struct RowSum {
-  Matrix partials;  // [row_blocks, cols] in the type of the arithmetic; scratch afterwards
-  int64_t cols;
-  void* data;    // the result
+  Matrix partials;  // [parts, cols] in the type of the arithmetic; scratch afterwards
+  int64_t parts, cols;
+  void* data;    // the result: [cols], [experts, cols] or a single value
   bool in_real;  // that it is in the type of the arithmetic, not that of the matrices
   bool total;
+  bool by_expert;  // a sum for each expert, of the parts that are its own; no total
 };
 
 // Adds up partial sums, always in the same order, and rounds the results to their types.
 struct ReduceArgs {
-  DType dtype;  // of the matrices
-  int64_t row_blocks;
+  DType dtype;        // of the matrices
+  Segments segments;  // for sums by expert
   int count = 0;
-  RowSum sums[kMostSums] = {};
+  RowSum sums[kMostSums + 1] = {};
   unsigned* counters = nullptr;  // [kMostSums], 0; needed where there is a total on a GPU
 
   void add(const RowSum& sum) { sums[count++] = sum; }
@@ -133,6 +149,7 @@ namespace cpu {
 void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
 void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t end);
 int64_t tile_count(const GluArgs& args);
+int64_t column_tiles(const GluArgs& args);  // of weight_sums
 
 void reduce_partials(const ReduceArgs& args);
 
@@ -145,6 +162,7 @@ int glu_forward(const GluArgs& args, void* stream);
 int glu_backward(const GluArgs& args, void* stream);
 int glu_double_backward(const GluArgs& args, void* stream);
 int reduce_partials(const ReduceArgs& args, void* stream);
+int64_t column_tiles(const GluArgs& args);  // of weight_sums
 
 }  // namespace cuda
 }  // namespace fused_acts

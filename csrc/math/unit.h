@@ -11,10 +11,10 @@
 
 namespace fused_acts {
 
-// The gradients by gate, up and the parameters, and the product that they are of.
+// The gradients by gate, up, the parameters and the weight, and the product that they are of.
 template <class Real>
 struct Gradients {
-  Real gate, up, parameter, second, product;
+  Real gate, up, parameter, second, weight, product;
 };
 
 // Of sum(grad_out * out), twice: by grad_out, gate and up, of its gradients by gate and up times
@@ -64,13 +64,15 @@ struct GatedUnit {
   FUSED_ACTS_INLINE Gradients<Real> backward(GradOut later_grad_out, Real gate, Up later_up) const {
     const Real z = biased_gate(gate);
     auto f_dual = f.dual(limited_gate(z));
-    const Real w = biased_up(later_up), grad_out = weighed(later_grad_out);
+    const Real w = biased_up(later_up), unweighed = later_grad_out, grad_out = weighed(unweighed);
     auto g_dual = g.dual(limited_up(w));
     const Real seed = grad_out * g_dual.value, value = limited_value(f_dual.value);
     const Real up_seed = grad_out * value;
     return {by_gate(z, f_dual.value, times(f_dual.derivative, seed)),
-            by_up(w, times(g_dual.derivative, up_seed)), by_parameter(limited_gate(z), seed),
+            by_up(w, times(g_dual.derivative, up_seed)),
+            by_parameter(limited_gate(z), seed),
             by_second(limited_gate(z), seed, limited_up(w), up_seed),
+            unweighed * (value * g_dual.value),
             weighed(value * g_dual.value)};
   }
 
