@@ -45,6 +45,11 @@ inline bool is_aligned(const GluArgs& args, int64_t columns) {
          is_aligned(args, args.grad_out, columns) && args.block % columns == 0;
 }
 
+// Whether rows anywhere share an expert's values.
+inline bool has_scattered_experts(const GluArgs& args) {
+  return args.experts.of_row && args.experts.count;
+}
+
 // Whether an operand spans few enough vectors of so many elements.
 inline bool is_short(const GluArgs& args, const Matrix& operand, int64_t columns) {
   const int64_t stride = args.rows == 1 ? 0 : operand.row_stride / columns;
@@ -126,7 +131,7 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
 // ---- Row kernels, and the general ones --------------------------------------------------------
 
 // A block is a grid of threads, lanes by 128 / lanes. A lane stays at its columns, so that a bias
-// is read and a sum over rows kept once, and goes through the rows of a row_block.
+// is read and a sum over rows kept once, and goes through the rows of a segment.
 struct RowPlan {
   GluArgs args;      // folded into short rows, if all operands are dense
   bool wide;         // for a row kernel
@@ -134,7 +139,7 @@ struct RowPlan {
   int columns;       // of a lane at once
   bool pairs;  // whether gate and up of a column are accessed at once, as they are interleaved
   int log2_lanes;
-  int64_t tiles, row_blocks, rows_per_block;
+  int64_t tiles, segments, rows_per_segment;
   int64_t last_cols;  // of the last row, which a folded one need not fill
 };
 
@@ -158,7 +163,8 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
               args.cols < (folds ? 4 : 1) * kThreadsEnd &&
               // a gradient that is 0
-              !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
+              !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0) &&
+              !has_scattered_experts(args);
   plan.pairs = args.step == 2 && fits(1);
   // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
   const bool widest = !args.grad_out.data && fits(widest_access / size);
@@ -177,17 +183,22 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
     plan.last_cols = end - (args.rows - 1) * args.cols;
   }
   const int64_t vectors = args.cols / plan.columns;
-  const int most = call.rows == 1 && !args.row_blocks ? most_lanes : kMostLanes;
+  // A sum over columns is one over the lanes of a warp.
+  const bool sums_columns = args.row_weight.data != nullptr;
+  const int most = call.rows == 1 && !args.segment_rows && !sums_columns ? most_lanes : kMostLanes;
   // the order in which rows are added up is for all kernels the same
   while ((1 << plan.log2_lanes) < most &&
-         (args.row_blocks || (int64_t{1} << plan.log2_lanes) < vectors))
+         (args.segment_rows || (int64_t{1} << plan.log2_lanes) < vectors))
     ++plan.log2_lanes;
   plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
-  plan.rows_per_block = args.row_blocks ? args.rows_per_block() : kBlock >> plan.log2_lanes;
-  // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors.
-  for (int doubled = 0; doubled < 3 && !args.row_blocks; ++doubled)
-    if (plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_block) plan.rows_per_block *= 2;
-  plan.row_blocks = args.row_blocks ? args.row_blocks : ceil_div(args.rows, plan.rows_per_block);
+  plan.rows_per_segment = args.segment_rows ? args.segment_rows : kBlock >> plan.log2_lanes;
+  // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors; and where each
+  // expert looks through all rows for its own, as many as make that quick.
+  const bool scattered = has_scattered_experts(args);
+  for (int doubled = 0; doubled < (scattered ? 8 : 3) && !args.segment_rows; ++doubled)
+    if (scattered || plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_segment)
+      plan.rows_per_segment *= 2;
+  plan.segments = args.segments(plan.rows_per_segment).count();
   return plan;
 }
 

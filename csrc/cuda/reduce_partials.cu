@@ -1,4 +1,4 @@
-// Sums over rows from the partial ones of row blocks.
+// Sums from partial ones: over rows from those of segments, over columns from those of tiles.
 #include <algorithm>
 
 #include "cuda/dependent_launch.cuh"
@@ -9,7 +9,7 @@
 namespace fused_acts::cuda {
 namespace {
 
-// A block adds up kColumns columns, each in kStrands parts of the row blocks side by side.
+// A block adds up kColumns columns, kStrands partial sums side by side.
 constexpr int kColumns = 32, kStrands = 32, kThreads = kColumns * kStrands;
 
 // Adds up kThreads values to the first `left` of them, always in the same order: in double, for a
@@ -50,16 +50,29 @@ __global__ void __launch_bounds__(kThreads, 2)
   wait_for_previous_kernel();
   if (blockIdx.x >= blocks) return;
 
-  double value = 0;
-  if (column < sum.cols) {
-    for (int64_t i = threadIdx.x / kColumns; i < args.row_blocks; i += kStrands)
+  // Of the strand's share of the partial sums.
+  const auto add = [&](int64_t begin, int64_t end, double& value) {
+    if (column >= sum.cols) return;
+    for (int64_t i = begin + threadIdx.x / kColumns; i < end; i += kStrands)
       value += partials[i * sum.partials.row_stride + column];
-  }
-  value = add_up(value, sum.total ? 1 : kColumns);
+  };
   if (!sum.total) {
-    if (threadIdx.x < kColumns && column < sum.cols) store_rounded<T, Real>(sum, column, value);
+    const int64_t results = sum.by_expert ? args.segments.experts.count : 1;
+    for (int64_t i = blockIdx.z; i < results; i += gridDim.z) {
+      const Parts parts = sum.by_expert ? args.segments.parts_of(i) : Parts{0, sum.parts, -1};
+      double value = 0;
+      add(parts.begin, parts.end, value);
+      if (parts.more >= 0) add(parts.more, parts.more + 1, value);
+      value = add_up(value, kColumns);
+      if (threadIdx.x < kColumns && column < sum.cols)
+        store_rounded<T, Real>(sum, i * sum.cols + column, value);
+    }
     return;
   }
+  if (blockIdx.z > 0) return;
+  double value = 0;
+  add(0, sum.parts, value);
+  value = add_up(value, 1);
   __shared__ bool is_last;
   if (threadIdx.x == 0) {
     partials[column] = static_cast<Real>(value);
@@ -79,11 +92,16 @@ __global__ void __launch_bounds__(kThreads, 2)
 }  // namespace
 
 int reduce_partials(const ReduceArgs& args, void* stream) {
-  int64_t most = 0;
-  for (int i = 0; i < args.count; ++i) most = std::max(most, args.sums[i].cols);
+  constexpr int64_t kMostExperts = 65535;  // side by side
+  int64_t most = 0, results = 1;
+  for (int i = 0; i < args.count; ++i) {
+    most = std::max(most, args.sums[i].cols);
+    if (args.sums[i].by_expert) results = std::max(results, args.segments.experts.count);
+  }
   if (most == 0) return cudaSuccess;
   const dim3 grid(static_cast<unsigned>((most + kColumns - 1) / kColumns),
-                  static_cast<unsigned>(args.count));
+                  static_cast<unsigned>(args.count),
+                  static_cast<unsigned>(std::min(results, kMostExperts)));
   return visit_dtype(args.dtype, [&](auto t) {
     return launch_kernel(reduce_kernel<decltype(t)>, grid, kThreads, 0,
                          static_cast<cudaStream_t>(stream), args);
