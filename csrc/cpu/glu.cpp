@@ -13,9 +13,8 @@ constexpr int64_t kRows = 32;  // of a tile, where no sums ask for more
 // addition rounds to the size of what it adds to.
 constexpr int64_t kGroup = 16;
 
-int64_t column_tiles(const GluArgs& args) { return (args.cols + kTile - 1) / kTile; }
-int64_t rows_per_tile(const GluArgs& args) {
-  return args.row_blocks ? args.rows_per_block() : kRows;
+Segments segments_of(const GluArgs& args) {
+  return args.segments(args.segment_rows ? args.segment_rows : kRows);
 }
 
 // Whether a call should write past the caches. From about the size of a last-level cache, or of a
@@ -56,6 +55,10 @@ class Call {
       : args_(args),
         loops_(loops_for(args.dtype)),
         options_(options_of(direction, args)),
+        segments_(segments_of(args)),
+        has_vectors_(args.gate_bias.data || args.up_bias.data || args.parameters[0].col_stride ||
+                     args.parameters[1].col_stride || args.experts.count),
+        direction_(direction),
         loop_(loops_.glu(direction, options_, args.variant)) {
     const bool backward = direction != Direction::kForward;
     const bool reads_zeros =
@@ -75,10 +78,9 @@ class Call {
       const RowVector& parameter = args.parameters[i];
       block_.scalars[i] = args.scalars[i];
       if (parameter.data && !parameter.col_stride)
-        block_.scalars[i] = parameter.in_real ? *static_cast<const Real*>(parameter.data)
-                                              : widened(*static_cast<const T*>(parameter.data));
+        block_.scalars[i] = number_at(parameter.data, parameter.in_real, 0);
     }
-    if (options_ == Options::kRows && !args.has_row_operands()) read_row_vectors(0, kTile);
+    if (options_ == Options::kRows && !has_vectors_) read_row_vectors(0, kTile, 0);
   }
 
   // Elements [begin, end) of a call without row operands.
@@ -96,21 +98,21 @@ class Call {
 
   // One tile of a call with row operands.
   void run_tile(int64_t tile) {
-    const int64_t part = tile / column_tiles(args_), first = tile % column_tiles(args_) * kTile;
+    const int64_t first = tile % column_tiles(args_) * kTile, part = tile / column_tiles(args_);
     const int64_t n = std::min(kTile, args_.cols - first);
-    const int64_t begin = part * rows_per_tile(args_);
-    const int64_t end = std::min(args_.rows, begin + rows_per_tile(args_));
-    read_row_vectors(first, n);
-    if (!args_.row_blocks) return run_rows(begin, end - begin, first, n);
+    const Segment segment = segments_.at(part);
+    if (has_vectors_ && segment.expert < std::max<int64_t>(args_.experts.count, 1))
+      read_row_vectors(first, n, segment.expert);
 
     const auto& sums = args_.sums;
     for (int i = 0; i < kSums; ++i)
       if (sums[i]) std::fill_n(group_[i], n, Real(0)), std::fill_n(total_[i], n, 0.0);
-    for (int64_t row = begin; row < end; row += kGroup) {
-      run_rows(row, std::min(kGroup, end - row), first, n);
+    for (int64_t row = segment.begin; row < segment.live_end; row += kGroup) {
+      run_live_rows(row, std::min(kGroup, segment.live_end - row), segment.expert, first, n);
       for (int i = 0; i < kSums; ++i)
         if (sums[i]) add_group(total_[i], group_[i], n);
     }
+    for (int64_t row = segment.live_end; row < segment.end; ++row) pad(row, first, n);
     for (int i = 0; i < kSums; ++i)
       if (sums[i])
         std::copy_n(total_[i], n, static_cast<Real*>(sums[i]) + part * args_.cols + first);
@@ -120,6 +122,71 @@ class Call {
   using Real = typename MathFor<T>::type::Real;
 
   static constexpr int kSums = std::extent_v<decltype(GluArgs::sums)>;
+
+  // Rows of a tile with what each has for itself: a weight, or an expert.
+  void run_live_rows(int64_t begin, int64_t count, int64_t expert, int64_t first, int64_t n) {
+    const int32_t* const of_row = args_.experts.of_row;
+    const auto& [weights, in_real] = args_.row_weight;
+    if (!of_row && !weights) return run_rows(begin, count, first, n);
+    for (int64_t row = begin; row < begin + count; ++row) {
+      if (of_row && !is_of(of_row[row], expert)) continue;
+      if (of_row && is_padding(of_row[row])) {
+        pad(row, first, n);
+        continue;
+      }
+      if (weights) block_.weight = number_at(weights, in_real, row);
+      if (args_.weight_sums) std::fill_n(weight_sums_, kMostInStep, Real(0));
+      run_rows(row, 1, first, n);
+      if (args_.weight_sums) weight_sum(row, first) = add_up(weight_sums_);
+    }
+  }
+
+  // Whether a row goes with a segment, which is of all experts where operands have no values for
+  // each.
+  bool is_of(int32_t owner, int64_t expert) const {
+    if (!args_.experts.count) return true;
+    return is_padding(owner) ? expert == args_.experts.count : owner == expert;
+  }
+  bool is_padding(int32_t owner) const {
+    return owner < 0 || (args_.experts.count && owner >= args_.experts.count);
+  }
+
+  // The results of a row that is padding.
+  void pad(int64_t row, int64_t first, int64_t n) {
+    const auto zero = [&](const Matrix& matrix, bool packed) {
+      if (!matrix.data) return;
+      T* const columns = static_cast<T*>(matrix.data) + row * matrix.row_stride;
+      if (!packed || (args_.step == 1 && !args_.block))
+        std::fill_n(columns + first, n, T{});
+      else
+        for (int64_t i = first; i < first + n; ++i) columns[packed_column(i)] = T{};
+    };
+    if (direction_ == Direction::kForward) {
+      if (args_.zeroes_padding) zero(args_.out, false);
+      return;
+    }
+    zero(args_.grad_gate, true);
+    zero(args_.grad_up, true);
+    if (args_.product) zero(args_.grad_out, false);
+    if (args_.weight_sums) weight_sum(row, first) = Real(0);
+  }
+
+  Real& weight_sum(int64_t row, int64_t first) {
+    return static_cast<Real*>(args_.weight_sums)[first / kTile * args_.rows + row];
+  }
+
+  // In halves, which is as exact as it is quick.
+  static Real add_up(Real* values) {
+    double sums[kMostInStep];
+    std::copy_n(values, kMostInStep, sums);
+    for (int64_t half = kMostInStep / 2; half; half /= 2)
+      for (int64_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+    return static_cast<Real>(sums[0]);
+  }
+
+  int64_t packed_column(int64_t col) const {
+    return args_.block ? col + col / args_.block * args_.block : col * args_.step;
+  }
 
   // Neighbouring columns of some rows: of a tile, if there are row operands.
   void run_rows(int64_t row, int64_t rows, int64_t col, int64_t cols) {
@@ -142,7 +209,7 @@ class Call {
       if (!matrix.data) return {otherwise, 0};
       return {static_cast<T*>(matrix.data) + row * matrix.row_stride + offset, matrix.row_stride};
     };
-    const int64_t packed = args_.block ? col + col / args_.block * args_.block : col * args_.step;
+    const int64_t packed = packed_column(col);
     Block block = block_;
     block.rows = rows;
     block.cols = cols;
@@ -155,12 +222,14 @@ class Call {
     block.grad_gate = at(args_.grad_gate, packed, scratch_);
     block.grad_up = at(args_.grad_up, packed, scratch_);
     if (options_ == Options::kRows) {
-      // without row operands they are alike for all columns
-      const int64_t offset = args_.has_row_operands() ? col - first : 0;
+      // without them they are alike for all columns
+      const int64_t offset = has_vectors_ ? col - first : 0;
       block.gate_bias = gate_bias_ + offset;
       block.up_bias = up_bias_ + offset;
       for (int i = 0; i < 2; ++i) block.parameters[i] = parameters_[i] + offset;
-      for (int i = 0; i < kSums; ++i) block.sums[i] = args_.sums[i] ? group_[i] + offset : nullptr;
+      for (int i = 0; i < kSums; ++i)
+        block.sums[i] = args_.sums[i] ? group_[i] + (col - first) : nullptr;
+      block.weight_sums = args_.weight_sums ? weight_sums_ : nullptr;
     }
     return block;
   }
@@ -172,33 +241,36 @@ class Call {
     }
   }
 
-  Real widened(T x) const {
+  // One of many numbers.
+  Real number_at(const void* data, bool in_real, int64_t i) const {
+    if (in_real) return static_cast<const Real*>(data)[i];
     Real real;
-    loops_.widen(&x, &real, 1);
+    loops_.widen(static_cast<const T*>(data) + i, &real, 1);
     return real;
   }
 
-  void read_row_vectors(int64_t first, int64_t n) {
+  void read_row_vectors(int64_t first, int64_t n, int64_t expert) {
     // adding -0 changes nothing, not even the sign of 0
-    read_row_vector(args_.gate_bias, -0.0, first, n, gate_bias_);
-    read_row_vector(args_.up_bias, -0.0, first, n, up_bias_);
+    read_row_vector(args_.gate_bias, -0.0, first, n, expert, gate_bias_);
+    read_row_vector(args_.up_bias, -0.0, first, n, expert, up_bias_);
     for (int i = 0; i < 2; ++i) {
       const RowVector& parameter = args_.parameters[i];
-      read_row_vector(parameter.col_stride ? parameter : RowVector{}, block_.scalars[i], first, n,
+      const bool is_one = !parameter.col_stride && !parameter.expert_stride;
+      read_row_vector(is_one ? RowVector{} : parameter, block_.scalars[i], first, n, expert,
                       parameters_[i]);
     }
   }
 
   // n columns of a row vector in the type of the arithmetic, or one value in their place.
   void read_row_vector(const RowVector& row, double otherwise, int64_t first, int64_t n,
-                       Real* target) {
+                       int64_t expert, Real* target) {
+    const int64_t begin = expert * row.expert_stride + first * row.col_stride;
     if (!row.data) {
       std::fill_n(target, n, static_cast<Real>(otherwise));
     } else if (row.in_real) {
-      gather(static_cast<const Real*>(row.data) + first * row.col_stride, row.col_stride, n,
-             target);
+      gather(static_cast<const Real*>(row.data) + begin, row.col_stride, n, target);
     } else {
-      const T* source = static_cast<const T*>(row.data) + first * row.col_stride;
+      const T* source = static_cast<const T*>(row.data) + begin;
       T dense[kTile];
       if (row.col_stride != 1) gather(source, row.col_stride, n, dense);
       loops_.widen(row.col_stride == 1 ? source : dense, target, n);
@@ -212,6 +284,9 @@ class Call {
   const GluArgs& args_;
   const Loops& loops_;
   const Options options_;
+  const Segments segments_;
+  const bool has_vectors_;  // a value a column
+  const Direction direction_;
   const Loop loop_;
   int64_t longest_;  // columns of a block
   Block block_{};    // what all blocks have in common
@@ -221,11 +296,12 @@ class Call {
   // sums by gate, up and the parameters
   alignas(64) Real group_[kSums][kTile];
   alignas(64) double total_[kSums][kTile];
+  alignas(64) Real weight_sums_[kMostInStep];
 };
 
-// In double: a float would lose digits over many row blocks and over long rows.
+// In double: a float would lose digits over many parts and over long rows.
 template <class T>
-void reduce(const RowSum& sum, int64_t row_blocks, const Loops& loops) {
+void reduce(const RowSum& sum, const Segments& segments, const Loops& loops) {
   using Real = typename MathFor<T>::type::Real;
   const auto write = [&](int64_t first, const Real* values, int64_t n) {
     if (sum.in_real) {
@@ -236,17 +312,25 @@ void reduce(const RowSum& sum, int64_t row_blocks, const Loops& loops) {
   };
   double tile[kTile], total = 0;
   Real values[kTile];
-  for (int64_t first = 0; first < sum.cols; first += kTile) {
-    const int64_t n = std::min(kTile, sum.cols - first);
-    const Real* partials = static_cast<const Real*>(sum.partials.data) + first;
-    std::fill_n(tile, n, 0.0);
-    for (int64_t block = 0; block < row_blocks; ++block)
-      for (int64_t i = 0; i < n; ++i) tile[i] += partials[block * sum.partials.row_stride + i];
-    for (int64_t i = 0; i < n; ++i) {
-      total += tile[i];
-      values[i] = static_cast<Real>(tile[i]);
+  const int64_t experts = sum.by_expert ? segments.experts.count : 1;
+  for (int64_t expert = 0; expert < experts; ++expert) {
+    const Parts parts = sum.by_expert ? segments.parts_of(expert) : Parts{0, sum.parts, -1};
+    for (int64_t first = 0; first < sum.cols; first += kTile) {
+      const int64_t n = std::min(kTile, sum.cols - first);
+      const auto add = [&](int64_t part) {
+        const Real* partials =
+            static_cast<const Real*>(sum.partials.data) + part * sum.partials.row_stride + first;
+        for (int64_t i = 0; i < n; ++i) tile[i] += partials[i];
+      };
+      std::fill_n(tile, n, 0.0);
+      for (int64_t part = parts.begin; part < parts.end; ++part) add(part);
+      if (parts.more >= 0) add(parts.more);
+      for (int64_t i = 0; i < n; ++i) {
+        total += tile[i];
+        values[i] = static_cast<Real>(tile[i]);
+      }
+      if (!sum.total) write(expert * sum.cols + first, values, n);
     }
-    if (!sum.total) write(first, values, n);
   }
   values[0] = static_cast<Real>(total);
   if (sum.total) write(0, values, 1);
@@ -259,10 +343,9 @@ void glu_elements(Direction direction, const GluArgs& args, int64_t begin, int64
               [&](auto t) { Call<decltype(t)>(direction, args).run_elements(begin, end); });
 }
 
-int64_t tile_count(const GluArgs& args) {
-  const int64_t rows = rows_per_tile(args);
-  return (args.rows + rows - 1) / rows * column_tiles(args);
-}
+int64_t column_tiles(const GluArgs& args) { return (args.cols + kTile - 1) / kTile; }
+
+int64_t tile_count(const GluArgs& args) { return segments_of(args).count() * column_tiles(args); }
 
 void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t end) {
   visit_dtype(args.dtype, [&](auto t) {
@@ -274,7 +357,7 @@ void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t 
 void reduce_partials(const ReduceArgs& args) {
   visit_dtype(args.dtype, [&](auto t) {
     for (int i = 0; i < args.count; ++i)
-      reduce<decltype(t)>(args.sums[i], args.row_blocks, loops_for(args.dtype));
+      reduce<decltype(t)>(args.sums[i], args.segments, loops_for(args.dtype));
   });
 }
 

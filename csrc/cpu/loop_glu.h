@@ -163,6 +163,8 @@ struct GluLoop {
         if constexpr (!Unit::kIsUnary) add(access, b.sums[1], i, grads.up);
         if constexpr (Unit::kHasParameter) add(access, b.sums[2], i, grads.parameter);
         if constexpr (Unit::kHasSecond) add(access, b.sums[3], i, grads.second);
+        static_assert(kUnroll * kLanes <= kMostInStep);
+        add(access, b.weight_sums, 0, grads.weight);
       }
     } else {
       Real gate_tangent, up_tangent(0.0f);

@@ -11,6 +11,8 @@ namespace fused_acts::cpu {
 
 // Columns at most of a block with row vectors, or with a scratch in an operand's place.
 constexpr int64_t kTile = 1024;
+// Elements at most that a loop computes in step.
+constexpr int64_t kMostInStep = 64;
 
 // Neighbouring columns of some rows. Operands are those of GluArgs, at the first element. An output
 // may be the very same memory as an input, and only out may be null, the product of a backward pass
@@ -25,6 +27,8 @@ struct Block {
   Matrix out, grad_gate, grad_up;
   // [cols], by gate, up and the parameters, added to; null where not wanted
   void* sums[4];
+  // [kMostInStep], by the weight in parts, added to; null where not wanted
+  void* weight_sums;
 };
 using Loop = void (*)(const Block&);
 

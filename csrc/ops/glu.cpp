@@ -13,12 +13,13 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // The options of an operator in its parameters, and as they are given on.
 #define FUSED_ACTS_OPTIONS                                                                         \
   const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      double scalar, double second, std::optional<double> limit, double weight, int64_t variant,   \
-      int64_t layout
-#define FUSED_ACTS_GIVEN                                                      \
-  Options {                                                                   \
-    pointer(gate_bias), pointer(up_bias), pointer(parameter), scalar, second, \
-        limit.value_or(kNoLimit), weight, variant, layout                     \
+      const OptionalTensor &row_weight, const OptionalTensor &experts, double scalar,              \
+      double second, std::optional<double> limit, double weight, int64_t variant, int64_t layout,  \
+      int64_t rows
+#define FUSED_ACTS_GIVEN                                                                          \
+  Options {                                                                                       \
+    pointer(gate_bias), pointer(up_bias), pointer(parameter), pointer(row_weight),                \
+        pointer(experts), scalar, second, limit.value_or(kNoLimit), weight, variant, layout, rows \
   }
 
 // Compiled code keeps a number that changes symbolic only as a tensor, which is on the CPU.
@@ -57,18 +58,21 @@ Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_A
 
 Tensor glu_forward_numbers(const Tensor& gate, const OptionalTensor& up,
                            const OptionalTensor& gate_bias, const OptionalTensor& up_bias,
-                           const OptionalTensor& parameter, const Tensor& scalar,
+                           const OptionalTensor& parameter, const OptionalTensor& row_weight,
+                           const OptionalTensor& experts, const Tensor& scalar,
                            const Tensor& second, const OptionalTensor& limit, const Tensor& weight,
-                           int64_t variant, int64_t layout) {
-  return glu_forward_options(gate, up, gate_bias, up_bias, parameter, number_in(scalar, "scalar"),
-                             number_in(second, "second"), number_in(limit, "limit"),
-                             number_in(weight, "weight"), variant, layout);
+                           int64_t variant, int64_t layout, int64_t rows) {
+  return glu_forward_options(gate, up, gate_bias, up_bias, parameter, row_weight, experts,
+                             number_in(scalar, "scalar"), number_in(second, "second"),
+                             number_in(limit, "limit"), number_in(weight, "weight"), variant,
+                             layout, rows);
 }
 
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout,
                      const Tensor& out_tensor, const OptionalTensor& gate_bias,
-                     const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
-                     double second, std::optional<double> limit, double weight) {
+                     const OptionalTensor& up_bias, const OptionalTensor& parameter,
+                     const OptionalTensor& row_weight, const OptionalTensor& experts, double scalar,
+                     double second, std::optional<double> limit, double weight, int64_t rows) {
   GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN, true);
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
@@ -77,6 +81,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t varia
   if (call.permuted ? !(out.aligned && same_strides(out, call.gate)) : !is_matrix(out)) {
     NewMatrix dense = call.new_matrix(call.args.cols);
     call.args.out = dense.matrix;
+    if (call.args.experts.any()) copy_values(dense.tensor, out_tensor);  // padding stays as it is
     run(Direction::kForward, call);
     copy_values(out_tensor, dense.tensor);
     return;
@@ -85,7 +90,7 @@ void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t varia
   args.out = call.permuted ? ReadMatrix(out, call.gate).matrix : matrix_of(out);
   check_no_partial_overlap(args, args.out, args.gate, call.name());
   if (args.up.data) check_no_partial_overlap(args, args.out, args.up, call.up ? "up" : "x");
-  check_row_vectors_unwritten(args, args.out, args.cols);
+  check_vectors_unwritten(args, args.out, args.cols);
   run(Direction::kForward, call);
 }
 
@@ -132,35 +137,36 @@ std::tuple<Tensor, Tensor> glu_backward(const Tensor& grad_out, const Tensor& ga
   return {present(by.gate, gate), present(by.up, gate)};
 }
 
-using FiveTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-FiveTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
-                                 const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs) {
+SixTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
+                                const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs) {
   Gradients by = backward(grad_out, gate, up, FUSED_ACTS_GIVEN, needs);
-  return {present(by.gate, gate), present(by.up, gate), present(by.gate_bias, gate),
-          present(by.up_bias, gate), present(by.parameter, gate)};
+  return {present(by.gate, gate),    present(by.up, gate),        present(by.gate_bias, gate),
+          present(by.up_bias, gate), present(by.parameter, gate), present(by.row_weight, gate)};
 }
 
-FiveTensors glu_backward_numbers(const Tensor& grad_out, const Tensor& gate,
-                                 const OptionalTensor& up, const OptionalTensor& gate_bias,
-                                 const OptionalTensor& up_bias, const OptionalTensor& parameter,
-                                 const Tensor& scalar, const Tensor& second,
-                                 const OptionalTensor& limit, const Tensor& weight, int64_t variant,
-                                 int64_t layout, int64_t needs) {
-  return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter,
-                              number_in(scalar, "scalar"), number_in(second, "second"),
+SixTensors glu_backward_numbers(const Tensor& grad_out, const Tensor& gate,
+                                const OptionalTensor& up, const OptionalTensor& gate_bias,
+                                const OptionalTensor& up_bias, const OptionalTensor& parameter,
+                                const OptionalTensor& row_weight, const OptionalTensor& experts,
+                                const Tensor& scalar, const Tensor& second,
+                                const OptionalTensor& limit, const Tensor& weight, int64_t variant,
+                                int64_t layout, int64_t rows, int64_t needs) {
+  return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter, row_weight,
+                              experts, number_in(scalar, "scalar"), number_in(second, "second"),
                               number_in(limit, "limit"), number_in(weight, "weight"), variant,
-                              layout, needs);
+                              layout, rows, needs);
 }
 
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted, and
-// returns those of gate_bias, up_bias and parameter. What is written is dense or evenly spaced and
-// shares no memory.
-std::tuple<Tensor, Tensor, Tensor> glu_backward_inplace(const Tensor& grad_tensor,
-                                                        const Tensor& gate_tensor,
-                                                        const OptionalTensor& up,
-                                                        FUSED_ACTS_OPTIONS, int64_t needs,
-                                                        bool product) {
+// returns those of gate_bias, up_bias, parameter and row_weight. What is written is dense or evenly
+// spaced and shares no memory.
+std::tuple<Tensor, Tensor, Tensor, Tensor> glu_backward_inplace(const Tensor& grad_tensor,
+                                                                const Tensor& gate_tensor,
+                                                                const OptionalTensor& up,
+                                                                FUSED_ACTS_OPTIONS, int64_t needs,
+                                                                bool product) {
   const Options options = FUSED_ACTS_GIVEN;
   GluCall call = checked_call(gate_tensor, up, options);
   GluArgs& args = call.args;
@@ -188,16 +194,21 @@ std::tuple<Tensor, Tensor, Tensor> glu_backward_inplace(const Tensor& grad_tenso
   if (up && needs & kUp) put_back(call.up_copy, *up);
   if (product) put_back(grad.copy, grad_tensor);
   return {present(by.gate_bias, gate_tensor), present(by.up_bias, gate_tensor),
-          present(by.parameter, gate_tensor)};
+          present(by.parameter, gate_tensor), present(by.row_weight, gate_tensor)};
 }
 
 // ---- Double backward ----
 
 // (grad_out's gradient, gate's, up's); what is not asked for, or was packed with gate's, is [0].
+// There is none of row weights or experts.
 std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
     const OptionalTensor& grad_out, const Tensor& gate_tensor, const OptionalTensor& up,
-    const OptionalTensor& gate_tangent, const OptionalTensor& up_tangent, FUSED_ACTS_OPTIONS,
-    bool needs_out, bool needs_inputs) {
+    const OptionalTensor& gate_tangent, const OptionalTensor& up_tangent,
+    const OptionalTensor& gate_bias, const OptionalTensor& up_bias, const OptionalTensor& parameter,
+    double scalar, double second, std::optional<double> limit, double weight, int64_t variant,
+    int64_t layout, bool needs_out, bool needs_inputs) {
+  const OptionalTensor row_weight, experts;
+  const int64_t rows = kNoExperts;
   GluCall call = checked_call(gate_tensor, up, FUSED_ACTS_GIVEN);
   GluArgs& args = call.args;
   const View& gate = call.gate;
@@ -244,12 +255,14 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define OPTIONS                                                           \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, float scalar, " \
-  "float second, float? limit, float weight, int variant, int layout"
-#define NUMBERS                                                            \
-  "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, Tensor scalar, " \
-  "Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
+#define VECTORS "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, "
+#define OF_ROWS "Tensor? row_weight, Tensor? experts, "
+#define FLOATS "float scalar, float second, float? limit, float weight, int variant, int layout"
+#define OPTIONS VECTORS OF_ROWS FLOATS ", int rows"
+#define NUMBERS                                                      \
+  VECTORS OF_ROWS                                                    \
+      "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, " \
+      "int variant, int layout, int rows"
 
 FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
@@ -259,27 +272,31 @@ FUSED_ACTS_DEFINE(m) {
   // Options that are not given are quicker: there is one operator for calls with and without.
   m.def(
       "glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out, "
-      "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, float scalar=1.0, "
-      "float second=1.0, float? limit=None, float weight=1.0) -> ()");
+      "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, "
+      "Tensor? row_weight=None, Tensor? experts=None, float scalar=1.0, float second=1.0, "
+      "float? limit=None, float weight=1.0, int rows=0) -> ()");
   m.def(
       "glu_backward(Tensor grad_out, Tensor gate, Tensor? up, int variant, int layout, int needs) "
       "-> (Tensor, Tensor)");
   m.def("glu_backward_options(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
-        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The two with numbers that change from one call of compiled code to the next.
   m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS ") -> Tensor");
   m.def("glu_backward_numbers(Tensor grad_out, Tensor gate, Tensor? up, " NUMBERS
-        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
-        ", int needs, bool product) -> (Tensor, Tensor, Tensor)");
+        ", int needs, bool product) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "glu_double_backward(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, "
-      "Tensor? up_tangent, " OPTIONS
+      "Tensor? up_tangent, " VECTORS FLOATS
       ", bool needs_out, bool needs_inputs) -> (Tensor, Tensor, Tensor)");
 }
 
 #undef NUMBERS
 #undef OPTIONS
+#undef FLOATS
+#undef OF_ROWS
+#undef VECTORS
 
 FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
 // In CPU builds too: it says how to rebuild.

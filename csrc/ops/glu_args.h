@@ -12,15 +12,21 @@ namespace fused_acts {
 // more each time.
 enum Layout : int64_t { kGateUp, kUpGate, kInterleaved };
 
+// What a tensor says of rows: where those of each expert end, how many are its own of equally many,
+// or whose each is. And whether padding is to be written 0.
+enum RowKind : int64_t { kNoExperts, kEnds, kCounts, kOfRow, kZeroPadding = 4 };
+
 constexpr double kNoLimit = std::numeric_limits<double>::infinity();
 
 // What a call is asked for beside gate and up; what is absent is null.
 struct Options {
   const Tensor *gate_bias = nullptr, *up_bias = nullptr, *parameter = nullptr;
+  const Tensor *row_weight = nullptr, *experts = nullptr;
   double scalar = 1.0, second = 1.0;  // the parameters where they are no tensor
   double limit = kNoLimit;
   double weight = 1.0;
   int64_t variant, layout;
+  int64_t rows = 0;  // what `experts` is, see RowKind
 };
 
 // A checked call: its arguments, and what holds the memory of gate and up.
@@ -29,7 +35,7 @@ struct GluCall {
   std::optional<View> up;
   int64_t layout;
   GluArgs args;
-  OptionalTensor gate_copy, up_copy, vector_copies[3];
+  OptionalTensor gate_copy, up_copy, vector_copies[3], weight_copy;
   // The x of an activation, dense in another order than that of its dimensions: the matrices have
   // the elements as they lie in memory.
   bool permuted = false;

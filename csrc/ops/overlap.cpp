@@ -89,7 +89,13 @@ Bytes bytes_of_input(const GluArgs& args, const Matrix& m) {
 
 Bytes bytes_of(const GluArgs& args, const RowVector& row) {
   const int64_t size = row.in_real ? real_size(args.dtype) : dtype_size(args.dtype);
-  return {row.data, {0, 1}, {0, 1}, {row.col_stride * size, args.cols}, {1, size}};
+  const Axis experts{row.expert_stride * size, std::max<int64_t>(args.experts.count, 1)};
+  return {row.data, experts, {0, 1}, {row.col_stride * size, args.cols}, {1, size}};
+}
+
+Bytes bytes_of(const GluArgs& args, const ColumnVector& column) {
+  const int64_t size = column.in_real ? real_size(args.dtype) : dtype_size(args.dtype);
+  return {column.data, {size, args.rows}, {0, 1}, {0, 1}, {1, size}};
 }
 
 bool share(const Bytes& a, const Bytes& b) {
@@ -101,9 +107,10 @@ bool share(const Bytes& a, const Bytes& b) {
       .reach(target);
 }
 
-void check_no_overlap(const GluArgs& args, const Bytes& out, const RowVector& row,
+template <class Vector>
+void check_no_overlap(const GluArgs& args, const Bytes& out, const Vector& vector,
                       const char* name) {
-  if (row.data && share(bytes_of(args, row), out))
+  if (vector.data && share(bytes_of(args, vector), out))
     fail(name, ": expected none of the memory that is written to");
 }
 
@@ -164,13 +171,14 @@ void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matr
     fail("out: expected the memory of ", name, " exactly, or none of it, got a partial overlap");
 }
 
-void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width) {
+void check_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width) {
   const Bytes written = bytes_of(args, out, width);
   const char* bias = is_unary(args.variant) ? "bias" : "gate_bias";
   check_no_overlap(args, written, args.gate_bias, bias);
   check_no_overlap(args, written, args.up_bias, "up_bias");
   for (const RowVector& parameter : args.parameters)
     check_no_overlap(args, written, parameter, "parameter");
+  check_no_overlap(args, written, args.row_weight, "weight");
 }
 
 bool is_misaligned(const OptionalTensor& copy, const View& from) {
@@ -186,7 +194,7 @@ void check_in_place(const GluCall& call, const ReadMatrix& grad, const View& gra
   if (product) restore(grad.copy, grad_out, &args.grad_out);
   const auto check_written = [&](const Matrix& matrix, int64_t width, const char* name) {
     check_rows_apart(args, matrix, width, name);
-    check_row_vectors_unwritten(args, matrix, width);
+    check_vectors_unwritten(args, matrix, width);
   };
   // A packed x is written as one matrix: the rows of its gate may lie between those of its up.
   const Matrix whole{call.gate.data, args.gate.row_stride};

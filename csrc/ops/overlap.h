@@ -15,9 +15,9 @@ void check_elements_apart(const View& t, const char* name);
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
                               const char* name);
 
-// Throws if `out`, whose rows of `width` elements are apart, has one in common with a bias or a
-// parameter.
-void check_row_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width);
+// Throws if `out`, whose rows of `width` elements are apart, has one in common with a bias, a
+// parameter or the weight.
+void check_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width);
 
 // Whether the place of a copy can be written instead: it holds the same, between two elements.
 bool is_misaligned(const OptionalTensor& copy, const View& from);

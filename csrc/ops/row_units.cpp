@@ -53,7 +53,7 @@ struct RowUnitCall {
 // Dense, and on the CPU in the type of the arithmetic.
 RowVector dense_vector(const View& t, const char* name, const View& first, int64_t size,
                        OptionalTensor* copy) {
-  RowVector vector = row_vector_of(t, name, first, size, false, copy);
+  RowVector vector = row_vector_of(t, name, first, size, false, false, copy);
   const int32_t real = real_dtype(first);
   if (first.is_cpu() && t.dtype != real) {
     *copy = new_tensor(t, real, t.rank, t.sizes);
@@ -206,10 +206,16 @@ void run_with_sums(RowUnitCall& call, int64_t width, const std::vector<Summed>& 
   const int64_t sizes[] = {args.row_blocks, width};
   const Tensor partials = new_tensor(call.first, real, 2, sizes);
   args.parameter_sums = data_of(partials);
-  ReduceArgs reduce{args.dtype, args.row_blocks};
+  ReduceArgs reduce{args.dtype, {}};
   for (const auto& [vector, first, gradient] : summed) {
     char* columns = static_cast<char*>(args.parameter_sums) + first * real_size(args.dtype);
-    reduce.add({{columns, width}, vector.numel, data_of(**gradient), vector.dtype == real, false});
+    reduce.add({{columns, width},
+                args.row_blocks,
+                vector.numel,
+                data_of(**gradient),
+                vector.dtype == real,
+                false,
+                false});
   }
   run(Direction::kBackward, call);
   run_reduction(call.first, reduce);

@@ -15,7 +15,7 @@ namespace {
 const int32_t kCpu = aoti_torch_device_type_cpu(), kCuda = aoti_torch_device_type_cuda();
 const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32();
 const int32_t kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16();
-const int32_t kUint8 = aoti_torch_dtype_uint8();
+const int32_t kUint8 = aoti_torch_dtype_uint8(), kInt32 = aoti_torch_dtype_int32();
 
 // The name of a dtype in Python; these numbers are part of the stable ABI.
 std::string dtype_name(const View& t) {
@@ -84,7 +84,7 @@ std::string device_name(const View& t) {
 
 uintptr_t element_size(int32_t dtype) {
   if (dtype == kFloat64) return sizeof(double);
-  if (dtype == kFloat32) return sizeof(float);
+  if (dtype == kFloat32 || dtype == kInt32) return sizeof(float);
   return dtype == kFloat16 || dtype == kBFloat16 ? sizeof(uint16_t) : 1;
 }
 
@@ -209,21 +209,53 @@ ReadMatrix::ReadMatrix(const View& t) : matrix{t.data} {
   matrix = {data_of(*copy), t.last_size()};
 }
 
-RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
-                        bool may_be_one, OptionalTensor* copy) {
+namespace {
+
+void check_beside(const View& t, const char* name, const View& gate) {
   if (t.dtype != gate.dtype && t.dtype != real_dtype(gate))
     fail(name, ": expected the dtype of gate, ", dtype_name(gate), ", or float32, got ",
          dtype_name(t));
   if (!same_device(t, gate))
     fail(name, ": expected the device of gate, ", device_name(gate), ", got ", device_name(t));
+}
+
+}  // namespace
+
+RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
+                        bool may_be_one, bool may_be_of_experts, OptionalTensor* copy) {
+  check_beside(t, name, gate);
   const bool is_one = may_be_one && t.numel == 1 && t.rank <= 1;
-  if (!is_one && (t.rank != 1 || t.sizes[0] != cols))
-    fail(name, ": expected shape [", cols, "]", may_be_one ? " or a single value" : "", ", got ",
-         shape_of(t));
+  const bool of_experts = may_be_of_experts && t.rank == 2;
+  if (!is_one && ((t.rank != 1 && !of_experts) || t.last_size() != cols))
+    fail(name, ": expected shape [", cols, "]", may_be_of_experts ? " or that for each expert" : "",
+         may_be_one ? " or a single value" : "", ", got ", shape_of(t));
   const bool in_real = t.dtype != gate.dtype;
-  if (t.aligned || t.numel == 0) return {t.data, is_one ? 0 : t.strides[0], in_real};
+  const bool in_place = t.aligned || t.numel == 0;
+  RowVector row{t.data, is_one ? 0 : in_place ? t.strides[t.rank - 1] : 1, in_real};
+  if (of_experts) row.expert_stride = in_place ? t.strides[0] : cols;
+  if (in_place) return row;
   *copy = copy_of(t);
-  return {data_of(**copy), is_one ? 0 : 1, in_real};
+  row.data = data_of(**copy);
+  return row;
+}
+
+ColumnVector column_vector_of(const View& t, const char* name, const View& gate,
+                              OptionalTensor* copy) {
+  check_beside(t, name, gate);
+  if (t.rank != gate.rank - 1 || !std::equal(t.sizes, t.sizes + t.rank, gate.sizes))
+    fail(name, ": expected a number or a value for each row, to go with shape ", shape_of(gate),
+         ", got ", shape_of(t));
+  const bool in_real = t.dtype != gate.dtype;
+  if (t.numel == 0 || (t.aligned && is_contiguous(t))) return {t.data, in_real};
+  *copy = copy_of(t);
+  return {data_of(**copy), in_real};
+}
+
+void check_indices_beside(const View& t, const char* name, const View& gate) {
+  if (t.dtype != kInt32) fail(name, ": expected dtype int32, got ", dtype_name(t));
+  if (!same_device(t, gate))
+    fail(name, ": expected the device of gate, ", device_name(gate), ", got ", device_name(t));
+  if (!is_contiguous(t)) fail(name, ": expected a contiguous tensor");
 }
 
 void* data_of(const Tensor& t) {

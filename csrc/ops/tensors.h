@@ -93,9 +93,16 @@ struct ReadMatrix {
 };
 
 // `t`, [cols] or perhaps a single value, as a row vector beside gate; throws if it is not that.
-// Where it is not aligned the row vector is that of a copy.
+// Where it is not aligned the row vector is that of a copy. With experts it may be [experts, cols].
 RowVector row_vector_of(const View& t, const char* name, const View& gate, int64_t cols,
-                        bool may_be_one, OptionalTensor* copy);
+                        bool may_be_one, bool may_be_of_experts, OptionalTensor* copy);
+
+// `t`, a value for each row of gate.
+ColumnVector column_vector_of(const View& t, const char* name, const View& gate,
+                              OptionalTensor* copy);
+
+// Throws unless `t` is int32 on the device of gate.
+void check_indices_beside(const View& t, const char* name, const View& gate);
 
 void* data_of(const Tensor& t);
 
