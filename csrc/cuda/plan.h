@@ -19,6 +19,11 @@ constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Whether a backward pass has more values alive than the registers of other units hold.
+template <class Unit>
+constexpr bool kHasManyValues =
+    Unit::kHasSecond || std::is_same_v<typename Unit::template F<Math64>, Softplus<Math64>>;
+
 namespace internal {
 
 inline bool is_pair(const Matrix& gate, const Matrix& up, int64_t size) {
@@ -43,6 +48,10 @@ inline bool is_aligned(const GluArgs& args, int64_t columns) {
   return both(args.gate, args.up) && both(args.grad_gate, args.grad_up) &&
          both(args.gate_tangent, args.up_tangent) && is_aligned(args, args.out, columns) &&
          is_aligned(args, args.grad_out, columns) && args.block % columns == 0;
+}
+
+inline bool has_many_values(Variant variant) {
+  return visit_variant(variant, [](auto unit) { return kHasManyValues<decltype(unit)>; });
 }
 
 // Whether rows anywhere share an expert's values.
@@ -135,6 +144,7 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
 struct RowPlan {
   GluArgs args;      // folded into short rows, if all operands are dense
   bool wide;         // for a row kernel
+  bool routed;       // with row weights or experts
   int access_bytes;  // to out and grad_out
   int columns;       // of a lane at once
   bool pairs;  // whether gate and up of a column are accessed at once, as they are interleaved
@@ -158,16 +168,21 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   };
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
   const bool folds = args.rows == 1 && !args.has_row_operands() && !args.block;
+  plan.routed = args.row_weight.data || args.experts.any();
+  const bool fits_routed =
+      !plan.routed || (!has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
+                       args.experts.ends_count < kThreadsEnd / 2 &&
+                       !(args.grad_out.data && has_many_values(args.variant)));
   plan.wide = !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
               args.cols < (folds ? 4 : 1) * kThreadsEnd &&
               // a gradient that is 0
               !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0) &&
-              !has_scattered_experts(args);
+              fits_routed;
   plan.pairs = args.step == 2 && fits(1);
   // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
-  const bool widest = !args.grad_out.data && fits(widest_access / size);
+  const bool widest = !args.grad_out.data && !plan.routed && fits(widest_access / size);
   plan.access_bytes = !plan.wide ? size : widest ? widest_access : 16;
   plan.columns = plan.access_bytes / size;
 
