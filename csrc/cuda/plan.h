@@ -177,17 +177,17 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
     plan.last_cols = end - (args.rows - 1) * args.cols;
   }
   const int64_t vectors = args.cols / plan.columns;
-  const int most = call.rows == 1 && !args.row_blocks ? most_lanes : kMostLanes;
+  const int most = call.rows == 1 && !args.segment_rows ? most_lanes : kMostLanes;
   // the order in which rows are added up is for all kernels the same
   while ((1 << plan.log2_lanes) < most &&
-         (args.row_blocks || (int64_t{1} << plan.log2_lanes) < vectors))
+         (args.segment_rows || (int64_t{1} << plan.log2_lanes) < vectors))
     ++plan.log2_lanes;
   plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
-  plan.rows_per_block = args.row_blocks ? args.rows_per_block() : kBlock >> plan.log2_lanes;
+  plan.rows_per_block = args.segment_rows ? args.segment_rows : kBlock >> plan.log2_lanes;
   // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors.
-  for (int doubled = 0; doubled < 3 && !args.row_blocks; ++doubled)
+  for (int doubled = 0; doubled < 3 && !args.segment_rows; ++doubled)
     if (plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_block) plan.rows_per_block *= 2;
-  plan.row_blocks = args.row_blocks ? args.row_blocks : ceil_div(args.rows, plan.rows_per_block);
+  plan.row_blocks = args.segments(plan.rows_per_block).count();
   return plan;
 }
 
