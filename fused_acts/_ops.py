@@ -121,7 +121,7 @@ class _Options(NamedTuple):
 
 
 def _new_result(gate: Tensor, shape: torch.Size, options: _Options) -> Tensor:
-    """An activation of a dense x keeps its strides, unless columns or rows have values of theirs."""
+    """An activation of a dense x keeps its strides, unless columns or rows have values."""
     vectors, variant = options.vectors(), options.variant
     if not is_unary(variant) or options.experts is not None or vectors[3] is not None:
         return gate.new_empty(shape)

@@ -20,8 +20,8 @@ from fused_acts.tables import ROWS, value_of
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
-Vectors = tuple[Tensor | None, ...]
-_NONE: Vectors = (None,) * 5
+Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_NONE: Vectors = None, None, None, None, None
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 
@@ -151,7 +151,7 @@ def _explain(
             raise ValueError("out: expected none for nested tensors")
         return run_nested(gate, up, variant, layout, options)
     if autocasts(gate):
-        operands = gate, up, *tensors_of(gate, up, variant, call.layout, options)
+        operands: Any = gate, up, *tensors_of(gate, up, variant, call.layout, options)
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
             written = () if out is None else (out,)

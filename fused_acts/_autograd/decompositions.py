@@ -1,8 +1,8 @@
 """The gated units and their derivatives decomposed into torch operations.
 
 Autograd and the functorch transforms differentiate them to any order and torch.compile can trace
-them. `operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts); up is None
-when gate is packed or there is none, and so are the others where a call does not have them.
+them. `operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts); up is
+None when gate is packed or there is none, and so are the others where a call does not have them.
 """
 
 from collections.abc import Callable, Sequence

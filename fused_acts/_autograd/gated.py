@@ -1,8 +1,8 @@
 """Differentiation of the gated units: autograd Functions over torch.ops.fused_acts.*.
 
-`operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts). In all of them
-up is None when gate is a packed x: [..., 2 * cols] or the x of an activation, and so is the gradient
-of up.
+`operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts). In all of
+them up is None when gate is a packed x: [..., 2 * cols] or the x of an activation, and so is the
+gradient of up.
 """
 
 import math
@@ -174,10 +174,8 @@ def _recorded(*arguments: Any) -> Any:
 def _of_recorded(*inputs: Any) -> Any:
     """The arguments of a call, of those of its operator in a recorded program."""
     *operands, scalar, second, limit, weight, variant, layout = inputs[:_BEFORE_ROWS]
-    row_weight, experts, rows = (
-        *inputs[_BEFORE_ROWS:],
-        *(None, None, 0)[len(inputs) - _BEFORE_ROWS :],
-    )
+    of_rows: Any = inputs[_BEFORE_ROWS:]
+    row_weight, experts, rows = of_rows + (None, None, 0)[len(of_rows) :]
     limit = math.inf if limit is None else limit
     numbers = scalar, second, limit, weight
     call = Call(*numbers, variant, layout, rows, has_options=True, eager=False, inplace=False)
