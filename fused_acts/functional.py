@@ -132,8 +132,8 @@ def activation(
 
     Returns:
         [..., cols] in the dtype of x, contiguous; without what columns or rows have of their own of
-        the strides of a dense x, such as channels_last. Computed in float32, or in float64 for float64,
-        and rounded once. A nested tensor (torch.jagged) gives a nested one.
+        the strides of a dense x, such as channels_last. Computed in float32, or in float64 for
+        float64, and rounded once. A nested tensor (torch.jagged) gives a nested one.
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or

@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from fused_acts import _checks, _ops
 from fused_acts._autograd import context, decompositions, dispatch
-from fused_acts._autograd.dispatch import require_grad
+from fused_acts._autograd.dispatch import Gradients, require_grad
 from fused_acts._autograd.gated_backward import backward_inplace, glu_backward, saved_operands
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
 from fused_acts._call import NUMBERS, ZERO_PADDING, Call
@@ -72,6 +72,15 @@ def _save(ctx: Any, inputs: Any) -> None:
     ctx.save_for_backward(*inputs[: OPERANDS if has_rows else 5 if call.has_options else 2])
 
 
+def _backward(ctx: Any, grad_out: Tensor | None, needs: tuple[bool, ...]) -> Gradients:
+    """Gradients by the operands."""
+    if grad_out is None:
+        return (None,) * OPERANDS
+    if ctx.call.inplace and not _is_compiling():
+        return backward_inplace(ctx, grad_out, needs)
+    return glu_backward(grad_out, *saved_operands(ctx), ctx.call, needs)
+
+
 class _Glu(torch.autograd.Function):
     # With ctx, which takes a tenth less time than a setup_context.
     @staticmethod
@@ -92,12 +101,7 @@ class _Glu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
-        if grad_out is None:
-            return (None,) * (OPERANDS + 1)
-        needs = ctx.needs_input_grad[:OPERANDS]
-        if ctx.call.inplace and not _is_compiling():
-            return *backward_inplace(ctx, grad_out, needs), None
-        return *glu_backward(grad_out, *saved_operands(ctx), ctx.call, needs), None
+        return *_backward(ctx, grad_out, ctx.needs_input_grad[:OPERANDS]), None
 
 
 class _GluTransformable(_Glu):
@@ -190,7 +194,10 @@ def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
-    *by, row_weight, _experts, _call = _Glu.backward(ctx, grad_out)
+    needs = ctx.needs_input_grad
+    by_row_weight = any(needs[_BEFORE_ROWS : _BEFORE_ROWS + 1])
+    needs = *needs[:_ROW_WEIGHT], by_row_weight, False
+    *by, row_weight, _experts = _backward(ctx, grad_out, needs)
     return *by, *(None,) * 6, row_weight, None, None
 
 
