@@ -83,6 +83,8 @@ def forward(
         live = live.unsqueeze(-1)
         gate = torch.where(live, gate, 0.0)
         up = None if up is None else torch.where(live, up, 0.0)
+        if row_weight is not None:
+            row_weight = torch.where(live.squeeze(-1), row_weight, 0.0)
 
     def of_rows(vector: Any) -> Any:
         """What each row has of a vector for each expert."""
