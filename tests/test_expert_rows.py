@@ -214,16 +214,16 @@ def test_padding_that_is_skipped(descriptor, device):
 def test_in_place_with_the_product(layout, descriptor, device):
     """Padding becomes 0 in the gradients and in the product, as in passes apart."""
     rows = DESCRIPTORS[descriptor]
-    gate, up, grad_out = row_operands("swiglu", rows, 64, torch.bfloat16)
+    gate, up, grad_out = row_operands("geglu", rows, 64, torch.bfloat16)
     weight = poisoned(random(*rows.shape, dtype=torch.float32, seed=9), rows)
-    options = own_values("swiglu", 64, torch.float32) | {"weight": weight} | rows.options
+    options = own_values("geglu", 64, torch.float32) | {"weight": weight} | rows.options
     kind = {} if layout == "separate" else {"layout": layout}
     inputs = [gate, up] if layout == "separate" else [pack(gate, up, layout)]
     tensors = [to_device(tensor, device) for tensor in inputs]
     options = {n: to_device(v, device) if isinstance(v, Tensor) else v for n, v in options.items()}
-    right = fused_acts.swiglu(*tensors, **options, **kind, padding="zero")
+    right = fused_acts.geglu(*tensors, **options, **kind, padding="zero")
     seed = to_device(grad_out, device)
-    index = list(fused_acts.variants()).index("swiglu")
+    index = list(fused_acts.variants()).index("geglu")
     layouts = {"separate": 0, "gate_up": 0, "interleaved": 2}
     kinds = {"offs": 1, "counts": 2, "row_expert": 3}
     vectors = torch.ops.fused_acts.glu_backward_inplace(
@@ -240,7 +240,7 @@ def test_in_place_with_the_product(layout, descriptor, device):
 
     def unit(*tensors: Tensor, **of_call: Any) -> Tensor:
         there = {n: to_device(v, device) if isinstance(v, Tensor) else v for n, v in given.items()}
-        return fused_acts.swiglu(*tensors, **of_call, **there, **kind)
+        return fused_acts.geglu(*tensors, **of_call, **there, **kind)
 
     apart = call(unit, leaves, wanted, grad_out, device)
     assert all(same_bits(a.cpu(), b) for a, b in zip(tensors, apart.inputs, strict=True))
