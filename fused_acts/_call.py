@@ -24,6 +24,13 @@ NAMES = (*VARIANTS, *ACTIVATIONS)
 
 Rounding = Literal["single", "eager"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
+Padding = Literal["skip", "zero"]
+PADDINGS: tuple[Padding, ...] = get_args(Padding)
+
+# What says which rows are whose, as the operators take it: the kind of the tensor `experts`, and as
+# another bit whether padding is to be written 0.
+ROW_KINDS = {"offs": 1, "counts": 2, "row_expert": 3}
+ZERO_PADDING = 4
 
 
 def is_unary(variant: int) -> bool:
@@ -40,6 +47,7 @@ class Call(NamedTuple):
     weight: Any
     variant: int
     layout: int
+    rows: int  # of ROW_KINDS
     has_options: bool  # whether there is more to it than variant and layout
     eager: bool
     inplace: bool
@@ -67,12 +75,13 @@ def options_of(variant: int) -> dict[str, Any]:
     """The options that a row of the tables has, and their defaults."""
     row = ROWS[variant]
     options: dict[str, Any] = {**row.parameters}
+    rows = {"weight": 1.0} | dict.fromkeys(ROW_KINDS) | {"padding": "skip"}
     if isinstance(row, Activation):
-        return options | {"bias": None, "weight": 1.0}
+        return options | {"bias": None} | rows
     if row.limits:
         options["limit"] = row.limit
     options |= dict.fromkeys(("gate_bias", "up_bias", "bias"))
-    return options | {"weight": 1.0, "block": 1, "rounding": "single", "inplace_backward": False}
+    return options | rows | {"block": 1, "rounding": "single", "inplace_backward": False}
 
 
 def _defaults(variant: int) -> tuple[list[float], bool, float | None]:
@@ -103,6 +112,21 @@ def _layout_index(layout: str, block: Any) -> int:
     if block > 1 and layout != "interleaved":
         raise ValueError(f"block: expected 1 with the layout {layout}, got {block}")
     return index + block - 1
+
+
+def _row_kind(given: Mapping[str, Any], padding: Any) -> int:
+    """Of a call, as the operators take it."""
+    names = [name for name in ROW_KINDS if given.get(name) is not None]
+    for name in names:
+        if given[name] is not Tensor:
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(given[name]).__name__}")
+    if len(names) > 1:
+        raise ValueError(f"{names[1]}: expected none beside {names[0]}")
+    if padding not in PADDINGS:
+        raise unknown("padding", padding, PADDINGS)
+    if not names:
+        return 0
+    return ROW_KINDS[names[0]] + (ZERO_PADDING if padding == "zero" else 0)
 
 
 def parse(variant: int, layout: str, *options: Any) -> Call:
@@ -146,7 +170,8 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
-    weight: Any = number("weight", chosen["weight"])
+    weight: Any = chosen["weight"]
+    weight = 1.0 if weight is Tensor else number("weight", weight)
     # 1.0 is what the operator without options has for numbers. Dynamo would compile for it.
     numbers = *scalars, weight
     given_numbers = any(name in given for name in (*row.parameters, "weight"))
@@ -160,6 +185,7 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
         weight,
         variant,
         _layout_index(layout, chosen.get("block", 1)),
+        _row_kind(given, chosen["padding"]),
         has_options,
         eager,
         bool(chosen.get("inplace_backward", False)),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._call import NAMES, is_unary
+from fused_acts._call import NAMES, ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of
 from fused_acts.tables import ROWS
 
@@ -66,22 +66,76 @@ def out_shape(gate: Tensor, up: Tensor | None, variant: int = 0, block: int = 1)
     return torch.Size((*rows, width // 2))
 
 
+def _check_beside(gate: Tensor, name: str, tensor: Tensor, *dtypes: torch.dtype) -> None:
+    check_dense(name, tensor)
+    if tensor.dtype not in dtypes:
+        expected = " or ".join(dict.fromkeys(map(str, dtypes)))
+        raise TypeError(f"{name}: expected dtype {expected}, got {tensor.dtype}")
+    if tensor.device != gate.device:
+        raise ValueError(f"{name}: expected a tensor on {gate.device}, got one on {tensor.device}")
+
+
+def check_rows(
+    gate: Tensor, weight: Tensor | None, experts: Tensor | None, rows: int
+) -> int | None:
+    """Checks what each row has, and what says whose they are; how many experts, if that does."""
+    shape = list(gate.shape[:-1])
+    if weight is not None:
+        _check_beside(gate, "weight", weight, *_real_dtypes(gate))
+        if list(weight.shape) != shape:
+            raise ValueError(
+                f"weight: expected a number or a value for each row, shape {shape}, got "
+                f"{list(weight.shape)}"
+            )
+    kind = rows % ZERO_PADDING
+    if experts is None or not kind:
+        return None
+    name = {index: name for name, index in ROW_KINDS.items()}[kind]
+    _check_beside(gate, name, experts, torch.int32)
+    if name == "row_expert":
+        if list(experts.shape) != shape:
+            raise ValueError(
+                f"{name}: expected one for each row, shape {shape}, got {list(experts.shape)}"
+            )
+        return None
+    if name == "counts" and gate.dim() != 3:
+        raise ValueError(
+            f"counts: expected gate as [experts, rows, cols], got shape {list(gate.shape)}"
+        )
+    if experts.dim() != 1 or not experts.numel():
+        raise ValueError(f"{name}: expected shape [experts], got {list(experts.shape)}")
+    if name == "counts" and len(experts) != shape[0]:
+        raise ValueError(f"counts: expected shape {shape[:1]}, got {list(experts.shape)}")
+    return len(experts)
+
+
+def _real_dtypes(gate: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    return gate.dtype, torch.promote_types(gate.dtype, torch.float32)
+
+
 def check_row_vectors(
-    gate: Tensor, cols: int, vectors: Mapping[str, Tensor | None], packed: bool = False
+    gate: Tensor,
+    cols: int,
+    vectors: Mapping[str, Tensor | None],
+    packed: bool = False,
+    experts: int | None = 0,
 ) -> None:
-    """Checks what all rows share: biases and parameters [cols], a packed bias [2 * cols]."""
-    real = torch.promote_types(gate.dtype, torch.float32)
+    """Checks what all rows share: biases and parameters [cols], a packed bias [2 * cols].
+
+    experts: of how many of them each may have its own; None: of any number.
+    """
     for name, vector in vectors.items():
         if vector is None:
             continue
-        check_dense(name, vector)
-        if vector.dtype not in (gate.dtype, real):
-            expected = " or ".join(dict.fromkeys(map(str, (gate.dtype, real))))
-            raise TypeError(f"{name}: expected dtype {expected}, got {vector.dtype}")
-        if vector.device != gate.device:
-            raise ValueError(
-                f"{name}: expected a tensor on {gate.device}, got one on {vector.device}"
-            )
+        _check_beside(gate, name, vector, *_real_dtypes(gate))
+        if experts != 0 and vector.dim() == 2:
+            if experts is None:
+                experts = len(vector)
+            if len(vector) != experts or not experts:
+                raise ValueError(
+                    f"{name}: expected values for {experts} experts, got {list(vector.shape)}"
+                )
+            vector = vector[0]
         is_bias = name.endswith("bias")
         if not is_bias and vector.dim() <= 1 and vector.numel() == 1:
             continue
@@ -97,20 +151,24 @@ def check_call(
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
+    row_weight: Tensor | None,
+    experts: Tensor | None,
     variant: int,
     layout: int,
+    rows: int,
 ) -> torch.Size:
     """Checks the tensors of a call of an operator and returns the shape of its output."""
     shape = out_shape(gate, up, variant, block_of(layout))
     bias = "bias" if is_unary(variant) else "gate_bias"
     vectors = {bias: gate_bias, "up_bias": up_bias, "parameter": parameter}
     if parameter is not None and len(ROWS[variant].parameters) == 2:
-        if parameter.dim() != 2 or parameter.shape[0] != 2:
+        if parameter.dim() not in (2, 2 + bool(rows)) or parameter.shape[0] != 2:
             raise ValueError(
                 f"parameter: expected [2, cols] or [2, 1], got {list(parameter.shape)}"
             )
         vectors["parameter"] = parameter[0]
-    check_row_vectors(gate, shape[-1], vectors)
+    count = check_rows(gate, row_weight, experts, rows)
+    check_row_vectors(gate, shape[-1], vectors, experts=count if rows else 0)
     return shape
 
 

@@ -9,9 +9,9 @@ calls the others, because the way through the dispatcher is longer where there i
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ from fused_acts._checks import (
     check_pieces,
     out_shape,
 )
-from fused_acts._layouts import block_of
 from fused_acts._library import BUILD, load
 from fused_acts._row_units import check_call as check_row_unit
 from fused_acts._row_units import new_statistics
@@ -81,48 +80,86 @@ def _operator(fake: Callable[..., Any]) -> Any:
     return overload
 
 
-def needs_mask(gate: bool, up: bool, gate_bias: bool, up_bias: bool, parameter: bool) -> int:
-    """Which gradients are needed, as the operators take it."""
-    return gate + 2 * up + 4 * gate_bias + 8 * up_bias + 16 * parameter
+def needs_mask(
+    gate: bool,
+    up: bool,
+    gate_bias: bool,
+    up_bias: bool,
+    parameter: bool,
+    row_weight: bool = False,
+    experts: bool = False,
+) -> int:
+    """Which gradients are needed, as the operators take it; there is none by experts."""
+    return gate + 2 * up + 4 * gate_bias + 8 * up_bias + 16 * parameter + 32 * row_weight
 
 
-def _unit(gate: Tensor, up: Tensor | None, *options: Any) -> torch.Size:
-    """The shape of out. options: from gate_bias to layout."""
-    gate_bias, up_bias, parameter, _scalar, _second, limit, _weight, variant, layout = options
-    check_numbers(up, variant, layout, limit)
-    return check_call(gate, up, gate_bias, up_bias, parameter, variant, layout)
+class _Options(NamedTuple):
+    """What operators take beside gate and up."""
+
+    gate_bias: Tensor | None
+    up_bias: Tensor | None
+    parameter: Tensor | None
+    scalar: Any
+    second: Any
+    limit: Any
+    weight: Any
+    variant: int
+    layout: int
+    row_weight: Tensor | None = None
+    experts: Tensor | None = None
+    rows: int = 0
+
+    def check(self, gate: Tensor, up: Tensor | None) -> torch.Size:
+        """The shape of out."""
+        check_numbers(up, self.variant, self.layout, self.limit)
+        vectors = self.gate_bias, self.up_bias, self.parameter, self.row_weight, self.experts
+        return check_call(gate, up, *vectors, self.variant, self.layout, self.rows)
+
+    def vectors(self) -> tuple[Tensor | None, ...]:
+        """What there are gradients by."""
+        return self.gate_bias, self.up_bias, self.parameter, self.row_weight
 
 
-def _new_result(gate: Tensor, shape: torch.Size, variant: int, *vectors: Tensor | None) -> Tensor:
-    """An activation of a dense x keeps its strides, unless there is a value for each column."""
+def _new_result(gate: Tensor, shape: torch.Size, options: _Options) -> Tensor:
+    """An activation of a dense x keeps its strides, unless columns or rows have values."""
+    vectors, variant = options.vectors(), options.variant
+    if not is_unary(variant) or options.experts is not None or vectors[3] is not None:
+        return gate.new_empty(shape)
     rank = len(ROWS[variant].parameters)  # two lie one above the other
     by_elements = all(v is None or (v.dim() <= rank and v.shape[-1:].numel() == 1) for v in vectors)
-    if is_unary(variant) and by_elements and not any(v is not None for v in vectors[:2]):
+    if by_elements and not any(v is not None for v in vectors[:2]):
         like = torch.empty_like(gate)
         if like.stride() == gate.stride():
             return like
     return gate.new_empty(shape)
 
 
+def _forward(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
+    given = _Options(*options)
+    return _new_result(gate, given.check(gate, up), given)
+
+
 @_operator
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
-    check_numbers(up, variant, layout)
-    return _new_result(gate, out_shape(gate, up, variant, block_of(layout)), variant)
+    return _forward(gate, up, *_NO_OPTIONS, variant, layout)
 
 
 @_operator
 def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
+    return _forward(gate, up, *options)
 
 
 @_operator
 def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
+    return _forward(gate, up, *options)
 
 
 @_operator
 def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    return _new_result(gate, _unit(gate, up, *options), options[-2], *options[:3])
+    return _forward(gate, up, *options)
+
+
+_NO_OPTIONS = None, None, None, 1.0, 1.0, None, 1.0
 
 
 @_operator
@@ -139,24 +176,25 @@ def glu_forward_out(
     second: float = 1.0,
     limit: float | None = None,
     weight: float = 1.0,
+    *of_rows: Any,
 ) -> None:
     numbers = scalar, second, limit, weight
-    options = gate_bias, up_bias, parameter, *numbers, variant, layout
-    check_matches("out", out, _unit(gate, up, *options), gate)
+    options = _Options(gate_bias, up_bias, parameter, *numbers, variant, layout, *of_rows)
+    check_matches("out", out, options.check(gate, up), gate)
 
 
-def _inputs(grad_out: Tensor, gate: Tensor, up: Tensor | None, options: Any, needs: int) -> Any:
-    check_matches("grad_out", grad_out, _unit(gate, up, *options), gate)
-    grad_gate = gate.new_empty(0)
-    if needs & 1:
-        grad_gate = _new_result(gate, gate.shape, options[-2], *options[:3])
+def _inputs(
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, options: _Options, needs: int
+) -> tuple[Tensor, Tensor]:
+    check_matches("grad_out", grad_out, options.check(gate, up), gate)
+    grad_gate = _new_result(gate, gate.shape, options) if needs & 1 else gate.new_empty(0)
     return grad_gate, gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
 
 
-def _vectors(gate: Tensor, vectors: Sequence[Tensor | None], needs: int) -> tuple[Tensor, ...]:
+def _vectors(gate: Tensor, options: _Options, needs: int) -> tuple[Tensor, ...]:
     return tuple(
         gate.new_empty(0) if vector is None or not needs & bit else vector.new_empty(vector.shape)
-        for vector, bit in zip(vectors, (4, 8, 16), strict=True)
+        for vector, bit in zip(options.vectors(), (4, 8, 16, 32), strict=True)
     )
 
 
@@ -164,27 +202,34 @@ def _vectors(gate: Tensor, vectors: Sequence[Tensor | None], needs: int) -> tupl
 def glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, variant: int, layout: int, needs: int
 ) -> Any:
-    options = None, None, None, 1.0, 1.0, None, 1.0, variant, layout
-    return _inputs(grad_out, gate, up, options, needs)
+    return _inputs(grad_out, gate, up, _Options(*_NO_OPTIONS, variant, layout), needs)
+
+
+_BEFORE_ROWS = 9  # options
+
+
+def _backward(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
+    needs, of_rows = rest[_BEFORE_ROWS], rest[_BEFORE_ROWS + 1 :]
+    options = _Options(*rest[:_BEFORE_ROWS], *of_rows)
+    return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options, needs)
 
 
 @_operator
 def glu_backward_options(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    *options, needs = rest
-    return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options[:3], needs)
+    return _backward(grad_out, gate, up, *rest)
 
 
 @_operator
 def glu_backward_numbers(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    *options, needs = rest
-    return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options[:3], needs)
+    return _backward(grad_out, gate, up, *rest)
 
 
 @_operator
 def glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
-    *options, needs, _product = rest
-    check_matches("grad_out", grad_out, _unit(gate, up, *options), gate)
-    return _vectors(gate, options[:3], needs)
+    needs, of_rows = rest[_BEFORE_ROWS], rest[_BEFORE_ROWS + 2 :]
+    options = _Options(*rest[:_BEFORE_ROWS], *of_rows)
+    check_matches("grad_out", grad_out, options.check(gate, up), gate)
+    return _vectors(gate, options, needs)
 
 
 @_operator
@@ -197,7 +242,7 @@ def glu_double_backward(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     *options, needs_out, needs_inputs = rest
-    shape = _unit(gate, up, *options)
+    shape = _Options(*options).check(gate, up)
     tangents = {"gate_tangent": gate_tangent, "up_tangent": up_tangent}
     for name, tensor in {"grad_out": grad_out, **tangents}.items():
         if tensor is not None:

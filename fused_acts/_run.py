@@ -14,13 +14,14 @@ from torch import Tensor
 from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
-from fused_acts._call import DEFAULTS, is_unary, parse_options, resolve, unknown
+from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resolve, unknown
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS, value_of
 
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
-Vectors = tuple[Tensor | None, Tensor | None, Tensor | None]
+Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_NONE: Vectors = None, None, None, None, None
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
 
@@ -40,17 +41,17 @@ def run(
     if up is not None and index:
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
     try:
-        call, gate_bias, up_bias, parameter = DEFAULTS[variant][index], None, None, None
+        call, vectors = DEFAULTS[variant][index], _NONE
         if options or _is_dynamo():
             if _is_dynamo() and not autocasts(gate):
                 _check_arguments(gate, up, variant, out, options)  # an operator has other names
             call = resolve(variant, layout, options)
-            gate_bias, up_bias, parameter = tensors_of(variant, call.layout, options)
+            vectors = tensors_of(gate, up, variant, call.layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
         if out is not None:
-            return gated_out(gate, up, gate_bias, up_bias, parameter, call, out)
-        return gated(gate, up, gate_bias, up_bias, parameter, call)
+            return gated_out(gate, up, *vectors, call, out)
+        return gated(gate, up, *vectors, call)
     except FAILURES as error:
         return recover(
             error,
@@ -59,26 +60,42 @@ def run(
         )
 
 
-def tensors_of(variant: int, layout: int, options: Mapping[str, Any]) -> Vectors:
-    """(gate_bias, up_bias, parameter)"""
-    parameter = None
+def tensors_of(
+    gate: Tensor, up: Tensor | None, variant: int, layout: int, options: Mapping[str, Any]
+) -> Vectors:
+    """(gate_bias, up_bias, parameter, row_weight, experts)"""
+    parameter = row_weight = experts = None
     for name in ROWS[variant].parameters:
         if isinstance(options.get(name), Tensor):
-            parameter = _parameters(variant, options)
+            parameter = _parameters(gate, up, variant, options)
+    if isinstance(options.get("weight"), Tensor):
+        row_weight = options["weight"]
+    for name in ROW_KINDS:
+        if name in options and options[name] is not None:
+            experts = options[name]
     bias = options.get("bias")
     if bias is None:
-        return options.get("gate_bias"), options.get("up_bias"), parameter
-    if is_unary(variant):
-        return bias, None, parameter
-    return *unpack_bias(bias, layout), parameter
+        biases = options.get("gate_bias"), options.get("up_bias")
+    else:
+        biases = (bias, None) if is_unary(variant) else unpack_bias(bias, layout)
+    return *biases, parameter, row_weight, experts
 
 
-def _parameters(variant: int, options: Mapping[str, Any]) -> Tensor:
-    """A parameter that is a tensor; of two [2, cols] or [2, 1], also where one is a number."""
+def _parameters(
+    gate: Tensor, up: Tensor | None, variant: int, options: Mapping[str, Any]
+) -> Tensor:
+    """A parameter that is a tensor; of two [2, cols] or [2, 1], also where one is a number.
+
+    Those of experts, [experts] or [experts, cols], are [experts, cols] and [2, experts, cols].
+    """
     row = ROWS[variant]
     values = [
         value_of(row, name, options.get(name, default)) for name, default in row.parameters.items()
     ]
+    if any(options.get(name) is not None for name in ROW_KINDS):
+        packed = up is None and not is_unary(variant)
+        cols = gate.shape[-1] // 2 if packed else gate.shape[-1]
+        values = [_of_experts(v, cols) if isinstance(v, Tensor) else v for v in values]
     if len(values) == 1:
         parameter: Tensor = values[0]
         return parameter
@@ -89,6 +106,13 @@ def _parameters(variant: int, options: Mapping[str, Any]) -> Tensor:
     one = torch.ones(1, dtype=dtype, device=like.device)  # times a number, which may be symbolic
     vectors = (v.reshape(v.shape or (1,)) if isinstance(v, Tensor) else one * v for v in values)
     return torch.stack([v.to(dtype) for v in torch.broadcast_tensors(*vectors)])
+
+
+def _of_experts(value: Tensor, cols: int) -> Tensor:
+    """What is one value for each expert as one a column."""
+    if value.dim() == 1 and len(value) > 1:
+        value = value.unsqueeze(-1)
+    return value.expand(-1, cols) if value.dim() == 2 and value.shape[1] == 1 else value
 
 
 def recover(
@@ -127,7 +151,7 @@ def _explain(
             raise ValueError("out: expected none for nested tensors")
         return run_nested(gate, up, variant, layout, options)
     if autocasts(gate):
-        operands = gate, up, *tensors_of(variant, call.layout, options)
+        operands: Any = gate, up, *tensors_of(gate, up, variant, call.layout, options)
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
             written = () if out is None else (out,)
@@ -151,6 +175,10 @@ def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
 def run_nested(
     gate: Tensor, up: Tensor | None, variant: int, layout: str, options: Mapping[str, Any]
 ) -> Tensor:
+    for row_option in ("weight", *ROW_KINDS):
+        if isinstance(options.get(row_option), Tensor):
+            raise ValueError(f"{row_option}: expected no tensor with nested tensors")
+
     def of_values(gate: Tensor, up: Tensor | None = None) -> Tensor:
         return run(gate, up, variant, layout, None, options)
 
@@ -170,7 +198,18 @@ def _check_arguments(
 ) -> None:
     shape = _checks.out_shape(gate, up, variant, block=options.get("block", 1))
     tensors = {name: value for name, value in options.items() if isinstance(value, Tensor)}
-    _checks.check_row_vectors(gate, shape[-1], tensors, packed=not is_unary(variant))
+    weight, experts, kind = tensors.pop("weight", None), None, 0
+    for name in ROW_KINDS.keys() & tensors.keys():
+        experts, kind = tensors.pop(name), ROW_KINDS[name]
+    count: int | None = 0
+    if weight is not None or kind:
+        count = _checks.check_rows(gate, weight, experts, kind)
+    if kind:
+        for name in ROWS[variant].parameters:
+            if name in tensors:
+                tensors[name] = _of_experts(tensors[name], shape[-1])
+    packed = not is_unary(variant)
+    _checks.check_row_vectors(gate, shape[-1], tensors, packed, count if kind else 0)
     if out is not None:
         _checks.check_matches("out", out, shape, gate)
 

@@ -64,7 +64,19 @@ def gated(
         limit: where the variant has it, gate is cut to min(gate, limit) and up to
             clamp(up, -limit, limit) before the activations; or f(gate) is cut in place of gate, if
             the formula says so. None: not at all.
-        weight: a number that the result is multiplied by before it is rounded.
+        weight: a number that the result is multiplied by before it is rounded; or a tensor of the
+            shape of gate without its columns, a number for each row, which is differentiated too:
+            the weights of tokens in a mixture of experts. In the dtype of gate, or float32.
+        offs, counts, row_expert: which rows belong to which expert: none of them, or one. Biases
+            are then [cols] or [experts, cols], parameters [experts] or [experts, cols], with
+            gradients by each expert's own rows. int32 on the device of gate, where no host reads
+            them. offs: [experts], ends of the rows of each, as torch's grouped_mm takes them; rows
+            behind the last are padding. counts: [experts], for gate [experts, rows, cols] how many
+            rows of each are its own, the others padding. row_expert: the shape of gate without its
+            columns, the expert of each row, -1 for padding.
+        padding: "skip": rows of padding in the result are left as they are, uninitialised without
+            out. "zero": they are written 0. Padding of the arguments is not read, and its gradients
+            are 0.
         rounding: "single": one rounding, of the result. "eager": that of torch's own composition,
             bit for bit, which also computes it; the backward pass is the same.
         inplace_backward: whether the backward pass writes the gradients over gate and up, which
@@ -79,8 +91,10 @@ def gated(
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate,
             or the variant has no such option.
         ValueError: a shape or device does not match, a packed width is odd or not of whole blocks,
-            a tensor is 0-d, a name is unknown, a layout or dim is given with two tensors, or
-            inplace_backward with a leaf.
+            a tensor is 0-d, a name is unknown, a layout or dim is given with two tensors,
+            inplace_backward with a leaf, or two of offs, counts and row_expert. On the CPU, also
+            offs that decrease or exceed the rows, and a row_expert that has no bias or parameter;
+            a GPU treats such rows as padding, or as another expert's.
         IndexError: x has no dimension dim.
         RuntimeError: out is given and an argument requires grad or has a tangent.
     """
@@ -103,12 +117,23 @@ def activation(
         out: a tensor of the shape, dtype and device of x to write the result into; x is allowed.
         beta, alpha, slope, negative_slope, alpha_p, alpha_n: the parameters of f, where it has one:
             a number, or a tensor, a single value or [cols], which is differentiated too.
-        weight: a number that the result is multiplied by before it is rounded.
+        weight: a number that the result is multiplied by before it is rounded; or a tensor of the
+            shape of x without its columns, a number for each row, which is differentiated too. In
+            the dtype of x, or float32.
+        offs, counts, row_expert: which rows belong to which expert: none of them, or one. A bias is
+            then [cols] or [experts, cols], parameters [experts] or [experts, cols], with gradients
+            by each expert's own rows. int32 on the device of x, where no host reads them. offs:
+            [experts], ends of the rows of each; rows behind the last are padding. counts:
+            [experts], for x [experts, rows, cols] how many rows of each are its own, the others
+            padding. row_expert: the shape of x without its columns, the expert of each row, -1 for
+            padding.
+        padding: "skip": rows of padding in the result are left as they are, uninitialised without
+            out. "zero": they are written 0. Padding of x is not read, and its gradients are 0.
 
     Returns:
-        [..., cols] in the dtype of x, contiguous; without a bias and a parameter per column of the
-        strides of a dense x, such as channels_last. Computed in float32, or in float64 for float64,
-        and rounded once. A nested tensor (torch.jagged) gives a nested one.
+        [..., cols] in the dtype of x, contiguous; without what columns or rows have of their own of
+        the strides of a dense x, such as channels_last. Computed in float32, or in float64 for
+        float64, and rounded once. A nested tensor (torch.jagged) gives a nested one.
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or

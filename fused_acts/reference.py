@@ -42,14 +42,16 @@ def unit(
     up_bias: Tensor | None,
     parameters: Sequence[float | Tensor],
     limit: float,
-    weight: float,
+    weight: float | Tensor,
 ) -> Tensor:
     """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)) * weight, rounded
     once.
 
-    Computed in the dtype of gate, or in float32 for 16-bit dtypes. Without up, f(...) alone.
+    Computed in the dtype of gate, or in float32 for 16-bit dtypes. Without up, f(...) alone. Biases
+    and parameters that rows have of their own are [..., cols], and a weight [..., 1].
     """
     real = torch.promote_types(gate.dtype, torch.float32)
+    weight = weight.to(real) if isinstance(weight, Tensor) else weight
     result_dtype = gate.dtype
     gate = gate.to(real)
     if gate_bias is not None:
@@ -83,7 +85,7 @@ def eager_unit(
     up_bias: Tensor | None,
     parameters: Sequence[float | Tensor],
     limit: float,
-    weight: float,
+    weight: float | Tensor,
 ) -> Tensor:
     """The same as torch's own operations compute it, each of which rounds to the dtype of gate."""
     if gate_bias is not None:
@@ -98,6 +100,8 @@ def eager_unit(
     if limit != math.inf and row.limits_value:
         f = f.clamp(max=limit)
     result = f * row.g(up, *of_up(row, values))
+    if isinstance(weight, Tensor):
+        return (result * weight).to(gate.dtype)
     return result if weight == 1.0 else result * weight
 
 
@@ -120,6 +124,61 @@ def parameters_of(row: Variant | Activation, options: dict[str, Any]) -> list[fl
     return values
 
 
+def rows_of(
+    shape: torch.Size,
+    offs: Tensor | None,
+    counts: Tensor | None,
+    row_expert: Tensor | None,
+) -> Tensor | None:
+    """The expert of each row, -1 for padding; None where nothing says so."""
+    if row_expert is not None:
+        return row_expert
+    owner = torch.full(shape, -1)
+    if counts is not None:
+        for expert, count in enumerate(counts.tolist()):
+            owner[expert, : max(count, 0)] = expert
+        return owner
+    if offs is None:
+        return None
+    begin = 0
+    for expert, end in enumerate(offs.tolist()):
+        owner.view(-1)[begin:end] = expert
+        begin = end
+    return owner
+
+
+class _Rows:
+    """The rows of a call that experts own, one below the other, and what each has of its own."""
+
+    def __init__(self, owner: Tensor | None) -> None:
+        self.live = None if owner is None else owner >= 0
+        self.owner = None if owner is None else owner[owner >= 0].long()
+
+    def matrix(self, x: Tensor) -> Tensor:
+        return x if self.live is None else x[self.live]
+
+    def vector(self, value: Any) -> Any:
+        """A bias, of one row or one for each expert."""
+        return (
+            value if self.owner is None or value is None or value.dim() < 2 else value[self.owner]
+        )
+
+    def parameter(self, value: Any) -> Any:
+        if self.owner is not None and isinstance(value, Tensor) and value.numel() > 1:
+            return value[self.owner].reshape(len(self.owner), -1)
+        return value
+
+    def weight(self, value: float | Tensor) -> float | Tensor:
+        return self.matrix(value).unsqueeze(-1) if isinstance(value, Tensor) else value
+
+    def whole(self, result: Tensor) -> Tensor:
+        """Padding is 0."""
+        if self.live is None:
+            return result
+        out = result.new_zeros(*self.live.shape, result.shape[-1])
+        return out.masked_scatter(self.live.unsqueeze(-1), result)
+
+
 def gated(
     gate: Tensor,
     up: Tensor | None = None,
@@ -130,7 +189,11 @@ def gated(
     gate_bias: Tensor | None = None,
     up_bias: Tensor | None = None,
     bias: Tensor | None = None,
-    weight: float = 1.0,
+    weight: float | Tensor = 1.0,
+    offs: Tensor | None = None,
+    counts: Tensor | None = None,
+    row_expert: Tensor | None = None,
+    padding: str = "zero",
     block: int = 1,
     rounding: str = "single",
     inplace_backward: bool = False,
@@ -139,7 +202,7 @@ def gated(
     """f(gate) * g(up) in plain torch; arguments and result as in `fused_acts.gated`.
 
     Computed in the dtype of the inputs, or in float32 with one rounding for 16-bit dtypes. Accurate
-    to a few ulp in float64, tails included.
+    to a few ulp in float64, tails included. Padding is 0.
     """
     if dim != -1:
         if up is not None:
@@ -149,6 +212,9 @@ def gated(
             "up_bias": up_bias,
             "bias": bias,
             "weight": weight,
+            "offs": offs,
+            "counts": counts,
+            "row_expert": row_expert,
             "block": block,
             "rounding": rounding,
         }
@@ -167,18 +233,33 @@ def gated(
         gate_bias, up_bias = halves(bias, layout, block)
     compute = eager_unit if rounding == "eager" else unit
     limit = math.inf if limit is None else float(limit)
-    return compute(row, gate, up, gate_bias, up_bias, parameters, limit, weight)
+    rows = _Rows(rows_of(gate.shape[:-1], offs, counts, row_expert))
+    gate, up = rows.matrix(gate), rows.matrix(up)
+    biases = rows.vector(gate_bias), rows.vector(up_bias)
+    values = [rows.parameter(value) for value in parameters]
+    return rows.whole(compute(row, gate, up, *biases, values, limit, rows.weight(weight)))
 
 
 def activation(
-    x: Tensor, name: str, bias: Tensor | None = None, weight: float = 1.0, **options: Any
+    x: Tensor,
+    name: str,
+    bias: Tensor | None = None,
+    weight: float | Tensor = 1.0,
+    offs: Tensor | None = None,
+    counts: Tensor | None = None,
+    row_expert: Tensor | None = None,
+    padding: str = "zero",
+    **options: Any,
 ) -> Tensor:
     """f(x + bias) * weight in plain torch; arguments and result as in `fused_acts.activation`.
 
     Computed as `gated` is.
     """
     row = ACTIVATIONS[ALIASES.get(name, name)]
-    return unit(row, x, None, bias, None, parameters_of(row, options), math.inf, weight)
+    rows = _Rows(rows_of(x.shape[:-1], offs, counts, row_expert))
+    values = [rows.parameter(value) for value in parameters_of(row, options)]
+    vectors = rows.matrix(x), None, rows.vector(bias), None, values
+    return rows.whole(unit(row, *vectors, math.inf, rows.weight(weight)))
 
 
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:

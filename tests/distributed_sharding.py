@@ -79,6 +79,48 @@ def check_rows(mesh: DeviceMesh) -> None:
             assert all(each.placements[0].is_partial("sum") for each in distributed[3:])
 
 
+def check_row_weight(mesh: DeviceMesh) -> None:
+    """Split with the rows; of columns each process has a part of its gradient."""
+    inputs = operands()
+    weight = {"weight": random(*SHAPE[:-1], dtype=torch.float64, seed=5)}
+    for dim in (*ROWS, COLUMNS):
+        place = Replicate() if dim == COLUMNS else Shard(dim)
+        results = compare(mesh, inputs, [Shard(dim)] * 2, weight, {"weight": place}, Shard(dim))
+        for part, whole in zip(*results, strict=True):
+            torch.testing.assert_close(part.full_tensor(), whole)
+        by_weight = results[0][3].placements[0]
+        assert by_weight.is_partial("sum") if dim == COLUMNS else by_weight == place
+
+
+def check_experts(mesh: DeviceMesh) -> None:
+    """Whose rows are whose goes with the rows, or stays whole; so do the values of experts."""
+    kinds = {
+        "offs": torch.tensor([5, 5, 9, 20], dtype=torch.int32),
+        "counts": torch.tensor([6, 0, 3, 1], dtype=torch.int32),
+        "row_expert": torch.arange(24, dtype=torch.int32).view(SHAPE[:-1]) % 5 - 1,
+    }
+    by_rows = {"offs": (), "counts": (0,), "row_expert": ROWS}
+    inputs = operands()
+    names = ("gate_bias", "up_bias", "beta")
+    values = {n: random(4, SHAPE[-1], dtype=torch.float64, seed=i) for i, n in enumerate(names)}
+    for kind, experts in kinds.items():
+        for dim in (*by_rows[kind], COLUMNS):
+            of_values = Shard(1) if dim == COLUMNS else Replicate()
+            if kind == "counts" and dim == 0:
+                of_values = Shard(0)
+            is_split = dim != COLUMNS
+            fixed = {kind: experts, "padding": "zero"}
+            part = {kind: split(experts, mesh, Shard(dim) if is_split else Replicate())}
+            parts = [split(tensor, mesh, Shard(dim)) for tensor in inputs]
+            given = {name: split(value, mesh, of_values) for name, value in values.items()}
+            with CommDebugMode() as communication:
+                distributed = run(parts[:2], given, parts[2], **part, padding="zero")
+            assert communication.get_total_counts() == 0, (kind, dim)
+            single = run(inputs[:2], values, inputs[2], **fixed)
+            for ours, whole in zip(distributed, single, strict=True):
+                torch.testing.assert_close(ours.full_tensor(), whole)
+
+
 def check_columns(mesh: DeviceMesh) -> None:
     """Split by columns, and the biases with them."""
     for names in OPTIONS:

@@ -22,6 +22,7 @@ from tolerances import (
     GRADIENT_FLOOR,
     GRADIENT_ULPS,
     REAL_ULPS,
+    ROW_WEIGHT_LOST,
     allowed_sum,
     check,
     lost_digits,
@@ -151,6 +152,7 @@ class Oracle(NamedTuple):
     size: Tensor  # that of gate, with its bias and 1, times that of up
     grad_out: Tensor  # its absolute value
     lost: Tensor  # see lost_digits
+    by_row: Tensor  # of what the gradient by a weight of each row is a sum of, the absolute values
     floor: Tensor | None = None  # of the ulp of out in 16-bit types
 
 
@@ -162,13 +164,18 @@ def oracle(
     wide = {n: v.double() if isinstance(v, Tensor) else v for n, v in options.items()}
     gate, up, grad_out = gate.double(), up.double(), grad_out.double()
     row = ROWS[name]
+    weight = wide.get("weight", 1.0)
+    factor = weight.unsqueeze(-1) if isinstance(weight, Tensor) else weight
+    unweighted = {option: value for option, value in wide.items() if option != "weight"}
     if name in ACTIVATIONS:
         called = call(reference.activation, (gate,), wide, grad_out, name=name)
         size = (gate.abs() + (gate + wide.get("bias", 0.0)).abs() + 1.0) * 2.0
         lost = lost_digits(gate + wide.get("bias", 0.0), torch.ones_like(gate))
         rooted = size_of(name, gate + wide.get("bias", 0.0))
         floor = None if rooted is None else rooted * FORWARD_FLOOR[dtype]
-        return Oracle(called, [grad_out.abs()], size, grad_out.abs(), lost, floor)
+        by_row = (grad_out * reference.activation(gate, name, **unweighted)).abs()
+        weighed = (grad_out * factor).abs()
+        return Oracle(called, [weighed], size, weighed, lost, by_row, floor)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)
     w = up + wide.get("up_bias", 0.0)
@@ -177,13 +184,15 @@ def oracle(
     f, g = factors_of(row, z, w, values, limit)
     if limit is not None:
         z, w = z if row.limits_value else z.clamp(max=limit), w.clamp(-limit, limit)
-    grad_out = grad_out * wide.get("weight", 1.0)
+    by_row = (grad_out * reference.gated(gate, up, variant=name, **unweighted)).abs()
+    grad_out = grad_out * factor
     return Oracle(
         called,
         [(grad_out * g).abs(), (grad_out * f).abs()],
         (gate.abs() + z.abs() + 1.0) * (up.abs() + w.abs() + 1.0),
         grad_out.abs(),
         lost_digits(z, g),
+        by_row,
     )
 
 
@@ -201,9 +210,12 @@ def check_call(actual: Called, exact: Oracle) -> None:
 
 
 def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
-    """The gradients by biases and parameter: sums over rows."""
+    """The gradients by biases and parameter, sums over rows, and by a weight of each row."""
     size = (exact.grad_out * exact.size).reshape(-1, cols)
     for name, grad in actual.options.items():
+        if name == "weight":
+            check_weight(grad, exact, actual.out.dtype)
+            continue
         per_column = grad.dim() == 1 and grad.shape[0] == cols
         total = size.sum(0) if per_column else size.sum()
         added = size.shape[0] if per_column else size.numel()
@@ -211,6 +223,15 @@ def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
         allowed = allowed_sum(actual.out.dtype, grad.dtype, right, total, added)
         error = (grad.double() - right).abs()
         assert (error <= allowed).all(), f"{name}: off by {error.max()} of {allowed.min()}"
+
+
+def check_weight(grad: Tensor, exact: Oracle, dtype: torch.dtype) -> None:
+    """The gradient by a weight of each row: rounded once to its dtype, from a sum in float32."""
+    right = exact.called.options["weight"]
+    allowed = (
+        exact.by_row.sum(-1) * ROW_WEIGHT_LOST[dtype] + right.abs() * torch.finfo(grad.dtype).eps
+    )
+    assert ((grad.double() - right).abs() <= allowed).all()
 
 
 def check_everything(

@@ -52,7 +52,7 @@ def check(variant, gate, up, grad_out, layout, device, options=None, place=lambd
     product, grads, by_rows = run(variant, tensors, layout, rows, needs, device)
     if layout != "separate":
         grads = unpack(grads[0], layout)
-    present = [grad for grad, row in zip(by_rows, rows, strict=True) if row is not None]
+    present = [grad for grad, row in zip(by_rows[:3], rows, strict=True) if row is not None]
     sums = dict(zip(options, present, strict=True))
     exact = oracle(variant, gate, up, options, grad_out)
     actual = Called(product, [grad.contiguous() for grad in grads], sums)

@@ -104,7 +104,8 @@ def test_signatures_of_activations_are_alike(name):
     expected = {option: expected[option] for option in ("x", "bias", "out")}
     keyword = inspect.Parameter.KEYWORD_ONLY
     expected |= {name: (keyword, value) for name, value in row.parameters.items()}
-    expected["weight"] = (keyword, 1.0)
+    of_rows = {"weight": 1.0, "offs": None, "counts": None, "row_expert": None, "padding": "skip"}
+    expected |= {option: (keyword, default) for option, default in of_rows.items()}
     actual = signature(getattr(fused_acts, name))
     assert actual == expected and list(actual) == list(expected)
 

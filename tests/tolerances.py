@@ -50,6 +50,15 @@ FLOAT32_GRADIENT_ULPS_WITHOUT_ROOT = {"tanh": 8.0, "elu": 8.0, "softplus": 6.0}
 # comes before the products, and may cancel there. So these are ulps of the size of all that is
 # added and multiplied.
 REAL_ULPS = {torch.float32: 4.0, torch.float64: 4.0}
+# The gradient by a weight of a row is a sum over its columns, of terms that are each off by a few
+# roundings in float32: a part of the sum of their magnitudes. In bfloat16 the terms have the error
+# of a reciprocal by an instruction that is good to a relative 2^-14; of whole rows 6e-6 is seen.
+ROW_WEIGHT_LOST = {
+    torch.bfloat16: 2.0**-14,
+    torch.float16: 1e-6,
+    torch.float32: 1e-6,
+    torch.float64: 1e-14,
+}
 # A second derivative is a sum of two products, rounded once; each has in it the error of 1 - s and
 # the like, which counts at the size of the sum's terms (as for the first one, above).
 SECOND_ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 48.0, torch.float64: 4500.0}

@@ -13,9 +13,10 @@ const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
 // The options of an operator in its parameters, and as they are given on.
 #define FUSED_ACTS_OPTIONS                                                                         \
   const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      const OptionalTensor &row_weight, const OptionalTensor &experts, double scalar,              \
-      double second, std::optional<double> limit, double weight, int64_t variant, int64_t layout,  \
-      int64_t rows
+      double scalar, double second, std::optional<double> limit, double weight, int64_t variant,   \
+      int64_t layout
+#define FUSED_ACTS_OF_ROWS \
+  const OptionalTensor &row_weight, const OptionalTensor &experts, int64_t rows
 #define FUSED_ACTS_GIVEN                                                                          \
   Options {                                                                                       \
     pointer(gate_bias), pointer(up_bias), pointer(parameter), pointer(row_weight),                \
@@ -52,27 +53,27 @@ Tensor glu_forward(const Tensor& gate, const OptionalTensor& up, int64_t variant
   return forward(gate, up, options);
 }
 
-Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS) {
+Tensor glu_forward_options(const Tensor& gate, const OptionalTensor& up, FUSED_ACTS_OPTIONS,
+                           FUSED_ACTS_OF_ROWS) {
   return forward(gate, up, FUSED_ACTS_GIVEN);
 }
 
 Tensor glu_forward_numbers(const Tensor& gate, const OptionalTensor& up,
                            const OptionalTensor& gate_bias, const OptionalTensor& up_bias,
-                           const OptionalTensor& parameter, const OptionalTensor& row_weight,
-                           const OptionalTensor& experts, const Tensor& scalar,
+                           const OptionalTensor& parameter, const Tensor& scalar,
                            const Tensor& second, const OptionalTensor& limit, const Tensor& weight,
-                           int64_t variant, int64_t layout, int64_t rows) {
-  return glu_forward_options(gate, up, gate_bias, up_bias, parameter, row_weight, experts,
-                             number_in(scalar, "scalar"), number_in(second, "second"),
-                             number_in(limit, "limit"), number_in(weight, "weight"), variant,
-                             layout, rows);
+                           int64_t variant, int64_t layout, FUSED_ACTS_OF_ROWS) {
+  return glu_forward_options(gate, up, gate_bias, up_bias, parameter, number_in(scalar, "scalar"),
+                             number_in(second, "second"), number_in(limit, "limit"),
+                             number_in(weight, "weight"), variant, layout, row_weight, experts,
+                             rows);
 }
 
 void glu_forward_out(const Tensor& gate, const OptionalTensor& up, int64_t variant, int64_t layout,
                      const Tensor& out_tensor, const OptionalTensor& gate_bias,
-                     const OptionalTensor& up_bias, const OptionalTensor& parameter,
-                     const OptionalTensor& row_weight, const OptionalTensor& experts, double scalar,
-                     double second, std::optional<double> limit, double weight, int64_t rows) {
+                     const OptionalTensor& up_bias, const OptionalTensor& parameter, double scalar,
+                     double second, std::optional<double> limit, double weight,
+                     FUSED_ACTS_OF_ROWS) {
   GluCall call = checked_call(gate, up, FUSED_ACTS_GIVEN, true);
   const View out(out_tensor, "out");
   check_matches(out, "out", call.gate, call.name(), call.args.cols);
@@ -140,7 +141,8 @@ std::tuple<Tensor, Tensor> glu_backward(const Tensor& grad_out, const Tensor& ga
 using SixTensors = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 SixTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
-                                const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs) {
+                                const OptionalTensor& up, FUSED_ACTS_OPTIONS, int64_t needs,
+                                FUSED_ACTS_OF_ROWS) {
   Gradients by = backward(grad_out, gate, up, FUSED_ACTS_GIVEN, needs);
   return {present(by.gate, gate),    present(by.up, gate),        present(by.gate_bias, gate),
           present(by.up_bias, gate), present(by.parameter, gate), present(by.row_weight, gate)};
@@ -149,14 +151,13 @@ SixTensors glu_backward_options(const Tensor& grad_out, const Tensor& gate,
 SixTensors glu_backward_numbers(const Tensor& grad_out, const Tensor& gate,
                                 const OptionalTensor& up, const OptionalTensor& gate_bias,
                                 const OptionalTensor& up_bias, const OptionalTensor& parameter,
-                                const OptionalTensor& row_weight, const OptionalTensor& experts,
                                 const Tensor& scalar, const Tensor& second,
                                 const OptionalTensor& limit, const Tensor& weight, int64_t variant,
-                                int64_t layout, int64_t rows, int64_t needs) {
-  return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter, row_weight,
-                              experts, number_in(scalar, "scalar"), number_in(second, "second"),
+                                int64_t layout, int64_t needs, FUSED_ACTS_OF_ROWS) {
+  return glu_backward_options(grad_out, gate, up, gate_bias, up_bias, parameter,
+                              number_in(scalar, "scalar"), number_in(second, "second"),
                               number_in(limit, "limit"), number_in(weight, "weight"), variant,
-                              layout, rows, needs);
+                              layout, needs, row_weight, experts, rows);
 }
 
 // Writes the gradients over gate and up, and the product over grad_out if that is wanted, and
@@ -166,7 +167,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> glu_backward_inplace(const Tensor& gr
                                                                 const Tensor& gate_tensor,
                                                                 const OptionalTensor& up,
                                                                 FUSED_ACTS_OPTIONS, int64_t needs,
-                                                                bool product) {
+                                                                bool product, FUSED_ACTS_OF_ROWS) {
   const Options options = FUSED_ACTS_GIVEN;
   GluCall call = checked_call(gate_tensor, up, options);
   GluArgs& args = call.args;
@@ -238,6 +239,7 @@ std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
 }
 
 #undef FUSED_ACTS_GIVEN
+#undef FUSED_ACTS_OF_ROWS
 #undef FUSED_ACTS_OPTIONS
 
 void implement(torch::stable::detail::StableLibrary& m) {
@@ -256,45 +258,41 @@ void implement(torch::stable::detail::StableLibrary& m) {
 }  // namespace
 
 #define VECTORS "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, "
-#define OF_ROWS "Tensor? row_weight, Tensor? experts, "
-#define FLOATS "float scalar, float second, float? limit, float weight, int variant, int layout"
-#define OPTIONS VECTORS OF_ROWS FLOATS ", int rows"
-#define NUMBERS                                                      \
-  VECTORS OF_ROWS                                                    \
-      "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, " \
-      "int variant, int layout, int rows"
+#define OPTIONS \
+  VECTORS "float scalar, float second, float? limit, float weight, int variant, int layout"
+#define NUMBERS \
+  VECTORS "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
+#define OF_ROWS ", Tensor? row_weight=None, Tensor? experts=None, int rows=0"
 
 FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
-  m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
+  m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS OF_ROWS ") -> Tensor");
   // The same with a derivative, which Python registers: what a recorded program calls.
-  m.def("gated(Tensor gate, Tensor? up, " OPTIONS ") -> Tensor");
+  m.def("gated(Tensor gate, Tensor? up, " OPTIONS OF_ROWS ") -> Tensor");
   // Options that are not given are quicker: there is one operator for calls with and without.
   m.def(
       "glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out, "
-      "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, "
-      "Tensor? row_weight=None, Tensor? experts=None, float scalar=1.0, float second=1.0, "
-      "float? limit=None, float weight=1.0, int rows=0) -> ()");
+      "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, float scalar=1.0, "
+      "float second=1.0, float? limit=None, float weight=1.0" OF_ROWS ") -> ()");
   m.def(
       "glu_backward(Tensor grad_out, Tensor gate, Tensor? up, int variant, int layout, int needs) "
       "-> (Tensor, Tensor)");
   m.def("glu_backward_options(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
-        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+        ", int needs" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The two with numbers that change from one call of compiled code to the next.
-  m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS ") -> Tensor");
+  m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS OF_ROWS ") -> Tensor");
   m.def("glu_backward_numbers(Tensor grad_out, Tensor gate, Tensor? up, " NUMBERS
-        ", int needs) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+        ", int needs" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
-        ", int needs, bool product) -> (Tensor, Tensor, Tensor, Tensor)");
+        ", int needs, bool product" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "glu_double_backward(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, "
-      "Tensor? up_tangent, " VECTORS FLOATS
+      "Tensor? up_tangent, " OPTIONS
       ", bool needs_out, bool needs_inputs) -> (Tensor, Tensor, Tensor)");
 }
 
 #undef NUMBERS
 #undef OPTIONS
-#undef FLOATS
 #undef OF_ROWS
 #undef VECTORS
 

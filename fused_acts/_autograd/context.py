@@ -31,7 +31,10 @@ def promoted_operands(
     return (
         gate,
         up,
-        *(v if v is None or v.dtype in (gate.dtype, real) else v.to(real) for v in vectors),
+        *(
+            v if v is None or v.dtype in (gate.dtype, real, torch.int32) else v.to(real)
+            for v in vectors
+        ),
     )
 
 

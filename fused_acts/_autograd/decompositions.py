@@ -1,8 +1,8 @@
 """The gated units and their derivatives decomposed into torch operations.
 
 Autograd and the functorch transforms differentiate them to any order and torch.compile can trace
-them. `operands` stands for (gate, up, gate_bias, up_bias, parameter); up is None when gate is
-packed or there is none, and so are the others where a call does not have them.
+them. `operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts); up is
+None when gate is packed or there is none, and so are the others where a call does not have them.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._call import Call, is_unary
+from fused_acts._call import ROW_KINDS, ZERO_PADDING, Call, is_unary
 from fused_acts._checks import check_call
 from fused_acts._layouts import unpack
 from fused_acts.tables import ROWS, Activation, of_gate, of_up
 
 Tensors = Sequence[Tensor | None]
+
+
+def experts_of_rows(like: Tensor, experts: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+    """The expert of each row of `like`, and whether it has one: else it is padding."""
+    shape, kind = like.shape[:-1], rows % ZERO_PADDING
+    if kind == ROW_KINDS["row_expert"]:
+        return experts.long().clamp(min=0), experts >= 0
+    if kind == ROW_KINDS["counts"]:
+        owner = torch.arange(shape[0], device=like.device).unsqueeze(-1).expand(shape)
+        return owner, torch.arange(shape[1], device=like.device) < experts.unsqueeze(-1)
+    index = torch.arange(shape.numel(), dtype=experts.dtype, device=like.device)
+    owner = torch.searchsorted(experts, index, right=True).view(shape)
+    return owner.clamp(max=len(experts) - 1), owner < len(experts)
 
 
 def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -51,15 +64,33 @@ def forward(
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
+    row_weight: Tensor | None,
+    experts: Tensor | None,
     call: Call,
 ) -> Tensor:
     """f(min(gate + gate_bias, limit)) * g(clamp(up + up_bias, -limit, limit)) * weight.
 
     Rounded once, or where the call is eager as torch's own functions do it, one after the other.
+    Padding is 0.
     """
-    check_call(gate, up, gate_bias, up_bias, parameter, call.variant, call.layout)
+    vectors = gate_bias, up_bias, parameter, row_weight, experts
+    check_call(gate, up, *vectors, call.variant, call.layout, call.rows)
     if up is None and not is_unary(call.variant):
         gate, up = unpack(gate, call.layout)
+    owner = live = None
+    if experts is not None:
+        owner, live = experts_of_rows(gate, experts, call.rows)
+        live = live.unsqueeze(-1)
+        gate = torch.where(live, gate, 0.0)
+        up = None if up is None else torch.where(live, up, 0.0)
+        if row_weight is not None:
+            row_weight = torch.where(live.squeeze(-1), row_weight, 0.0)
+
+    def of_rows(vector: Any) -> Any:
+        """What each row has of a vector for each expert."""
+        return vector[owner] if owner is not None and vector.dim() == 2 else vector
+
+    gate_bias, up_bias = (None if v is None else of_rows(v) for v in (gate_bias, up_bias))
     row, storage = ROWS[call.variant], gate.dtype
     real = storage if call.eager else torch.promote_types(storage, torch.float32)
     f = (row.eager or row.f) if call.eager else row.f
@@ -73,6 +104,7 @@ def forward(
     if parameter is not None:
         parameter = parameter.to(real)
         values = parameter.unbind() if len(row.parameters) == 2 else [parameter]
+        values = [of_rows(value) for value in values]
     values = values[: len(row.parameters)]
     limits_value = not isinstance(row, Activation) and row.limits_value
     gate = _added(gate, gate_bias, real)
@@ -95,7 +127,10 @@ def forward(
     weight = _number(call.weight, real)
     if isinstance(weight, Tensor) or weight != 1.0:
         result = result * weight
-    return result.to(storage)
+    if row_weight is not None:
+        result = result * (row_weight if call.eager else row_weight.to(real)).unsqueeze(-1)
+    result = result.to(storage)
+    return result if live is None else torch.where(live, result, 0.0)
 
 
 def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
@@ -105,26 +140,31 @@ def unit_like(gate: Tensor, up: Tensor | None, call: Call) -> Tensor:
     return unpack(gate, call.layout)[0]
 
 
+def is_real(tensor: Tensor) -> bool:
+    """Whether there are derivatives by it."""
+    return tensor.is_floating_point()
+
+
 def vjp(function: Callable[..., Any], inputs: Tensors, cotangents: Tensors) -> list[Tensor | None]:
     """Gradients of a function's outputs times cotangents by its inputs, None by absent inputs.
 
     A cotangent that is None stands for 0.
     """
-    present = [index for index, value in enumerate(inputs) if value is not None]
+    present = [i for i, value in enumerate(inputs) if value is not None and is_real(value)]
     seeds = tuple(c for c in cotangents if c is not None)
     grads: list[Tensor | None] = [None] * len(inputs)
     if not seeds:
         return grads
 
     def of_present(*tensors: Tensor) -> tuple[Tensor, ...]:
-        every: list[Tensor | None] = [None] * len(inputs)
+        every = list(inputs)
         for index, tensor in zip(present, tensors, strict=True):
             every[index] = tensor
         outputs = function(*every)
         outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
         return tuple(out for out, seed in zip(outputs, cotangents, strict=True) if seed is not None)
 
-    tensors = [tensor for tensor in inputs if tensor is not None]
+    tensors = [inputs[index] for index in present]
     for index, grad in zip(present, torch.func.vjp(of_present, *tensors)[1](seeds), strict=True):
         grads[index] = grad
     return grads
@@ -172,7 +212,8 @@ def along_inputs(*inputs: Any) -> tuple[Tensor | None, Tensor | None, Tensor | N
         grad_out = unit_like(gate, up, call)
 
     def gradients(grad_out: Tensor, gate: Tensor, up: Tensor | None) -> Any:
-        return backward(grad_out, gate, up, *vectors, call, (True, True, False, False, False))[:2]
+        operands = gate, up, *vectors, None, None
+        return backward(grad_out, *operands, call, (True, True, *[False] * 5))[:2]
 
     results = vjp(gradients, (grad_out, gate, up), (gate_tangent, up_tangent))
     return results[0], results[1], results[2]

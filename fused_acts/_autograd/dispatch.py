@@ -151,12 +151,14 @@ def register_recorded(
     setup_context: Callable[..., Any],
     decomposition: Callable[..., Any],
     of_rows: int,
+    is_one_call: Callable[..., bool] = lambda *args: True,
 ) -> None:
     """Registers the derivatives, and the vmap, of an operator that recorded programs call.
 
     As torch.library.register_autograd does, whose kernel refuses functorch's grad, though, and
     loses the tangents of forward mode without an error. There the operator is its decomposition.
-    of_rows: how many of its first arguments may have a batch dimension in front.
+    of_rows: how many of its first arguments may have a batch dimension in front, if `is_one_call`
+    says that one with such arguments is what a call for each element of the batch is.
     """
     plain = make_autograd_impl(op, Info(backward, setup_context))
 
@@ -164,7 +166,7 @@ def register_recorded(
         return decomposition(*args) if is_transformed() else plain(keys, *args)
 
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        if any(dim is not None for dim in in_dims[of_rows:]):
+        if any(dim is not None for dim in in_dims[of_rows:]) or not is_one_call(*args):
             # One after the other: functorch runs no vmap in that of an operator.
             split = [_unbound(info, dim, arg) for arg, dim in zip(args, in_dims, strict=True)]
             singles = [op(*each) for each in zip(*split, strict=True)]

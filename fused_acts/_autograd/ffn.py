@@ -65,7 +65,7 @@ def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit(hidden: Iterable[Tensor], inputs: Inputs, call: Call) -> Tensor:
-    return gated.gated(*_pair(hidden), *inputs.bias_pair(call), None, call)
+    return gated.gated(*_pair(hidden), *inputs.bias_pair(call), None, None, None, call)
 
 
 def _decomposed(call: Call, inputs: Inputs) -> Tensor:
@@ -197,7 +197,7 @@ def _in_blocks(call: Call, inputs: Inputs) -> Tensor:
         for weight, pre in zip(projections, hidden, strict=True):
             torch.mm(rows, weight.t(), out=pre[:n])
         gate, up = _pair(pre[:n] for pre in hidden)
-        gated.gated_out(gate, up, gate_bias, up_bias, None, call, product[:n])
+        gated.gated_out(gate, up, gate_bias, up_bias, None, None, None, call, product[:n])
         out = y[begin : begin + n]
         if down_bias is None:
             torch.mm(product[:n], down.t(), out=out)

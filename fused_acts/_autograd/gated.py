@@ -1,7 +1,8 @@
 """Differentiation of the gated units: autograd Functions over torch.ops.fused_acts.*.
 
-`operands` stands for (gate, up, gate_bias, up_bias, parameter). In all of them up is None when gate
-is a packed x: [..., 2 * cols] or the x of an activation, and so is the gradient of up.
+`operands` stands for (gate, up, gate_bias, up_bias, parameter, row_weight, experts). In all of
+them up is None when gate is a packed x: [..., 2 * cols] or the x of an activation, and so is the
+gradient of up.
 """
 
 import math
@@ -14,10 +15,10 @@ from torch.autograd import forward_ad
 
 from fused_acts import _checks, _ops
 from fused_acts._autograd import context, decompositions, dispatch
-from fused_acts._autograd.dispatch import require_grad
-from fused_acts._autograd.gated_backward import backward_inplace, glu_backward
+from fused_acts._autograd.dispatch import Gradients, require_grad
+from fused_acts._autograd.gated_backward import backward_inplace, glu_backward, saved_operands
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
-from fused_acts._call import NUMBERS, Call
+from fused_acts._call import NUMBERS, ZERO_PADDING, Call
 from fused_acts._nested import on_values
 from fused_acts.tables import ROWS
 
@@ -31,6 +32,8 @@ _is_dynamo = torch.compiler.is_dynamo_compiling
 _mode_count = torch._C._len_torch_dispatch_stack
 _is_tracing = torch._C._is_tracing
 
+_ROW_WEIGHT = 5  # of operands
+
 
 def _kernel(
     gate: Tensor,
@@ -38,22 +41,44 @@ def _kernel(
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
+    row_weight: Tensor | None,
+    experts: Tensor | None,
     call: Call,
     ops: Any = _ops.direct,
 ) -> Any:
     if not call.has_options:
         return ops.glu_forward(gate, up, call.variant, call.layout)
+    operands = gate, up, gate_bias, up_bias, parameter
     if call.eager:
-        return decompositions.forward(gate, up, gate_bias, up_bias, parameter, call)
+        return decompositions.forward(*operands, row_weight, experts, call)
+    forward = ops.glu_forward_options
     if type(call.scalar) is not float:
-        return _ops.glu_forward_numbers(gate, up, gate_bias, up_bias, parameter, *call[:6])
-    return ops.glu_forward_options(gate, up, gate_bias, up_bias, parameter, *call[:6])
+        forward = _ops.glu_forward_numbers
+    if row_weight is None and not call.rows:  # what is not there takes as long to pass
+        return forward(*operands, *call[:6])
+    return forward(*operands, *call[:6], row_weight, experts, call.rows)
+
+
+def has_rows(*arguments: Any) -> bool:
+    """Whether rows have anything of their own."""
+    *_, row_weight, experts, _call = arguments
+    return row_weight is not None or experts is not None
 
 
 def _save(ctx: Any, inputs: Any) -> None:
     call = ctx.call = inputs[-1]
     # What is not there takes as long to save.
-    ctx.save_for_backward(*inputs[: OPERANDS if call.has_options else 2])
+    has_rows = call.rows or inputs[_ROW_WEIGHT] is not None
+    ctx.save_for_backward(*inputs[: OPERANDS if has_rows else 5 if call.has_options else 2])
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, needs: tuple[bool, ...]) -> Gradients:
+    """Gradients by the operands."""
+    if grad_out is None:
+        return (None,) * OPERANDS
+    if ctx.call.inplace and not _is_compiling():
+        return backward_inplace(ctx, grad_out, needs)
+    return glu_backward(grad_out, *saved_operands(ctx), ctx.call, needs)
 
 
 class _Glu(torch.autograd.Function):
@@ -66,20 +91,17 @@ class _Glu(torch.autograd.Function):
         gate_bias: Tensor | None,
         up_bias: Tensor | None,
         parameter: Tensor | None,
+        row_weight: Tensor | None,
+        experts: Tensor | None,
         call: Call,
     ) -> Any:
-        _save(ctx, (gate, up, gate_bias, up_bias, parameter, call))
-        return _kernel(gate, up, gate_bias, up_bias, parameter, call, _ops.current())
+        operands = gate, up, gate_bias, up_bias, parameter, row_weight, experts
+        _save(ctx, (*operands, call))
+        return _kernel(*operands, call, _ops.current())
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None) -> Any:
-        if grad_out is None:
-            return (None,) * (OPERANDS + 1)
-        needs = ctx.needs_input_grad[:OPERANDS]
-        if ctx.call.inplace and not _is_compiling():
-            return *backward_inplace(ctx, grad_out, needs), None
-        operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
-        return *glu_backward(grad_out, *operands, ctx.call, needs), None
+        return *_backward(ctx, grad_out, ctx.needs_input_grad[:OPERANDS]), None
 
 
 class _GluTransformable(_Glu):
@@ -90,9 +112,12 @@ class _GluTransformable(_Glu):
         gate_bias: Tensor | None,
         up_bias: Tensor | None,
         parameter: Tensor | None,
+        row_weight: Tensor | None,
+        experts: Tensor | None,
         call: Call,
     ) -> Any:
-        return _kernel(gate, up, gate_bias, up_bias, parameter, call, _ops.current())
+        operands = gate, up, gate_bias, up_bias, parameter, row_weight, experts
+        return _kernel(*operands, call, _ops.current())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -108,7 +133,7 @@ class _GluTransformable(_Glu):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        if any(dim is not None for dim in in_dims[2:OPERANDS]):
+        if any(dim is not None for dim in in_dims[2:OPERANDS]) or has_rows(*args):
             outputs, dims = dispatch.vmap_decomposition(
                 lambda *inputs: (decompositions.forward(*inputs),), info, in_dims, args
             )
@@ -135,7 +160,7 @@ def _records_kernel(*arguments: Any) -> bool:
 
 
 def _recorded(*arguments: Any) -> Any:
-    *operands, call = arguments
+    *operands, row_weight, experts, call = arguments
     gate, parameter = operands[0], operands[-1]
     scalar, second, limit, weight, *indices = call[:6]
     # AOTInductor writes numbers to JSON, which has neither infinity nor NaN.
@@ -146,16 +171,22 @@ def _recorded(*arguments: Any) -> Any:
         operands[-1] = values if count == 2 else values.view(())
         scalar = second = 1.0
     limit = None if limit == math.inf else limit
-    return _ops.gated(*operands, scalar, second, limit, weight, *indices)
+    numbers = scalar, second, limit, weight
+    return _ops.gated(*operands, *numbers, *indices, row_weight, experts, call.rows)
 
 
 def _of_recorded(*inputs: Any) -> Any:
     """The arguments of a call, of those of its operator in a recorded program."""
-    *operands, scalar, second, limit, weight, variant, layout = inputs
+    *operands, scalar, second, limit, weight, variant, layout = inputs[:_BEFORE_ROWS]
+    of_rows: Any = inputs[_BEFORE_ROWS:]
+    row_weight, experts, rows = of_rows + (None, None, 0)[len(of_rows) :]
     limit = math.inf if limit is None else limit
     numbers = scalar, second, limit, weight
-    call = Call(*numbers, variant, layout, has_options=True, eager=False, inplace=False)
-    return *operands, call
+    call = Call(*numbers, variant, layout, rows, has_options=True, eager=False, inplace=False)
+    return *operands, row_weight, experts, call
+
+
+_BEFORE_ROWS = 11  # arguments of the operator
 
 
 def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
@@ -163,7 +194,11 @@ def _setup_recorded(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _backward_recorded(ctx: Any, grad_out: Tensor) -> Any:
-    return *_Glu.backward(ctx, grad_out)[:OPERANDS], None, None, None, None, None, None
+    needs = ctx.needs_input_grad
+    by_row_weight = any(needs[_BEFORE_ROWS : _BEFORE_ROWS + 1])
+    needs = *needs[:_ROW_WEIGHT], by_row_weight, False
+    *by, row_weight, _experts = _backward(ctx, grad_out, needs)
+    return *by, *(None,) * 6, row_weight, None, None
 
 
 def _decomposed_recorded(*inputs: Any) -> Tensor:
@@ -171,7 +206,12 @@ def _decomposed_recorded(*inputs: Any) -> Tensor:
 
 
 dispatch.register_recorded(
-    _ops.gated, _backward_recorded, _setup_recorded, _decomposed_recorded, of_rows=2
+    _ops.gated,
+    _backward_recorded,
+    _setup_recorded,
+    _decomposed_recorded,
+    of_rows=2,
+    is_one_call=lambda *inputs: not has_rows(*_of_recorded(*inputs)),
 )
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
@@ -192,6 +232,8 @@ def gated(
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
+    row_weight: Tensor | None,
+    experts: Tensor | None,
     call: Call,
 ) -> Tensor:
     """What `dispatch.dispatcher` makes of _Glu, written out: it decides what a tiny call costs."""
@@ -202,14 +244,14 @@ def gated(
         or _mode_count()
         or _is_tracing()
     ):
-        return _special(gate, up, gate_bias, up_bias, parameter, call)
+        return _special(gate, up, gate_bias, up_bias, parameter, row_weight, experts, call)
     if _is_grad_enabled() and (
         gate.requires_grad
         or (up is not None and up.requires_grad)
-        or (call.has_options and require_grad(gate_bias, up_bias, parameter))
+        or (call.has_options and require_grad(gate_bias, up_bias, parameter, row_weight))
     ):
-        return _apply(gate, up, gate_bias, up_bias, parameter, call)
-    out: Tensor = _kernel(gate, up, gate_bias, up_bias, parameter, call)
+        return _apply(gate, up, gate_bias, up_bias, parameter, row_weight, experts, call)
+    out: Tensor = _kernel(gate, up, gate_bias, up_bias, parameter, row_weight, experts, call)
     return out
 
 
@@ -219,14 +261,16 @@ def gated_out(
     gate_bias: Tensor | None,
     up_bias: Tensor | None,
     parameter: Tensor | None,
+    row_weight: Tensor | None,
+    experts: Tensor | None,
     call: Call,
     out: Tensor,
 ) -> Tensor:
     """Writes into out; autograd does not record it, so no argument may ask for a derivative."""
     if _is_grad_enabled() or forward_ad._current_level >= 0:
-        _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, out)
+        _refuse_derivatives(gate, up, gate_bias, up_bias, parameter, row_weight, out)
     if _is_dynamo():
-        _write_traced(gate, up, gate_bias, up_bias, parameter, call, out)
+        _write_traced(gate, up, gate_bias, up_bias, parameter, row_weight, experts, call, out)
         return out
     compiling = _is_compiling()
     if not compiling and out.is_inference() and not _is_inference_mode():
@@ -237,13 +281,12 @@ def gated_out(
     # torch's fallback for the negative bit takes no operator that returns nothing; 2.10 aborts
     if call.eager or out.is_neg():
         compute = decompositions.forward if call.eager else gated
-        result = compute(gate, up, gate_bias, up_bias, parameter, call)
-        _checks.check_matches("out", out, result.shape, result)
-        out.copy_(result)
+        result = compute(gate, up, gate_bias, up_bias, parameter, row_weight, experts, call)
+        _write_rows(out, result, experts, call)
         return out
     ops = _ops.current()
     if call.has_options:
-        options = gate_bias, up_bias, parameter, *call[:NUMBERS]
+        options = gate_bias, up_bias, parameter, *call[:NUMBERS], row_weight, experts, call.rows
         ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
     else:
         ops.glu_forward_out(gate, up, call.variant, call.layout, out)
@@ -252,15 +295,23 @@ def gated_out(
     return out
 
 
+def _write_rows(out: Tensor, result: Tensor, experts: Tensor | None, call: Call) -> None:
+    """Copies a result, but for the rows of padding that are to stay as they are."""
+    _checks.check_matches("out", out, result.shape, result)
+    if experts is not None and call.rows < ZERO_PADDING:
+        _, live = decompositions.experts_of_rows(result, experts, call.rows)
+        result = torch.where(live.unsqueeze(-1), result, out)
+    out.copy_(result)
+
+
 def _write(*arguments: Any) -> None:
     prepared: Any = _prepared(*arguments[:-1])
     out, call, (gate, up, *vectors) = arguments[-1], prepared[-1], prepared[:-1]
+    *vectors, row_weight, experts = vectors
     if call.eager or isinstance(call.scalar, Tensor):
-        result = decompositions.forward(*prepared)
-        _checks.check_matches("out", out, result.shape, result)
-        out.copy_(result)
+        _write_rows(out, decompositions.forward(*prepared), experts, call)
     else:
-        options = *vectors, *call[:NUMBERS]
+        options = *vectors, *call[:NUMBERS], row_weight, experts, call.rows
         _ops.glu_forward_out(gate, up, call.variant, call.layout, out, *options)
 
 

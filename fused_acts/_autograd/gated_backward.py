@@ -24,6 +24,16 @@ from fused_acts._autograd.gated_second import (
 from fused_acts._call import Call
 
 
+def _has_rows(row_weight: Tensor | None, call: Call) -> bool:
+    """Whether rows have anything of their own; what is not there takes as long to pass."""
+    return row_weight is not None or call.rows != 0
+
+
+def saved_operands(ctx: Any) -> Any:
+    saved = ctx.saved_tensors
+    return *saved, *(None,) * (OPERANDS - len(saved))
+
+
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
 
@@ -37,11 +47,13 @@ class _GluBackward(torch.autograd.Function):
         gate_bias: Tensor | None,
         up_bias: Tensor | None,
         parameter: Tensor | None,
+        row_weight: Tensor | None,
+        experts: Tensor | None,
         call: Call,
         needs: tuple[bool, ...],
     ) -> Gradients:
         ops, mask = _ops.current(), _ops.needs_mask(*needs)
-        vectors: Gradients = (None,) * 3
+        vectors: Gradients = (None,) * 4
         if not call.has_options:
             by_gate, by_up = ops.glu_backward(grad_out, gate, up, call.variant, call.layout, mask)
         else:
@@ -49,12 +61,14 @@ class _GluBackward(torch.autograd.Function):
             backward = ops.glu_backward_options
             if isinstance(call.scalar, Tensor):
                 backward = _ops.glu_backward_numbers
-            by_gate, by_up, *computed = backward(grad_out, *operands, *call[:6], mask)
-            vectors = only_needed(computed, operands[2:], needs[2:])
+            of_rows = (row_weight, experts, call.rows) if _has_rows(row_weight, call) else ()
+            by_gate, by_up, *computed = backward(grad_out, *operands, *call[:6], mask, *of_rows)
+            vectors = only_needed(computed, (*operands[2:], row_weight), needs[2:-1])
         return (
             by_gate if needs[0] else None,
             by_up if needs[1] and up is not None else None,
             *vectors,
+            None,
         )
 
     @staticmethod
@@ -100,9 +114,10 @@ class _GluBackwardTransformable(_GluBackward):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        *_, needs = args
+        *_, call, needs = args
         # A sum over rows is one for each element of the batch, which the kernel does not keep apart
-        if any(needs[2:]) or any(dim is not None for dim in in_dims[3 : OPERANDS + 1]):
+        decomposes = any(needs[2:]) or any(dim is not None for dim in in_dims[3 : OPERANDS + 1])
+        if decomposes or _has_rows(args[OPERANDS - 1], call):
             return dispatch.vmap_decomposition(decompositions.backward, info, in_dims, args)
         tensors = dispatch.batch_first(info, in_dims[:3], args[:3])
         grads = glu_backward(*tensors, *args[3:])
@@ -117,7 +132,7 @@ glu_backward: Callable[..., Gradients] = dispatch.dispatcher(
 def only_needed(
     computed: Sequence[Tensor], vectors: Sequence[Tensor | None], needs: tuple[bool, ...]
 ) -> Gradients:
-    """The gradients of biases and parameter, without what stands for those there are not."""
+    """The gradients of vectors, without what stands for those there are not."""
     return tuple(
         grad if need and vector is not None else None
         for grad, vector, need in zip(computed, vectors, needs, strict=True)
@@ -149,11 +164,12 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
             "cannot be run backward again; leave inplace_backward off to do that"
         )
     try:
-        operands = (*ctx.saved_tensors, None, None, None)[:OPERANDS]
+        *operands, row_weight, experts = saved_operands(ctx)
         gate, up = operands[:2]
         mask = _ops.needs_mask(*needs)
         vectors = _ops.current().glu_backward_inplace(
-            grad_out.resolve_neg(), *operands, *ctx.call[:6], mask, False
+            *(grad_out.resolve_neg(), *operands, *ctx.call[:6], mask, False),
+            *(row_weight, experts, ctx.call.rows),
         )
     except ValueError:
         ctx.written = False  # refused, before anything was written
@@ -164,5 +180,6 @@ def backward_inplace(ctx: Any, grad_out: Tensor, needs: tuple[bool, ...]) -> Gra
     return (
         gate.detach() if needs[0] else None,
         up.detach() if up is not None and needs[1] else None,
-        *only_needed(vectors, operands[2:], needs[2:]),
+        *only_needed(vectors, (*operands[2:], row_weight), needs[2:-1]),
+        None,
     )

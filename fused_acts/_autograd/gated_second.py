@@ -15,7 +15,7 @@ from fused_acts._autograd.dispatch import Gradients
 from fused_acts._call import Call, is_unary
 from fused_acts._layouts import pack, unpack
 
-OPERANDS = 5
+OPERANDS = 7
 
 
 class _GluDoubleBackward(torch.autograd.Function):
@@ -102,17 +102,17 @@ def double_backward(
 ) -> Gradients:
     """Gradients by (grad_out, *operands) of the gradients by the operands times grad_grads.
 
-    In one kernel, unless the parameter is a tensor: derivatives by it are decomposed.
+    In one kernel, unless there are tensors beside biases: derivatives by those are decomposed.
     """
-    gate, up, gate_bias, up_bias, parameter = operands
+    gate, up, gate_bias, up_bias, *others = operands
     if all(grad_grad is None for grad_grad in grad_grads):
         return (None,) * (OPERANDS + 1)
-    if parameter is not None:
+    if any(other is not None for other in others):
         if grad_out is None:  # the first result does not depend on it
             grad_out = decompositions.unit_like(gate, up, call)
         return decompositions.double_backward(grad_grads, grad_out, operands, call)
 
-    gate_tangent, up_tangent, gate_vector, up_vector, _ = grad_grads
+    gate_tangent, up_tangent, gate_vector, up_vector, *_ = grad_grads
     storage = gate.dtype
     dtypes = [None if bias is None else bias.dtype for bias in (gate_bias, up_bias)]
     beside_up = gate_tangent if up is None else up_tangent
@@ -152,7 +152,7 @@ def double_backward(
                 of_biases[index] = grad.unsqueeze(0).sum(rows, dtype=dtypes[index])
     results = (out, grad_gate, grad_up)
     stored = (None if result is None else result.to(storage) for result in results)
-    return *stored, *of_biases, None
+    return *stored, *of_biases, None, None, None
 
 
 def in_float(*tensors: Tensor | None) -> Any:

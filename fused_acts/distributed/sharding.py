@@ -17,35 +17,39 @@ from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from fused_acts import _ops
-from fused_acts._call import is_unary
+from fused_acts._call import ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of, is_interleaved
+from fused_acts.tables import ROWS
 
 Arguments = Mapping[str, Any]
 Placements = list[Placement | None]
 
 
 class _Choice(NamedTuple):
-    """A way to split a call over one dimension of a mesh: the placement of each kind of tensor."""
+    """A way to split a call over one dimension of a mesh: by rows, by columns, or not at all."""
 
-    unit: Placement  # [..., cols]
-    input: Placement  # [..., cols], or packed [..., 2 * cols]
-    vector: Placement  # [cols], what all rows share
-    value: Placement  # a single value
-    vector_gradient: Placement
-    value_gradient: Placement
+    input: Placement  # of [..., cols], or of a packed [..., 2 * cols]
+    dim: int | None = None  # of the output, by which it is split
+    columns: bool = False  # whether that is its last one
+    experts: bool = False  # or that of experts, each of which has its own rows
 
     @property
-    def pair(self) -> Placement:
-        """Of two vectors, one above the other."""
-        return _below(self.vector)
+    def unit(self) -> Placement:
+        """Of the output and what has its shape."""
+        return Replicate() if self.dim is None else Shard(self.dim)
 
-    @property
-    def pair_gradient(self) -> Placement:
-        return _below(self.vector_gradient)
+    def vector(self, vector: Any, expert_dim: int | None, otherwise: Placement) -> Placement:
+        """Of what all rows share, or all of an expert."""
+        is_value = not vector.shape or vector.shape[-1] == 1
+        if self.columns and not is_value:
+            return Shard(vector.ndim - 1)
+        if self.experts and expert_dim is not None:
+            return Shard(expert_dim)
+        return Replicate() if self.dim is None else otherwise
 
-
-def _below(placement: Placement) -> Placement:
-    return Shard(1) if placement == Shard(0) else placement
+    def of_rows(self, otherwise: Placement) -> Placement:
+        """Of what each row has."""
+        return otherwise if self.columns else self.unit
 
 
 # The kind of each argument that is a tensor; those of values may also be numbers.
@@ -53,8 +57,22 @@ _KINDS = {
     **dict.fromkeys(("grad_out", "out"), "unit"),
     **dict.fromkeys(("x", "gate", "up", "gate_tangent", "up_tangent"), "input"),
     **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "vector"),
+    "row_weight": "row",
+    "experts": "experts",
     **dict.fromkeys(("scalar", "second", "limit", "weight"), "value"),
 }
+
+
+def _expert_dim(args: Arguments, name: str) -> int | None:
+    """The dimension of a vector that has one entry for each expert."""
+    before = int(name == "parameter" and len(ROWS[args["variant"]].parameters) == 2)
+    return before if args[name].ndim == before + 2 else None
+
+
+def _row_kind(args: Arguments) -> str | None:
+    """What says whose rows are whose."""
+    kind = args.get("rows", 0) % ZERO_PADDING
+    return next((name for name, index in ROW_KINDS.items() if index == kind), None)
 
 
 def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
@@ -75,31 +93,43 @@ def _columns(args: Arguments, inputs: Sequence[Any]) -> Placement | None:
 
 def _choices(args: Arguments) -> list[_Choice]:
     inputs = [args[n] for n, kind in _KINDS.items() if kind == "input" and args.get(n) is not None]
-    last = inputs[0].ndim - 1
-    whole = Replicate()
-    choices = [_Choice(whole, whole, whole, whole, whole, whole)]
-    choices += [_Choice(Shard(i), Shard(i), whole, whole, *[Partial()] * 2) for i in range(last)]
+    last, kind = inputs[0].ndim - 1, _row_kind(args)
+    # Ends of rows are those of all rows; counts go with their experts.
+    by_rows = {"offs": range(0), "counts": range(1)}.get(kind or "", range(last))
+    choices = [_Choice(Replicate())]
+    choices += [_Choice(Shard(i), i, experts=kind == "counts") for i in by_rows]
     columns = _columns(args, inputs)
     if columns is not None:
-        choices.append(_Choice(Shard(last), columns, Shard(0), whole, Shard(0), Partial()))
+        choices.append(_Choice(columns, last, columns=True))
     return choices
 
 
-def _kind_of_vector(vector: Any) -> str:
-    if not vector.shape or vector.shape[-1] == 1:
-        return "value"
-    return "pair" if vector.ndim == 2 else "vector"
-
-
-def _placement(choice: _Choice, name: str, tensor: Any) -> Placement:
+def _placement(choice: _Choice, name: str, args: Arguments) -> Placement:
+    """Of an argument."""
     kind = _KINDS[name]
     if kind == "vector":
-        kind = _kind_of_vector(tensor)
-    placement: Placement = getattr(choice, kind)
-    return placement
+        return choice.vector(args[name], _expert_dim(args, name), Replicate())
+    if kind == "experts":
+        return Replicate() if _row_kind(args) == "offs" else choice.of_rows(Replicate())
+    if kind == "row":
+        return choice.of_rows(Replicate())
+    return {"unit": choice.unit, "input": choice.input, "value": Replicate()}[kind]
 
 
-def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> list[_Choice]:
+def _result(choice: _Choice, kind: str | None, args: Arguments) -> Placement:
+    """Of a result: like the output, like the inputs, or the gradient by an argument."""
+    if kind is None:
+        return Replicate()
+    if kind == "row_weight":
+        return choice.of_rows(Partial())
+    if kind in ("unit", "input"):
+        return choice.unit if kind == "unit" else choice.input
+    return choice.vector(args[kind], _expert_dim(args, kind), Partial())
+
+
+def _keeping(
+    written: set[str], choices: list[_Choice], tensors: Arguments, args: Arguments
+) -> list[_Choice]:
     """The choices that leave the tensors written to where they are."""
     mesh = next(iter(tensors.values())).mesh
     # torch combines the choices freely over the dimensions of a mesh, and takes one that moves
@@ -110,7 +140,7 @@ def _keeping(written: set[str], choices: list[_Choice], tensors: Arguments) -> l
         fitting = [
             choice
             for choice in choices
-            if all(tensors[n].placements[dim] == _placement(choice, n, tensors[n]) for n in names)
+            if all(tensors[n].placements[dim] == _placement(choice, n, args) for n in names)
         ]
         if not fitting:
             name = min(written & tensors.keys())
@@ -135,11 +165,11 @@ def _shardings(
     if not args.get("product", True):
         written.discard("grad_out")
     if written:
-        choices = _keeping(written, choices, tensors)
+        choices = _keeping(written, choices, tensors, args)
     return [
         (
-            [Replicate() if kind is None else getattr(choice, kind) for kind in results(args)],
-            [_placement(choice, n, args[n]) if n in tensors else None for n in args],
+            [_result(choice, kind, args) for kind in results(args)],
+            [_placement(choice, n, args) if n in tensors else None for n in args],
         )
         for choice in choices
     ]
@@ -152,14 +182,11 @@ def _inputs(args: Arguments) -> list[str | None]:
 
 
 def _vectors(args: Arguments) -> list[str | None]:
-    kinds: list[str | None] = []
-    for name, bit in (("gate_bias", 4), ("up_bias", 8), ("parameter", 16)):
-        vector = args[name]
-        kind = None
-        if vector is not None and args["needs"] & bit:
-            kind = f"{_kind_of_vector(vector)}_gradient"
-        kinds.append(kind)
-    return kinds
+    names = {"gate_bias": 4, "up_bias": 8, "parameter": 16, "row_weight": 32}
+    return [
+        name if args.get(name) is not None and args["needs"] & bit else None
+        for name, bit in names.items()
+    ]
 
 
 def _gradients(args: Arguments) -> list[str | None]:
@@ -172,8 +199,8 @@ def _double_backward(args: Arguments) -> list[str | None]:
     return ["unit" if args["needs_out"] else None, of_inputs, of_up]
 
 
-# The kinds of the results of the operators of units; None is one that was not asked for, and is
-# empty.
+# The results of the operators of units: as the output, as the inputs, or the gradient by an
+# argument of this name. None is one that was not asked for, and is empty.
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_forward: lambda args: ["unit"],
     _ops.glu_forward_options: lambda args: ["unit"],
