@@ -314,7 +314,7 @@ def test_copies_and_text():
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert same_bits(other(x, *routing), module(x, *routing))
     assert repr(module) == (
-        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', layout='gate_up', bias=True, "
+        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', bias=True, layout='gate_up', "
         "recompute='all')"
     )
     bound = D_MODEL**-0.5
