@@ -112,6 +112,16 @@ def test_backward_twice(form):
     assert all(map(same_bits, first, second))
 
 
+def test_a_pass_that_only_reads_leaves_gate_and_up():
+    """And so the next one need not compute them again."""
+    module, x, routing = experts(), tokens().requires_grad_(), routed()
+    y = module(x, *routing)
+    torch.autograd.grad(y, module.down_proj, tokens(), retain_graph=True)
+    with Calls() as calls:
+        torch.autograd.grad(y, x, tokens())
+    assert calls.names.count("grouped_mm") == 2
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_frozen_parts(level):
     """Every choice of what requires grad: those gradients, and no product for the others."""
