@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from cases import VARIANTS, same_bits
+from cases import DEVICES, VARIANTS, same_bits
 from expert_cases import (
     D_FF,
     D_MODEL,
@@ -48,6 +48,16 @@ def test_values_and_gradients(form, routing):
     actual = gradients(module, module, x, ids, weights, x.cos())
     expected = gradients(partial(looped, module), module, x, ids, weights, x.cos())
     close(actual, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_devices(level, device):
+    module, x, (ids, weights) = experts(bias=True, recompute=level), tokens(), routed(lowest=-1)
+    expected = gradients(partial(looped, module), module, x, ids, weights, x.cos())
+    x, ids, weights, grad_y = (t.to(device) for t in (x, ids, weights, x.cos()))
+    actual = gradients(module.to(device), module, x, ids, weights, grad_y)
+    close([t.cpu() for t in actual], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
