@@ -1,0 +1,267 @@
+"""A mixture of experts as one autograd Function.
+
+y[t] = sum over j of weights[t, j] * expert(ids[t, j], x[t]), where expert e is
+down[e](f(gate[e](x)) * g(up[e](x))), or without a gate down[e](f(up[e](x))).
+
+A slot is one of the k experts of a token: slot t * k + j. Sorted by expert they are the rows of
+`grouped`; those of no expert, with ids outside of [0, experts), come last.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fused_acts._autograd import _standin, context, decompositions, dispatch, grouped
+from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
+from fused_acts._autograd.gated_backward import claim
+from fused_acts._call import NUMBERS, Call, is_unary
+from fused_acts._layouts import pack, unpack_bias
+
+
+class Inputs(NamedTuple):
+    """The tokens and the weights of their experts, of any strides."""
+
+    x: Tensor  # [tokens, d_model]
+    gate_up: Tensor  # [experts, 2 * d_ff, d_model], packed as the call's layout has it
+    gate_up_bias: Tensor | None  # [experts, 2 * d_ff]
+    down: Tensor  # [experts, d_model, d_ff]
+    down_bias: Tensor | None  # [experts, d_model]
+
+    def biases(self, call: Call) -> tuple[Tensor | None, Tensor | None]:
+        """Of gate and up."""
+        if self.gate_up_bias is None or is_unary(call.variant):
+            return self.gate_up_bias, None
+        return unpack_bias(self.gate_up_bias, call.layout)
+
+
+class _Routing(NamedTuple):
+    order: Tensor  # [tokens * k]: the slot that is each row
+    offs: Tensor  # int32 [experts]: the end of each expert's rows
+    k: int
+
+    @classmethod
+    def of(cls, ids: Tensor, experts: int) -> "_Routing":
+        k, ids = ids.shape[-1], ids.flatten()
+        # Not by bincount, whose result torch would have to wait for on a GPU.
+        ids = torch.where((ids >= 0) & (ids < experts), ids, experts).int()
+        ranked, order = torch.sort(ids, stable=True)
+        every = torch.arange(experts, dtype=torch.int32, device=ids.device)
+        return cls(order, torch.searchsorted(ranked, every, right=True, out_int32=True), k)
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """[tokens, d] to a row a slot."""
+        return tokens.index_select(0, self.order // self.k if self.k > 1 else self.order)
+
+    def sorted(self, slots: Tensor) -> Tensor:
+        """[tokens, k] to a value a row."""
+        return slots.flatten().index_select(0, self.order)
+
+    def slots(self, rows: Tensor) -> Tensor:
+        """What belongs to rows, [tokens * k, ...], as [tokens, k, ...]."""
+        every = torch.arange(self.order.shape[0], device=rows.device)
+        row = torch.zeros_like(self.order).scatter(0, self.order, every)
+        shape = rows.shape[0] // self.k, self.k, *rows.shape[1:]
+        return rows.index_select(0, row).view(shape)
+
+
+def _by_expert(weights: Tensor, ids: Tensor, experts: int) -> Tensor:
+    """[tokens, experts]: the sum of the weights that a token gives to each."""
+    is_chosen = ids.unsqueeze(-1) == torch.arange(experts, device=ids.device)
+    return torch.where(is_chosen, weights.unsqueeze(-1), 0.0).sum(1)
+
+
+def _real(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _summed(routing: _Routing, rows: Tensor, ids: Tensor, weights: Tensor, bias: Any) -> Tensor:
+    """The sum of each token's rows, and of the biases times weights, in one rounding."""
+    slots = routing.slots(rows)
+    if bias is None:
+        return slots.sum(1)
+    real = _real(rows)
+    biases = _by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
+    return (slots.sum(1, dtype=real) + biases).to(rows.dtype)
+
+
+def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
+    return _standin.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
+
+
+def _decomposed(call: Call, ids: Tensor, weights: Tensor, *tensors: Any) -> Tensor:
+    """Of differentiable operations: for the transforms and for derivatives of the derivative."""
+    inputs = Inputs(*tensors)
+    routing = _Routing.of(ids, inputs.down.shape[0])
+    rows = routing.rows(inputs.x)
+    hidden = grouped.product(rows, inputs.gate_up.transpose(1, 2), routing.offs)
+    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    rows = grouped.product(product, inputs.down.transpose(1, 2), routing.offs)
+    return _summed(routing, rows, ids, weights, inputs.down_bias)
+
+
+def _hidden(inputs: Inputs, routing: _Routing) -> Tensor:
+    """gate and up of each row, packed."""
+    rows = routing.rows(inputs.x)
+    return grouped.without_derivatives(rows, inputs.gate_up.transpose(1, 2), routing.offs)
+
+
+def _down(product: Tensor, down: Tensor, offs: Tensor) -> Tensor:
+    """The product with a matrix, [experts, in, out], for each expert; 0 in the other rows."""
+    rows = grouped.without_derivatives(product, down, offs)
+    return rows.masked_fill_(~grouped.live_rows(rows, offs), 0.0)
+
+
+def _by_matrix(grad_out: Tensor, rows: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    """The gradient by weight [experts, out, in], in its memory order."""
+    if weight.stride(-1) == 1:
+        return grouped.without_derivatives(grad_out.t(), rows, offs)
+    return grouped.without_derivatives(rows.t(), grad_out, offs).transpose(1, 2)
+
+
+def _computed(
+    call: Call, ids: Tensor, weights: Tensor, inputs: Inputs
+) -> tuple[Tensor, _Routing, Tensor, Tensor]:
+    """The result, and what it was made by: the routing, gate and up, and the unit's product."""
+    routing = _Routing.of(ids, inputs.down.shape[0])
+    hidden = _hidden(inputs, routing)
+    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    rows = _down(product, inputs.down.transpose(1, 2), routing.offs)
+    return _summed(routing, rows, ids, weights, inputs.down_bias), routing, hidden, product
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, recompute: Recompute, ids: Tensor, weights: Tensor, *tensors: Any
+    ) -> Tensor:
+        y, routing, hidden, product = _computed(call, ids, weights, Inputs(*tensors))
+        kept: list[Tensor | None] = [] if recompute == "all" else [hidden]
+        if recompute == "none":
+            kept.append(product if Inputs(*ctx.needs_input_grad[4:]).down else None)
+        ctx.save_for_backward(routing.order, routing.offs, ids, weights, *tensors, *kept)
+        ctx.call, ctx.written = call, False
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        if context.autocasts(grad_y):  # what is saved has the dtypes that its products are to have
+            with torch.autocast(grad_y.device.type, enabled=False):
+                return _Experts._backward(ctx, grad_y)
+        return _Experts._backward(ctx, grad_y)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_y: Tensor) -> Any:
+        order, offs, ids, weights, *saved = ctx.saved_tensors
+        tensors, kept = saved[:5], saved[5:]
+        needed = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled() or is_batched(grad_y):
+            function = partial(_decomposed, ctx.call, ids)
+            grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
+            return None, None, None, *grads
+        inputs, routing = Inputs(*tensors), _Routing(order, offs, ids.shape[-1])
+        needs_weights, needs = needed[0], Inputs(*needed[1:])
+
+        hidden, product = (*kept, None, None)[:2]
+        needs_hidden = needs.x or needs.gate_up
+        needs_unit = needs_hidden or needs.gate_up_bias or needs_weights
+        needs_product = needs.down and product is None
+        # By one thread at a time, also where it only reads.
+        claimed = hidden is not None and (needs_unit or needs_product) and claim(ctx)
+        if (needs_unit or needs_product) and not claimed:
+            hidden = _hidden(inputs, routing)
+        grad_rows = routing.rows(grad_y) if needs_unit or needs.down else None
+        by_bias = by_weights = None
+        if needs_unit:
+            # They take the place of gate and up, which nobody else can see, and the product that
+            # of its own gradient.
+            grad_product = grouped.without_derivatives(grad_rows, inputs.down, offs)
+            flags = (needs_hidden, False, *[needs.gate_up_bias] * 2, False, needs_weights)
+            vectors = _standin.backward_inplace(
+                *(grad_product, hidden, None, *inputs.biases(ctx.call), None),
+                *(routing.sorted(weights), offs, ctx.call),
+                sum(flag << i for i, flag in enumerate(flags)),
+                needs_product,
+            )
+            if needs.gate_up_bias:
+                by_bias = vectors[0]
+                if not is_unary(ctx.call.variant):
+                    by_bias = pack(*vectors[:2], ctx.call.layout)
+            by_weights = routing.slots(vectors[3]) if needs_weights else None
+            product = grad_product if needs_product else product
+            del grad_product
+        elif needs_product:
+            product = _unit(hidden, inputs, routing.sorted(weights), offs, ctx.call)
+            if claimed:
+                ctx.written = False  # others may read what is still there
+
+        by_down = _by_matrix(grad_rows, product, inputs.down, offs) if needs.down else None
+        del product, grad_rows  # whose memory the others take
+        by_gate_up = None
+        if needs.gate_up:
+            by_gate_up = _by_matrix(hidden, routing.rows(inputs.x), inputs.gate_up, offs)
+        by_x = routing.slots(_down(hidden, inputs.gate_up, offs)).sum(1) if needs.x else None
+        by_down_bias = None
+        if inputs.down_bias is not None:
+            bias, real = inputs.down_bias, _real(grad_y)
+            is_known = (ids >= 0) & (ids < bias.shape[0])
+            if needs.down_bias:
+                each = torch.where(is_known.any(1, keepdim=True), grad_y.to(real), 0.0)
+                by_down_bias = _by_expert(weights.to(real), ids, bias.shape[0]).t() @ each
+                by_down_bias = by_down_bias.to(bias.dtype)
+            if needs_weights:
+                every = grad_y.to(real) @ bias.to(real).t()
+                chosen = every.gather(1, torch.where(is_known, ids, 0).long())
+                by_weights = by_weights + torch.where(is_known, chosen, 0.0).to(weights.dtype)
+        return None, None, None, by_weights, by_x, by_gate_up, by_bias, by_down, by_down_bias
+
+
+_apply = dispatch.raw_apply(_Experts)
+
+
+def _traced(call: Call, recompute: Recompute, *tensors: Any) -> Any:
+    """For AOTAutograd, which does not know the numbers of some calls."""
+    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS])
+    if is_symbolic or torch.compiler.is_exporting():
+        return _decomposed(call, *tensors)
+    return _apply(call, recompute, *tensors)
+
+
+_traced_node = dispatch.one_node(_traced)
+
+
+def _records(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and dispatch.require_grad(*tensors)
+
+
+def experts(
+    call: Call, recompute: Recompute, inputs: Inputs, expert_ids: Tensor, expert_weights: Tensor
+) -> Tensor:
+    """[tokens, d_model] to the same, by the shortest way that is right where it is called.
+
+    expert_ids, expert_weights: [tokens, k]; an id outside of [0, experts) adds nothing.
+    """
+    x = inputs.x
+    if context.autocasts(x):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
+        with torch.autocast(x.device.type, enabled=False):
+            return experts(call, recompute, Inputs(*cast), expert_ids, expert_weights)
+    if expert_weights.dtype not in (x.dtype, _real(x)):
+        expert_weights = expert_weights.to(_real(x))
+    tensors: Sequence[Any] = (expert_ids, expert_weights, *inputs)
+    if dispatch.is_looked_at():
+        is_decomposed = dispatch.is_transformed()
+        if torch.compiler.is_dynamo_compiling() and not is_decomposed:
+            if _records(*tensors) and dispatch.compiles_to_kernels():
+                result: Tensor = _traced_node(call, recompute, *tensors)
+                return result
+            is_decomposed = True
+        if is_decomposed or dispatch.is_recorded():
+            return _decomposed(call, *tensors)
+    if _records(*tensors):
+        recorded: Tensor = _apply(call, recompute, *tensors)
+        return recorded
+    return _computed(call, expert_ids, expert_weights, inputs)[0]
