@@ -37,13 +37,13 @@ class Inputs(NamedTuple):
         return unpack_bias(self.gate_up_bias, call.layout)
 
 
-class _Routing(NamedTuple):
+class Routing(NamedTuple):
     order: Tensor  # [tokens * k]: the slot that is each row
     offs: Tensor  # int32 [experts]: the end of each expert's rows
     k: int
 
     @classmethod
-    def of(cls, ids: Tensor, experts: int) -> "_Routing":
+    def of(cls, ids: Tensor, experts: int) -> "Routing":
         k, ids = ids.shape[-1], ids.flatten()
         # Not by bincount, whose result torch would have to wait for on a GPU.
         ids = torch.where((ids >= 0) & (ids < experts), ids, experts).int()
@@ -53,7 +53,12 @@ class _Routing(NamedTuple):
 
     def rows(self, tokens: Tensor) -> Tensor:
         """[tokens, d] to a row a slot."""
-        return tokens.index_select(0, self.order // self.k if self.k > 1 else self.order)
+        return tokens.index_select(0, self.order // self.k)
+
+    def rows_of_slots(self, tokens: Tensor) -> Tensor:
+        """The same to differentiate: whose gradient is a sum in float32, in order."""
+        slots = tokens.unsqueeze(1).expand(-1, self.k, -1).flatten(0, 1)
+        return slots.index_select(0, self.order)
 
     def sorted(self, slots: Tensor) -> Tensor:
         """[tokens, k] to a value a row."""
@@ -77,7 +82,7 @@ def _real(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _summed(routing: _Routing, rows: Tensor, ids: Tensor, weights: Tensor, bias: Any) -> Tensor:
+def _summed(routing: Routing, rows: Tensor, ids: Tensor, weights: Tensor, bias: Any) -> Tensor:
     """The sum of each token's rows, and of the biases times weights, in one rounding."""
     slots = routing.slots(rows)
     if bias is None:
@@ -94,15 +99,15 @@ def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: C
 def _decomposed(call: Call, ids: Tensor, weights: Tensor, *tensors: Any) -> Tensor:
     """Of differentiable operations: for the transforms and for derivatives of the derivative."""
     inputs = Inputs(*tensors)
-    routing = _Routing.of(ids, inputs.down.shape[0])
-    rows = routing.rows(inputs.x)
+    routing = Routing.of(ids, inputs.down.shape[0])
+    rows = routing.rows_of_slots(inputs.x)
     hidden = grouped.product(rows, inputs.gate_up.transpose(1, 2), routing.offs)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
     rows = grouped.product(product, inputs.down.transpose(1, 2), routing.offs)
     return _summed(routing, rows, ids, weights, inputs.down_bias)
 
 
-def _hidden(inputs: Inputs, routing: _Routing) -> Tensor:
+def _hidden(inputs: Inputs, routing: Routing) -> Tensor:
     """gate and up of each row, packed."""
     rows = routing.rows(inputs.x)
     return grouped.without_derivatives(rows, inputs.gate_up.transpose(1, 2), routing.offs)
@@ -123,9 +128,9 @@ def _by_matrix(grad_out: Tensor, rows: Tensor, weight: Tensor, offs: Tensor) -> 
 
 def _computed(
     call: Call, ids: Tensor, weights: Tensor, inputs: Inputs
-) -> tuple[Tensor, _Routing, Tensor, Tensor]:
+) -> tuple[Tensor, Routing, Tensor, Tensor]:
     """The result, and what it was made by: the routing, gate and up, and the unit's product."""
-    routing = _Routing.of(ids, inputs.down.shape[0])
+    routing = Routing.of(ids, inputs.down.shape[0])
     hidden = _hidden(inputs, routing)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
     rows = _down(product, inputs.down.transpose(1, 2), routing.offs)
@@ -161,7 +166,7 @@ class _Experts(torch.autograd.Function):
             function = partial(_decomposed, ctx.call, ids)
             grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
             return None, None, None, *grads
-        inputs, routing = Inputs(*tensors), _Routing(order, offs, ids.shape[-1])
+        inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape[-1])
         needs_weights, needs = needed[0], Inputs(*needed[1:])
 
         hidden, product = (*kept, None, None)[:2]
