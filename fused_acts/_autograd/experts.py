@@ -40,24 +40,24 @@ class Inputs(NamedTuple):
 class Routing(NamedTuple):
     order: Tensor  # [tokens * k]: the slot that is each row
     offs: Tensor  # int32 [experts]: the end of each expert's rows
-    k: int
+    shape: torch.Size  # [tokens, k]
 
     @classmethod
     def of(cls, ids: Tensor, experts: int) -> "Routing":
-        k, ids = ids.shape[-1], ids.flatten()
+        shape, ids = ids.shape, ids.flatten()
         # Not by bincount, whose result torch would have to wait for on a GPU.
         ids = torch.where((ids >= 0) & (ids < experts), ids, experts).int()
         ranked, order = torch.sort(ids, stable=True)
         every = torch.arange(experts, dtype=torch.int32, device=ids.device)
-        return cls(order, torch.searchsorted(ranked, every, right=True, out_int32=True), k)
+        return cls(order, torch.searchsorted(ranked, every, right=True, out_int32=True), shape)
 
     def rows(self, tokens: Tensor) -> Tensor:
         """[tokens, d] to a row a slot."""
-        return tokens.index_select(0, self.order // self.k)
+        return tokens.index_select(0, self.order // self.shape[1])
 
     def rows_of_slots(self, tokens: Tensor) -> Tensor:
         """The same to differentiate: whose gradient is a sum in float32, in order."""
-        slots = tokens.unsqueeze(1).expand(-1, self.k, -1).flatten(0, 1)
+        slots = tokens.unsqueeze(1).expand(-1, self.shape[1], -1).flatten(0, 1)
         return slots.index_select(0, self.order)
 
     def sorted(self, slots: Tensor) -> Tensor:
@@ -68,8 +68,7 @@ class Routing(NamedTuple):
         """What belongs to rows, [tokens * k, ...], as [tokens, k, ...]."""
         every = torch.arange(self.order.shape[0], device=rows.device)
         row = torch.zeros_like(self.order).scatter(0, self.order, every)
-        shape = rows.shape[0] // self.k, self.k, *rows.shape[1:]
-        return rows.index_select(0, row).view(shape)
+        return rows.index_select(0, row).view(*self.shape, *rows.shape[1:])
 
 
 def _by_expert(weights: Tensor, ids: Tensor, experts: int) -> Tensor:
@@ -166,7 +165,7 @@ class _Experts(torch.autograd.Function):
             function = partial(_decomposed, ctx.call, ids)
             grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
             return None, None, None, *grads
-        inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape[-1])
+        inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape)
         needs_weights, needs = needed[0], Inputs(*needed[1:])
 
         hidden, product = (*kept, None, None)[:2]
