@@ -62,7 +62,6 @@ def test_variants(variant):
         {"variant": "swiglu", "beta": 1.7, "limit": 0.2},
         {"variant": "swiglu_oai", "layout": "interleaved", "limit": 0.1},
         {"variant": "geglu", "layout": "interleaved", "block": 4},
-        {"variant": "geglu", "weight": 2.5},
     ],
     ids=str,
 )
@@ -169,13 +168,17 @@ def test_padding_is_not_read(level, poisoned):
     close(gradients(module, module, x, ids, weights, grad_y), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("weight", [0.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("weight", [0.0, torch.inf, torch.nan])
 def test_unusual_weights(weight):
+    """What is not finite stays with its token, and with its expert's gradients."""
     module, x, (ids, weights) = experts(bias=True), tokens(), routed()
     weights[3, 1] = weight
     actual = gradients(module, module, x, ids, weights, x.cos())
     expected = gradients(partial(looped, module), module, x, ids, weights, x.cos())
-    close(actual, expected, equal_nan=True, **CLOSE)
+    for a, e in zip(actual, expected, strict=True):
+        # An infinite weight is one before the product with down, which may add up to NaN.
+        assert torch.equal(a.isfinite(), e.isfinite())
+        torch.testing.assert_close(a[a.isfinite()], e[e.isfinite()], **CLOSE)
 
 
 @pytest.mark.parametrize("form", FORMS[3:6], ids=str)
@@ -292,8 +295,9 @@ def test_bad_arguments():
         GatedExperts(4, 8, 16, layout="x")
     with pytest.raises(TypeError, match="limit: bilinear has no such option"):
         GatedExperts(4, 8, 16, "bilinear", limit=1.0)
-    with pytest.raises(TypeError, match="inplace_backward: GatedExperts has no such option"):
-        GatedExperts(4, 8, 16, inplace_backward=True)
+    for name, value in (("inplace_backward", True), ("weight", 2.0), ("padding", "zero")):
+        with pytest.raises(TypeError, match=f"{name}: GatedExperts has no such option"):
+            GatedExperts(4, 8, 16, **{name: value})
     module, x, (ids, weights) = experts(), tokens(), routed()
     with pytest.raises(ValueError, match=r"x: expected \[\.\.\., 24\], got \(7, 23\)"):
         module(x[:, 1:], ids, weights)

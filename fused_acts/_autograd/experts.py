@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fused_acts._autograd import _standin, context, decompositions, dispatch, grouped
+from fused_acts import _ops
+from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim
-from fused_acts._call import NUMBERS, Call, is_unary
+from fused_acts._call import NUMBERS, ROW_KINDS, Call, is_unary
 from fused_acts._layouts import pack, unpack_bias
 
 
@@ -92,7 +93,7 @@ def _summed(routing: Routing, rows: Tensor, ids: Tensor, weights: Tensor, bias: 
 
 
 def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
-    return _standin.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
+    return gated.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
 
 
 def _decomposed(call: Call, ids: Tensor, weights: Tensor, *tensors: Any) -> Tensor:
@@ -182,12 +183,13 @@ class _Experts(torch.autograd.Function):
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
             grad_product = grouped.without_derivatives(grad_rows, inputs.down, offs)
-            flags = (needs_hidden, False, *[needs.gate_up_bias] * 2, False, needs_weights)
-            vectors = _standin.backward_inplace(
+            wanted = (needs_hidden, False, *[needs.gate_up_bias] * 2, False, needs_weights)
+            vectors = _ops.current().glu_backward_inplace(
                 *(grad_product, hidden, None, *inputs.biases(ctx.call), None),
-                *(routing.sorted(weights), offs, ctx.call),
-                sum(flag << i for i, flag in enumerate(flags)),
+                *ctx.call[:6],
+                _ops.needs_mask(*wanted),
                 needs_product,
+                *(routing.sorted(weights), offs, ctx.call.rows),
             )
             if needs.gate_up_bias:
                 by_bias = vectors[0]
@@ -256,6 +258,7 @@ def experts(
     if expert_weights.dtype not in (x.dtype, _real(x)):
         expert_weights = expert_weights.to(_real(x))
     tensors: Sequence[Any] = (expert_ids, expert_weights, *inputs)
+    call = call._replace(rows=ROW_KINDS["offs"], has_options=True)
     if dispatch.is_looked_at():
         is_decomposed = dispatch.is_transformed()
         if torch.compiler.is_dynamo_compiling() and not is_decomposed:

@@ -76,7 +76,8 @@ def live_rows(rows: Tensor, offs: Tensor) -> Tensor:
 
 def without_derivatives(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     """What a Function calls, which may be traced."""
-    return _operator(a, b, offs) if dispatch.is_looked_at() else compute(a, b, offs)
+    is_seen = dispatch.is_looked_at() or a.is_meta
+    return _operator(a, b, offs) if is_seen else compute(a, b, offs)
 
 
 def _composed(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:

@@ -76,8 +76,9 @@ class GatedExperts(torch.nn.Module):
         if recompute not in RECOMPUTE:
             raise unknown("recompute", recompute, RECOMPUTE)
         check_options(self._row, layout, options)
-        if "inplace_backward" in options:
-            raise TypeError("inplace_backward: GatedExperts has no such option; it works in place")
+        for name in ("inplace_backward", "weight", "padding"):
+            if name in options:
+                raise TypeError(f"{name}: GatedExperts has no such option")
         self.num_experts, self.d_model, self.d_ff = num_experts, d_model, d_ff
         self.variant, self.layout, self.recompute = variant, layout, recompute
         self.options = options
