@@ -1,5 +1,6 @@
 """A mixture of experts: feed-forward blocks with a gate, of which each token goes through some."""
 
+import math
 from typing import Any
 
 import torch
@@ -119,8 +120,8 @@ class GatedExperts(torch.nn.Module):
             raise ValueError(f"x: expected [..., {self.d_model}], got {tuple(x.shape)}")
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise TypeError(f"expert_ids: expected integers, got {ids.dtype}")
-        tokens = x.reshape(x.shape[:-1].numel(), self.d_model)
-        if ids.dim() == 0 or ids.shape[:-1].numel() != tokens.shape[0]:
+        tokens = x.reshape(-1, self.d_model)
+        if ids.dim() == 0 or math.prod(ids.shape[:-1]) != tokens.shape[0]:
             raise ValueError(
                 f"expert_ids: expected [tokens, k] for {tokens.shape[0]} tokens, got "
                 f"{tuple(ids.shape)}"
