@@ -23,6 +23,7 @@ from expert_cases import (
 from tolerances import CLOSE
 from torch.autograd import forward_ad
 from torch.nn.utils import parametrize
+from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
 
 import fused_acts
@@ -222,6 +223,17 @@ def test_plain_tensors_in_the_place_of_parameters():
     y = module(x, *routing)
     assert same_bits(y, expected)
     assert all(grad.abs().sum() > 0 for grad in torch.autograd.grad(y.sum(), gathered))
+
+
+def test_weights_that_are_no_plain_tensors():
+    """They are composed of torch's operations, which are theirs to define."""
+    module, x, (ids, weights) = experts(bias=True), tokens(), routed(lowest=-1)
+    expected = gradients(module, module, x, ids, weights, x.cos())
+    for name, parameter in list(module.named_parameters()):
+        both = TwoTensor(parameter.detach(), parameter.detach())
+        setattr(module, name, torch.nn.Parameter(both))
+    actual = gradients(module, module, x, ids, weights, x.cos())
+    close([t.a if isinstance(t, TwoTensor) else t for t in actual], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("form", ["packed", "transposed", "separate", "Mixtral's"])

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
@@ -96,14 +97,16 @@ def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: C
     return gated.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
 
 
-def _decomposed(call: Call, ids: Tensor, weights: Tensor, *tensors: Any) -> Tensor:
+def _decomposed(
+    call: Call, ids: Tensor, weights: Tensor, *tensors: Any, multiply: Any = grouped.product
+) -> Tensor:
     """Of differentiable operations: for the transforms and for derivatives of the derivative."""
     inputs = Inputs(*tensors)
     routing = Routing.of(ids, inputs.down.shape[0])
     rows = routing.rows_of_slots(inputs.x)
-    hidden = grouped.product(rows, inputs.gate_up.transpose(1, 2), routing.offs)
+    hidden = multiply(rows, inputs.gate_up.transpose(1, 2), routing.offs)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
-    rows = grouped.product(product, inputs.down.transpose(1, 2), routing.offs)
+    rows = multiply(product, inputs.down.transpose(1, 2), routing.offs)
     return _summed(routing, rows, ids, weights, inputs.down_bias)
 
 
@@ -259,6 +262,9 @@ def experts(
         expert_weights = expert_weights.to(_real(x))
     tensors: Sequence[Any] = (expert_ids, expert_weights, *inputs)
     call = call._replace(rows=ROW_KINDS["offs"], has_options=True)
+    # Weights that are more than numbers: quantised ones, and what else torch calls a subclass.
+    if any(map(is_traceable_wrapper_subclass, inputs[1:])):
+        return _decomposed(call, *tensors, multiply=grouped.composed)
     if dispatch.is_looked_at():
         is_decomposed = dispatch.is_transformed()
         if torch.compiler.is_dynamo_compiling() and not is_decomposed:

@@ -80,7 +80,7 @@ def without_derivatives(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     return _operator(a, b, offs) if is_seen else compute(a, b, offs)
 
 
-def _composed(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
+def composed(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     """Of differentiable operations, for the transforms: all rows times each matrix."""
     count = a.shape[0] if b.dim() == 3 else b.shape[0]
     every = torch.arange(count, dtype=offs.dtype, device=a.device)
@@ -99,7 +99,7 @@ def _composed(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
 def product(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     """Differentiable; the rows of no expert are 0, and so are their gradients."""
     if dispatch.is_transformed():
-        return _composed(a, b, offs)
+        return composed(a, b, offs)
     out: Tensor = _operator(a, b, offs)
     return out if b.dim() == 2 else torch.where(live_rows(out, offs), out, 0.0)
 
@@ -120,4 +120,4 @@ def _backward(ctx: Any, grad: Tensor) -> Any:
     return by_a, by_b, None
 
 
-dispatch.register_recorded(_operator, _backward, _setup, _composed, of_rows=0)
+dispatch.register_recorded(_operator, _backward, _setup, composed, of_rows=0)

@@ -112,7 +112,7 @@ class GatedExperts(torch.nn.Module):
         tokens, ids, weights = self._flat(x, expert_ids, expert_weights)
         call = resolve(self._row, self.layout, self.options)
         y = experts(call, self.recompute, Inputs(tokens, *self._tensors()), ids, weights)
-        return y.view(x.shape)
+        return y if x.dim() == 2 else y.view(x.shape)  # FSDP2 would warn of a view
 
     def _flat(self, x: Tensor, ids: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """[tokens, d_model], [tokens, k] and [tokens, k]."""
