@@ -151,7 +151,9 @@ def poisoned(monkeypatch):
 
     def compute(a, b, offs):
         out = whole(a, b, offs)
-        return out if b.dim() == 2 else out.index_fill_(0, torch.arange(offs[-1], len(a)), torch.nan)
+        return (
+            out if b.dim() == 2 else out.index_fill_(0, torch.arange(offs[-1], len(a)), torch.nan)
+        )
 
     monkeypatch.setattr(grouped, "compute", compute)
 
@@ -248,9 +250,7 @@ def test_transposed_weights(dtype):
     x, weights = x.requires_grad_(), weights.requires_grad_()
     gate_up, down = (t.transpose(1, 2) for t in transposed)
     y = function(call, "product", Inputs(x, gate_up, None, down, None), ids, weights)
-    by_x, by_weights, *grads = torch.autograd.grad(
-        y, [x, weights, *transposed], x.detach().cos()
-    )
+    by_x, by_weights, *grads = torch.autograd.grad(y, [x, weights, *transposed], x.detach().cos())
     assert all(grad.is_contiguous() for grad in grads)
     actual = [y.detach(), by_x, by_weights, *(grad.transpose(1, 2) for grad in grads)]
     close(actual, expected, rtol=1e-5, atol=1e-6)
@@ -314,8 +314,8 @@ def test_copies_and_text():
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert same_bits(other(x, *routing), module(x, *routing))
     assert repr(module) == (
-        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', bias=True, "
-        "layout='gate_up', recompute='all')"
+        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', layout='gate_up', bias=True, "
+        "recompute='all')"
     )
     bound = D_MODEL**-0.5
     assert 0.9 * bound < module.gate_up_proj.abs().max() <= bound

@@ -64,7 +64,5 @@ def test_frozen_parts_keep_no_more(level):
         most = PROMISED[level] + INTEGERS // TOKENS
         if level == "none" and not chosen[-1]:
             most -= 2 * K * D_FF  # the product serves the weight of down alone
-        saved, held = kept(
-            lambda x: module(x, ids, weights), x, ids, weights, *module.parameters()
-        )
+        saved, held = kept(lambda x: module(x, ids, weights), x, ids, weights, *module.parameters())
         assert saved <= most and held <= most, chosen

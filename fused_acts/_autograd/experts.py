@@ -1,10 +1,8 @@
 """A mixture of experts as one autograd Function.
 
 y[t] = sum over j of weights[t, j] * expert(ids[t, j], x[t]), where expert e is
-down[e](f(gate[e](x)) * g(up[e](x))), or without a gate down[e](f(up[e](x))).
-
-A slot is one of the k experts of a token: slot t * k + j. Sorted by expert they are the rows of
-`grouped`; those of no expert, with ids outside of [0, experts), come last.
+down[e](f(gate[e](x)) * g(up[e](x))), or without a gate down[e](f(up[e](x))). The weights are
+multiplied by in the unit, so that all of it but the biases of down is products of sorted rows.
 """
 
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim
+from fused_acts._autograd.routing import Routing, by_expert
 from fused_acts._call import NUMBERS, ROW_KINDS, Call, is_unary
 from fused_acts._layouts import pack, unpack_bias
 
@@ -39,58 +38,34 @@ class Inputs(NamedTuple):
         return unpack_bias(self.gate_up_bias, call.layout)
 
 
-class Routing(NamedTuple):
-    order: Tensor  # [tokens * k]: the slot that is each row
-    offs: Tensor  # int32 [experts]: the end of each expert's rows
-    shape: torch.Size  # [tokens, k]
-
-    @classmethod
-    def of(cls, ids: Tensor, experts: int) -> "Routing":
-        shape, ids = ids.shape, ids.flatten()
-        # Not by bincount, whose result torch would have to wait for on a GPU.
-        ids = torch.where((ids >= 0) & (ids < experts), ids, experts).int()
-        ranked, order = torch.sort(ids, stable=True)
-        every = torch.arange(experts, dtype=torch.int32, device=ids.device)
-        return cls(order, torch.searchsorted(ranked, every, right=True, out_int32=True), shape)
-
-    def rows(self, tokens: Tensor) -> Tensor:
-        """[tokens, d] to a row a slot."""
-        return tokens.index_select(0, self.order // self.shape[1])
-
-    def rows_of_slots(self, tokens: Tensor) -> Tensor:
-        """The same to differentiate: whose gradient is a sum in float32, in order."""
-        slots = tokens.unsqueeze(1).expand(-1, self.shape[1], -1).flatten(0, 1)
-        return slots.index_select(0, self.order)
-
-    def sorted(self, slots: Tensor) -> Tensor:
-        """[tokens, k] to a value a row."""
-        return slots.flatten().index_select(0, self.order)
-
-    def slots(self, rows: Tensor) -> Tensor:
-        """What belongs to rows, [tokens * k, ...], as [tokens, k, ...]."""
-        every = torch.arange(self.order.shape[0], device=rows.device)
-        row = torch.zeros_like(self.order).scatter(0, self.order, every)
-        return rows.index_select(0, row).view(*self.shape, *rows.shape[1:])
-
-
-def _by_expert(weights: Tensor, ids: Tensor, experts: int) -> Tensor:
-    """[tokens, experts]: the sum of the weights that a token gives to each."""
-    is_chosen = ids.unsqueeze(-1) == torch.arange(experts, device=ids.device)
-    return torch.where(is_chosen, weights.unsqueeze(-1), 0.0).sum(1)
-
-
 def _real(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _summed(routing: Routing, rows: Tensor, ids: Tensor, weights: Tensor, bias: Any) -> Tensor:
-    """The sum of each token's rows, and of the biases times weights, in one rounding."""
-    slots = routing.slots(rows)
+def _with_bias(y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+    """y and, for each token, the biases of its experts times its weights."""
     if bias is None:
-        return slots.sum(1)
-    real = _real(rows)
-    biases = _by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
-    return (slots.sum(1, dtype=real) + biases).to(rows.dtype)
+        return y
+    real = _real(y)
+    added = by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
+    return (y.to(real) + added).to(y.dtype)
+
+
+def _bias_gradients(
+    grad_y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor, by_bias: bool, by_weights: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of _with_bias, by bias and by weights."""
+    grad_y, matrix = grad_y.to(_real(grad_y)), bias.to(_real(bias))
+    is_known = (ids >= 0) & (ids < bias.shape[0])
+    grad_bias = grad_weights = None
+    if by_bias:
+        live = torch.where(is_known.any(1, keepdim=True), grad_y, 0.0)
+        each = by_expert(weights.to(grad_y.dtype), ids, bias.shape[0])
+        grad_bias = (each.t() @ live).to(bias.dtype)
+    if by_weights:
+        chosen = (grad_y @ matrix.t()).gather(1, torch.where(is_known, ids, 0).long())
+        grad_weights = torch.where(is_known, chosen, 0.0).to(weights.dtype)
+    return grad_bias, grad_weights
 
 
 def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
@@ -107,19 +82,13 @@ def _decomposed(
     hidden = multiply(rows, inputs.gate_up.transpose(1, 2), routing.offs)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
     rows = multiply(product, inputs.down.transpose(1, 2), routing.offs)
-    return _summed(routing, rows, ids, weights, inputs.down_bias)
+    return _with_bias(routing.slots(rows).sum(1), ids, weights, inputs.down_bias)
 
 
 def _hidden(inputs: Inputs, routing: Routing) -> Tensor:
     """gate and up of each row, packed."""
     rows = routing.rows(inputs.x)
     return grouped.without_derivatives(rows, inputs.gate_up.transpose(1, 2), routing.offs)
-
-
-def _down(product: Tensor, down: Tensor, offs: Tensor) -> Tensor:
-    """The product with a matrix, [experts, in, out], for each expert; 0 in the other rows."""
-    rows = grouped.without_derivatives(product, down, offs)
-    return rows.masked_fill_(~grouped.live_rows(rows, offs), 0.0)
 
 
 def _by_matrix(grad_out: Tensor, rows: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
@@ -136,8 +105,9 @@ def _computed(
     routing = Routing.of(ids, inputs.down.shape[0])
     hidden = _hidden(inputs, routing)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
-    rows = _down(product, inputs.down.transpose(1, 2), routing.offs)
-    return _summed(routing, rows, ids, weights, inputs.down_bias), routing, hidden, product
+    rows = grouped.without_derivatives(product, inputs.down.transpose(1, 2), routing.offs)
+    y = _with_bias(routing.summed(rows), ids, weights, inputs.down_bias)
+    return y, routing, hidden, product
 
 
 class _Experts(torch.autograd.Function):
@@ -170,7 +140,7 @@ class _Experts(torch.autograd.Function):
             grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
             return None, None, None, *grads
         inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape)
-        needs_weights, needs = needed[0], Inputs(*needed[1:])
+        needs_weights, needs = needed[0], Inputs(*needed[1:])  # of flags
 
         hidden, product = (*kept, None, None)[:2]
         needs_hidden = needs.x or needs.gate_up
@@ -180,14 +150,15 @@ class _Experts(torch.autograd.Function):
         claimed = hidden is not None and (needs_unit or needs_product) and claim(ctx)
         if (needs_unit or needs_product) and not claimed:
             hidden = _hidden(inputs, routing)
-        grad_rows = routing.rows(grad_y) if needs_unit or needs.down else None
-        by_bias = by_weights = None
+        grad_rows: Any = routing.rows(grad_y) if needs_unit or needs.down else None
+        by_x = by_gate_up = by_bias = by_down = by_down_bias = None
+        by_weights: Any = None
         if needs_unit:
             # They take the place of gate and up, which nobody else can see, and the product that
             # of its own gradient.
             grad_product = grouped.without_derivatives(grad_rows, inputs.down, offs)
             wanted = (needs_hidden, False, *[needs.gate_up_bias] * 2, False, needs_weights)
-            vectors = _ops.current().glu_backward_inplace(
+            *by_biases, _, by_row_weight = _ops.current().glu_backward_inplace(
                 *(grad_product, hidden, None, *inputs.biases(ctx.call), None),
                 *ctx.call[:6],
                 _ops.needs_mask(*wanted),
@@ -195,10 +166,10 @@ class _Experts(torch.autograd.Function):
                 *(routing.sorted(weights), offs, ctx.call.rows),
             )
             if needs.gate_up_bias:
-                by_bias = vectors[0]
-                if not is_unary(ctx.call.variant):
-                    by_bias = pack(*vectors[:2], ctx.call.layout)
-            by_weights = routing.slots(vectors[3]) if needs_weights else None
+                gate_bias, up_bias = by_biases
+                is_packed = not is_unary(ctx.call.variant)
+                by_bias = pack(gate_bias, up_bias, ctx.call.layout) if is_packed else gate_bias
+            by_weights = routing.slots(by_row_weight) if needs_weights else None
             product = grad_product if needs_product else product
             del grad_product
         elif needs_product:
@@ -206,43 +177,40 @@ class _Experts(torch.autograd.Function):
             if claimed:
                 ctx.written = False  # others may read what is still there
 
-        by_down = _by_matrix(grad_rows, product, inputs.down, offs) if needs.down else None
+        if needs.down:
+            by_down = _by_matrix(grad_rows, product, inputs.down, offs)
         del product, grad_rows  # whose memory the others take
-        by_gate_up = None
         if needs.gate_up:
             by_gate_up = _by_matrix(hidden, routing.rows(inputs.x), inputs.gate_up, offs)
-        by_x = routing.slots(_down(hidden, inputs.gate_up, offs)).sum(1) if needs.x else None
-        by_down_bias = None
+        if needs.x:
+            by_x = routing.summed(grouped.without_derivatives(hidden, inputs.gate_up, offs))
         if inputs.down_bias is not None:
-            bias, real = inputs.down_bias, _real(grad_y)
-            is_known = (ids >= 0) & (ids < bias.shape[0])
-            if needs.down_bias:
-                each = torch.where(is_known.any(1, keepdim=True), grad_y.to(real), 0.0)
-                by_down_bias = _by_expert(weights.to(real), ids, bias.shape[0]).t() @ each
-                by_down_bias = by_down_bias.to(bias.dtype)
-            if needs_weights:
-                every = grad_y.to(real) @ bias.to(real).t()
-                chosen = every.gather(1, torch.where(is_known, ids, 0).long())
-                by_weights = by_weights + torch.where(is_known, chosen, 0.0).to(weights.dtype)
+            by_down_bias, more = _bias_gradients(
+                grad_y, ids, weights, inputs.down_bias, bool(needs.down_bias), needs_weights
+            )
+            by_weights = by_weights if more is None else by_weights + more
         return None, None, None, by_weights, by_x, by_gate_up, by_bias, by_down, by_down_bias
 
 
 _apply = dispatch.raw_apply(_Experts)
 
 
-def _traced(call: Call, recompute: Recompute, *tensors: Any) -> Any:
+def _run(records: bool, call: Call, recompute: Recompute, *tensors: Any) -> Any:
+    if records:
+        return _apply(call, recompute, *tensors)
+    ids, weights, *inputs = tensors
+    return _computed(call, ids, weights, Inputs(*inputs))[0]
+
+
+def _traced(records: bool, call: Call, recompute: Recompute, *tensors: Any) -> Any:
     """For AOTAutograd, which does not know the numbers of some calls."""
     is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS])
     if is_symbolic or torch.compiler.is_exporting():
         return _decomposed(call, *tensors)
-    return _apply(call, recompute, *tensors)
+    return _run(records, call, recompute, *tensors)
 
 
 _traced_node = dispatch.one_node(_traced)
-
-
-def _records(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and dispatch.require_grad(*tensors)
 
 
 def experts(
@@ -255,7 +223,7 @@ def experts(
     x = inputs.x
     if context.autocasts(x):
         dtype = torch.get_autocast_dtype(x.device.type)
-        cast = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
+        cast: Any = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
         with torch.autocast(x.device.type, enabled=False):
             return experts(call, recompute, Inputs(*cast), expert_ids, expert_weights)
     if expert_weights.dtype not in (x.dtype, _real(x)):
@@ -265,16 +233,15 @@ def experts(
     # Weights that are more than numbers: quantised ones, and what else torch calls a subclass.
     if any(map(is_traceable_wrapper_subclass, inputs[1:])):
         return _decomposed(call, *tensors, multiply=grouped.composed)
+    run: Any = _run
     if dispatch.is_looked_at():
-        is_decomposed = dispatch.is_transformed()
-        if torch.compiler.is_dynamo_compiling() and not is_decomposed:
-            if _records(*tensors) and dispatch.compiles_to_kernels():
-                result: Tensor = _traced_node(call, recompute, *tensors)
-                return result
-            is_decomposed = True
-        if is_decomposed or dispatch.is_recorded():
+        is_compiled = torch.compiler.is_dynamo_compiling()
+        is_decomposed = dispatch.is_transformed() or (
+            not dispatch.compiles_to_kernels() if is_compiled else dispatch.is_recorded()
+        )
+        if is_decomposed:
             return _decomposed(call, *tensors)
-    if _records(*tensors):
-        recorded: Tensor = _apply(call, recompute, *tensors)
-        return recorded
-    return _computed(call, expert_ids, expert_weights, inputs)[0]
+        run = _traced_node if is_compiled else _run
+    records = torch.is_grad_enabled() and dispatch.require_grad(*tensors)
+    y: Tensor = run(records, call, recompute, *tensors)
+    return y

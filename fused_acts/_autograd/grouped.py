@@ -64,9 +64,11 @@ _library.impl("grouped_mm", compute, "CUDA")
 _operator = torch.ops.fused_acts.grouped_mm.default
 
 
-@torch.library.register_fake("fused_acts::grouped_mm", lib=_library)
 def _fake(a: Tensor, b: Tensor, offs: Tensor) -> Tensor:
     return a.new_empty(_shape(a, b, offs))
+
+
+torch.library.register_fake("fused_acts::grouped_mm", _fake, lib=_library)
 
 
 def live_rows(rows: Tensor, offs: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Experts on several processes, and their tokens to and fro."""
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Shard, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ParallelStyle
 
-from fused_acts._autograd.experts import Routing
+from fused_acts._autograd.routing import Routing
 from fused_acts.nn import GatedExperts
 
 
@@ -72,11 +73,8 @@ class _ParallelExperts(GatedExperts):
 
     _mesh: DeviceMesh
 
-    def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-        gate_up, gate_up_bias, down, down_bias = (
-            t.to_local() if isinstance(t, DTensor) else t for t in super()._tensors()
-        )
-        return gate_up, gate_up_bias, down, down_bias
+    def _tensors(self) -> Any:
+        return (t.to_local() if isinstance(t, DTensor) else t for t in super()._tensors())
 
     def forward(self, x: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
         tokens, ids, weights = self._flat(x, expert_ids, expert_weights)

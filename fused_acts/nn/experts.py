@@ -16,7 +16,8 @@ from fused_acts.nn.gated import check_options
 
 
 class GatedExperts(torch.nn.Module):
-    """y[t] = sum over j of weights[t, j] * down[e](f(gate[e](x[t])) * g(up[e](x[t]))), e = ids[t, j].
+    """y[t] = sum over j of weights[t, j] * down[e](f(gate[e](x[t])) * g(up[e](x[t]))), with the
+    expert e = ids[t, j].
 
     The experts of a mixture (Shazeer et al. 2017, arXiv:1701.06538), behind a router of your own.
     The tokens are sorted by expert, torch's grouped_mm multiplies them by the matrices, and the
@@ -47,8 +48,10 @@ class GatedExperts(torch.nn.Module):
 
     Shapes: x [..., d_model], expert_ids and expert_weights [tokens, k] or [..., k], to
     [..., d_model]. An id outside of 0 to num_experts - 1 is of no expert here and adds 0. The
-    weights have the dtype of x or float32. Nothing of the ids is read by the host in bfloat16 on
-    CUDA from compute capability 9.0; see docs/moe.md.
+    weights have the dtype of x or float32. The ids are read by the device alone, but torch's
+    grouped_mm waits for their counts where it has no kernel of its own: on CUDA in other dtypes
+    than bfloat16, before compute capability 9.0, and here for rows that are no multiple of 16
+    bytes.
 
     Raises ValueError for an unknown variant, layout or recompute and for other shapes, TypeError
     for an option that the variant does not have and for ids that are no integers.
@@ -91,7 +94,7 @@ class GatedExperts(torch.nn.Module):
         self.down_proj = parameter(d_model, d_ff)
         self.register_parameter("gate_up_proj_bias", parameter(2 * d_ff) if bias else None)
         self.register_parameter("down_proj_bias", parameter(d_model) if bias else None)
-        self.register_load_state_dict_pre_hook(checkpoints.take)
+        self.register_load_state_dict_pre_hook(checkpoints.take)  # type: ignore[no-untyped-call]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -105,7 +108,7 @@ class GatedExperts(torch.nn.Module):
                 if values is not None:
                     torch.nn.init.uniform_(values, -bound, bound)
 
-    def _tensors(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
+    def _tensors(self) -> Any:
         return self.gate_up_proj, self.gate_up_proj_bias, self.down_proj, self.down_proj_bias
 
     def forward(self, x: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
@@ -154,7 +157,10 @@ class GatedExperts(torch.nn.Module):
         return checkpoints.give(self, form, names, prefix)
 
     def extra_repr(self) -> str:
-        parts = {"variant": self.variant, "bias": self.gate_up_proj_bias is not None}
+        parts: dict[str, Any] = {
+            "variant": self.variant,
+            "bias": self.gate_up_proj_bias is not None,
+        }
         parts |= {"layout": self.layout, "recompute": self.recompute, **self.options}
         sizes = f"{self.num_experts}, {self.d_model}, {self.d_ff}"
         return ", ".join([sizes, *(f"{name}={value!r}" for name, value in parts.items())])
