@@ -22,6 +22,7 @@ from expert_cases import (
 )
 from tolerances import CLOSE
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils import parametrize
 from torch.testing._internal.two_tensor import TwoTensor
 from torch.utils.checkpoint import checkpoint
@@ -142,6 +143,20 @@ def test_exported(strict):
     leaves += [own[name] for name, _ in module.named_parameters()]
     y = program(x, ids, weights)
     close((y, *torch.autograd.grad(y, leaves, x.detach().cos())), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("record", [torch.jit.trace, make_fx], ids=["trace", "make_fx"])
+def test_traced(record):
+    """By what keeps the sizes that it saw: the routing is another one."""
+    module, x, routing = experts(bias=True), tokens(), routed(lowest=-1)
+    program = record(module, (x, *routing)) if record is torch.jit.trace else make_fx(module)(
+        x, *routing
+    )
+    ids, weights = routed()
+    x, weights = x.requires_grad_(), weights.requires_grad_()
+    y, grad_y = program(x, ids, weights), x.detach().cos()
+    expected = gradients(module, module, x, ids, weights, grad_y)
+    close((y, *torch.autograd.grad(y, (x, weights), grad_y)), expected[:3], **CLOSE)
 
 
 @pytest.mark.parametrize("level", LEVELS)
