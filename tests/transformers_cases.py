@@ -48,16 +48,20 @@ MODELS = {
         _SIZES | {"cls_token_id": 1, "sep_token_id": 2},
         "geglu(Wi, gate_up)",
     ),
-    "mixtral": ("MixtralForCausalLM", DECODER | EXPERTS, "swiglu(gate_up_proj, gate_up)"),
+    "mixtral": (
+        "MixtralForCausalLM",
+        DECODER | EXPERTS,
+        "swiglu(gate_up_proj, gate_up), whole experts",
+    ),
     "qwen3_moe": (
         "Qwen3MoeForCausalLM",
         DECODER | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48},
-        "swiglu(gate_up_proj, gate_up)",
+        "swiglu(gate_up_proj, gate_up), whole experts",
     ),
     "gpt_oss": (
         "GptOssForCausalLM",
         DECODER | EXPERTS,
-        "swiglu_oai(gate_up_proj, interleaved, alpha=1.702, limit=7.0)",
+        "swiglu_oai(gate_up_proj, interleaved, alpha=1.702, limit=7.0), whole experts",
     ),
 }
 WITH_EXPERTS = ("mixtral", "qwen3_moe", "gpt_oss")

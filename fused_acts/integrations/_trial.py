@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fused_acts.integrations._calls import Unfusable
 from fused_acts.integrations._forms import Form
 
 _SIZES = {"E": 2, "H": 2, "I": 3, "J": 6}  # experts, hidden, intermediate, gate and up packed
@@ -90,6 +91,14 @@ def agree(
     return True
 
 
+def tried(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
+    """`agree`, or Unfusable if either of them fails."""
+    try:
+        return agree(own, fused, arguments, exactly=rounding == "eager")
+    except Exception as error:
+        raise Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
+
+
 def _apart(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """From the same random numbers each time: own forwards may drop out elements."""
     with torch.random.fork_rng(devices=()):
@@ -122,10 +131,16 @@ def small_mlp(module: nn.Module, form: Form, dtype: torch.dtype) -> tuple[nn.Mod
     return small(module, given, dtype), _sequences(dtype)
 
 
-def small_experts(module: nn.Module, dtype: torch.dtype) -> tuple[Any, ...]:
-    """The module with two small experts, and an input some tokens of which go to no expert."""
-    weights = {"gate_up_proj": "EJH", "down_proj": "EHI"}
-    return small(module, weights, dtype), *_routed(dtype)
+def small_experts(module: Any, ids: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    """The module with two small experts, and an input for as many: with three some tokens go to no
+    expert."""
+    up, cols = ("gate_up_proj", "J") if module.has_gate else ("up_proj", "I")
+    weights = {up: f"E{cols}H", "down_proj": "EHI"}
+    if module.is_transposed:
+        weights = {name: e + cols + rows for name, (e, rows, cols) in weights.items()}
+    if module.has_bias:
+        weights |= {f"{up}_bias": f"E{cols}", "down_proj_bias": "EH"}
+    return small(module, weights, dtype, others="H"), *_routed(dtype, ids)
 
 
 def small_own(
@@ -145,8 +160,8 @@ def _sequences(dtype: torch.dtype) -> Tensor:
     return rows(2, dtype).view(4, 16, 2)  # [batch, tokens, hidden], as models call it
 
 
-def _routed(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    index = torch.arange(128, device="cpu").view(64, 2) % 3
+def _routed(dtype: torch.dtype, ids: int = 3) -> tuple[Tensor, ...]:
+    index = torch.arange(128, device="cpu").view(64, 2) % ids
     return rows(2, dtype), index, _weights(64, 2, start=3, dtype=dtype)
 
 
