@@ -10,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -88,17 +87,14 @@ def whole(
     expert here."""
     call = resolve(_ROWS[unit.name], unit.layout, unit.options)
     x = hidden_states.to(module.down_proj.dtype)
-    weights = top_k_weights
-    if weights.dtype != torch.float32 or x.dtype == torch.float64:
-        weights = weights.to(x.dtype)
     if getattr(module, "has_post_expert_norm", False):  # of each row, before it is weighted
         tokens, k = top_k_index.shape
         inputs = _inputs(module, x.repeat_interleave(k, 0))
         y = experts(call, "product", inputs, top_k_index.view(-1, 1), x.new_ones(tokens * k, 1))
-        y = module.post_expert_norm(y) * weights.view(-1, 1)
+        y = module.post_expert_norm(y) * top_k_weights.view(-1, 1)
         y = y.view(tokens, k, -1).sum(1)
     else:
-        y = experts(call, "product", _inputs(module, x), top_k_index, weights)
+        y = experts(call, "product", _inputs(module, x), top_k_index, top_k_weights)
     return y.to(hidden_states.dtype)
 
 
