@@ -38,11 +38,14 @@ class Unit(NamedTuple):
 
     name: str
     layout: str
-    options: dict[str, float]
+    options: tuple[tuple[str, float], ...] = ()  # Dynamo has no guards for a dict in a constant
 
     def in_words(self) -> str:
         projection = ("gate_up_proj", self.layout) if self.name in VARIANT_INDEX else ("up_proj",)
-        return in_words(self.name, *projection, **self.options)
+        return in_words(self.name, *projection, **dict(self.options))
+
+    def gate(self, rounding: str) -> partial[Tensor]:
+        return gate(self.name, self.layout, rounding, **dict(self.options))
 
 
 def are_experts(module: nn.Module) -> bool:
@@ -58,9 +61,11 @@ def gate_of(module: Any, rounding: str) -> Unit:
     own = partial(type(module)._apply_gate, module)
     candidates = calls_of_experts(module)
     for (variant, options), layout in itertools.product(candidates, LAYOUTS):
-        call = gate(variant, layout, rounding, **options)
-        if _trial.tried(own, call, lambda dtype: (_trial.rows(6, dtype),), rounding):
-            return Unit(variant, layout, options)
+        found = Unit(variant, layout, (*options.items(),))
+        if _trial.tried(
+            own, found.gate(rounding), lambda dtype: (_trial.rows(6, dtype),), rounding
+        ):
+            return found
     raise Unfusable(other_than(candidates[0][0], rounding))
 
 
@@ -69,7 +74,7 @@ def unit(module: Any, own: Callable[..., Any]) -> Unit:
     if has_gate(module):
         found = gate_of(module, "single")
     else:
-        found = Unit(ALONE[calls_of_experts(module)[0][0]], LAYOUTS[0], {})
+        found = Unit(ALONE[calls_of_experts(module)[0][0]], LAYOUTS[0])
     fused = partial(whole, unit=found)
     try:
         same = _trial.tried(own, fused, partial(_trial.small_experts, module, 3), "single")
@@ -85,17 +90,18 @@ def whole(
 ) -> Tensor:
     """hidden_states: [tokens, hidden]; the others: [tokens, k]. Ids from num_experts on are of no
     expert here."""
-    call = resolve(_ROWS[unit.name], unit.layout, unit.options)
+    call = resolve(_ROWS[unit.name], unit.layout, dict(unit.options))
     x = hidden_states.to(module.down_proj.dtype)
     if getattr(module, "has_post_expert_norm", False):  # of each row, before it is weighted
         tokens, k = top_k_index.shape
         inputs = _inputs(module, x.repeat_interleave(k, 0))
-        y = experts(call, "product", inputs, top_k_index.view(-1, 1), x.new_ones(tokens * k, 1))
-        y = module.post_expert_norm(y) * top_k_weights.view(-1, 1)
-        y = y.view(tokens, k, -1).sum(1)
+        ids, ones = top_k_index.reshape(-1, 1), x.new_ones(tokens * k, 1)
+        y = module.post_expert_norm(experts(call, "product", inputs, ids, ones))
+        y = (y.view(tokens, k, y.shape[-1]) * top_k_weights.unsqueeze(-1)).sum(1)
     else:
         y = experts(call, "product", _inputs(module, x), top_k_index, top_k_weights)
-    return y.to(hidden_states.dtype)
+    result: Tensor = y.to(hidden_states.dtype)
+    return result
 
 
 def _inputs(module: Any, x: Tensor) -> Inputs:
@@ -155,7 +161,8 @@ _unit_once._dynamo_marked_constant = True  # type: ignore[attr-defined]
 def _own_loop(module: nn.Module) -> Callable[..., Any]:
     """The eager implementation, around which transformers has put the choice of another."""
     for kind in type(module).__mro__:
-        forward = vars(kind).get("forward")
+        forward: Any = vars(kind).get("forward")
         if hasattr(forward, "__wrapped__"):
-            return inspect.unwrap(forward)
+            own: Callable[..., Any] = inspect.unwrap(forward)
+            return own
     raise Unfusable("has no eager implementation")

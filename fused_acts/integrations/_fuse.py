@@ -128,8 +128,8 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
     if not _experts.has_gate(module):
         raise Unfusable("has no gate")
     eager = inspect.unwrap(type(module).forward)
-    variant, layout, options = _experts.gate_of(module, rounding)
-    call = gate(variant, layout, rounding, **options)
+    unit = _experts.gate_of(module, rounding)
+    call = unit.gate(rounding)
     changes = [Change(module, "_apply_gate", call)]
     if "_apply_gate" not in eager.__code__.co_names:
         fused = functools.partial(_forms.eager_experts, gate=call)
@@ -138,7 +138,7 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
             raise Unfusable("has an eager implementation of no known form")
         forward = functools.partial(_forms.experts, gate=call)
         changes.append(Change(module, _forward_attribute(module), forward))
-    return in_words(variant, "gate_up_proj", layout, **options), changes
+    return unit.in_words(), changes
 
 
 def _fuse_whole(module: Any) -> Fused:
@@ -146,8 +146,7 @@ def _fuse_whole(module: Any) -> Fused:
     forward = functools.partial(_experts.in_place, unit=unit)
     changes = [Change(module, _forward_attribute(module), forward)]
     if _experts.has_gate(module):  # for the implementations that stay
-        call = gate(unit.name, unit.layout, "single", **unit.options)
-        changes.append(Change(module, "_apply_gate", call))
+        changes.append(Change(module, "_apply_gate", unit.gate("single")))
     return f"{unit.in_words()}, whole experts", changes
 
 

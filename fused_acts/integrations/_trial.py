@@ -137,7 +137,7 @@ def small_experts(module: Any, ids: int, dtype: torch.dtype) -> tuple[Any, ...]:
     up, cols = ("gate_up_proj", "J") if module.has_gate else ("up_proj", "I")
     weights = {up: f"E{cols}H", "down_proj": "EHI"}
     if module.is_transposed:
-        weights = {name: e + cols + rows for name, (e, rows, cols) in weights.items()}
+        weights = {name: sizes[0] + sizes[2] + sizes[1] for name, sizes in weights.items()}
     if module.has_bias:
         weights |= {f"{up}_bias": f"E{cols}", "down_proj_bias": "EH"}
     return small(module, weights, dtype, others="H"), *_routed(dtype, ids)
