@@ -179,6 +179,11 @@ def test_classes_around_one():
     check_like(experts_of(Scaled), "eager", *routed())
 
 
+class Parametrised(class_of("mixtral.MixtralExperts")):
+    def _apply_gate(self, gate_up):  # of its own, so that it is tried
+        return super()._apply_gate(gate_up)
+
+
 class Twice(nn.Module):
     def forward(self, weight):
         return 2.0 * weight
@@ -186,9 +191,11 @@ class Twice(nn.Module):
 
 def test_weights_that_are_computed():
     """As adapters for the parameters of experts make them."""
-    module = experts_of(class_of("mixtral.MixtralExperts"))
+    module = experts_of(Parametrised)
     nn.utils.parametrize.register_parametrization(module, "gate_up_proj", Twice())
     check_like(module, "eager", *routed())
+    assert patch(module)[""].endswith("whole experts")
+    check_like(module, "grouped_mm", *routed())
 
 
 def test_under_autocast():
@@ -222,6 +229,7 @@ def test_patch_leaves_other_kernels_their_place(monkeypatch):
     expected = module(*args)
     monkeypatch.setitem(interface._global_mapping, "other", lambda *args: "other")
     patch(module)
+    module.__class__ = type("Sharded", (type(module),), {})  # as FSDP2 does
     module.config._experts_implementation = "other"
     assert module(*args) == "other"
     module.config._experts_implementation = "grouped_mm"

@@ -16,7 +16,7 @@ from fused_acts._call import ACTIVATION_INDEX
 from fused_acts.functional import activation
 from fused_acts.integrations import _trial
 from fused_acts.integrations._calls import ALONE, UNITS, name_of, unit_of
-from fused_acts.integrations._classes import own_class
+from fused_acts.integrations._classes import own_forward
 from fused_acts.nn.ffn import Weights, fused, plain_weights
 
 
@@ -83,7 +83,7 @@ def gated_chain(
     module: Any, *args: Any, chain: Chain, gate: Callable[..., Tensor], **kwargs: Any
 ) -> Any:
     if len(args) + len(kwargs) != 1:
-        return own_class(module).forward(module, *args, **kwargs)
+        return own_forward(module)(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     hidden = [getattr(module, name)(x) for name in chain.projections]
     return _rest(module, chain, gate(*(promoted(*hidden) if len(hidden) == 2 else hidden)))
@@ -91,7 +91,7 @@ def gated_chain(
 
 def ungated_chain(module: Any, *args: Any, chain: Chain, name: str, **kwargs: Any) -> Any:
     if len(args) + len(kwargs) != 1:
-        return own_class(module).forward(module, *args, **kwargs)
+        return own_forward(module)(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     (projection,) = (getattr(module, part) for part in chain.projections)
     up = _weights(projection)

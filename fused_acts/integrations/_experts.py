@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
@@ -25,11 +26,12 @@ from fused_acts.integrations._calls import (
     in_words,
     other_than,
 )
-from fused_acts.integrations._classes import own_class
+from fused_acts.integrations._classes import own_class, own_forward
 
 NAME = "fused_acts"  # in transformers' registry
 # The implementations that patch replaces; whoever chooses another one wants its kernels.
 _REPLACED = (None, "eager", "batched_mm", "grouped_mm", NAME)
+_DTYPES = frozenset((torch.bfloat16, torch.float16, torch.float32, torch.float64))
 _ROWS = ACTIVATION_INDEX | VARIANT_INDEX
 
 
@@ -74,7 +76,10 @@ def unit(module: Any, own: Callable[..., Any]) -> Unit:
     if has_gate(module):
         found = gate_of(module, "single")
     else:
-        found = Unit(ALONE[calls_of_experts(module)[0][0]], LAYOUTS[0])
+        variant, _ = calls_of_experts(module)[0]
+        if variant not in ALONE:
+            raise Unfusable("has no gate, and an activation that is not known")
+        found = Unit(ALONE[variant], LAYOUTS[0])
     fused = partial(whole, unit=found)
     try:
         same = _trial.tried(own, fused, partial(_trial.small_experts, module, 3), "single")
@@ -120,15 +125,15 @@ def in_place(
 ) -> Any:
     """The forward of patched experts."""
     routed = hidden_states, top_k_index, top_k_weights
-    if module.config._experts_implementation in _REPLACED and _are_plain(module):
+    if module.config._experts_implementation in _REPLACED and are_plain(module):
         return whole(module, *routed, unit=unit)
-    return own_class(module).forward(module, *routed)
+    return own_forward(module)(*routed)
 
 
-def _are_plain(module: Any) -> bool:
+def are_plain(module: Any) -> bool:
     """Whether the weights are tensors like any other, neither quantised nor sharded."""
-    kinds = {type(matrix) for matrix in (module.down_proj, getattr(module, "gate_up_proj", None))}
-    return kinds <= {nn.Parameter, Tensor, type(None)} and module.down_proj.is_floating_point()
+    tensors = [tensor for tensor in _inputs(module, module.down_proj) if tensor is not None]
+    return all(type(t) in (nn.Parameter, Tensor) and t.dtype in _DTYPES for t in tensors)
 
 
 def implementation(

@@ -47,7 +47,7 @@ def may_be_known(module: nn.Module) -> bool:
     return bool(_trial.weights_of(module)) or _leaves.is_leaf(module)
 
 
-def fuse(module: nn.Module, rounding: str) -> Fused:
+def fuse(module: Any, rounding: str) -> Fused:
     """Raises Unfusable, with the reason."""
     attribute = _forward_attribute(module)
     if _leaves.is_leaf(module):
@@ -142,6 +142,8 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
 
 
 def _fuse_whole(module: Any) -> Fused:
+    if not _experts.are_plain(module):
+        raise Unfusable("has weights that are quantised or sharded")
     unit = _experts.unit(module, inspect.unwrap(type(module).forward))
     forward = functools.partial(_experts.in_place, unit=unit)
     changes = [Change(module, _forward_attribute(module), forward)]

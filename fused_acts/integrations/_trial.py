@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fused_acts.integrations._calls import Unfusable
@@ -134,6 +135,7 @@ def small_mlp(module: nn.Module, form: Form, dtype: torch.dtype) -> tuple[nn.Mod
 def small_experts(module: Any, ids: int, dtype: torch.dtype) -> tuple[Any, ...]:
     """The module with two small experts, and an input for as many: with three some tokens go to no
     expert."""
+    module = _unparametrized(module)
     up, cols = ("gate_up_proj", "J") if module.has_gate else ("up_proj", "I")
     weights = {up: f"E{cols}H", "down_proj": "EHI"}
     if module.is_transposed:
@@ -203,6 +205,19 @@ def small(
 def changed(module: nn.Module, **attributes: Any) -> nn.Module:
     other = object.__new__(type(module))
     other.__dict__.update({**vars(module), **attributes})
+    return other
+
+
+def _unparametrized(module: nn.Module) -> nn.Module:
+    """Of the class that torch.nn.utils.parametrize derives another from, with no tensors yet in
+    the place of what it computes."""
+    if not parametrize.is_parametrized(module):
+        return module
+    kind: Any = type(module).__base__
+    other: nn.Module = object.__new__(kind)
+    modules: dict[str, Any] = dict(module._modules)
+    parameters = {**module._parameters, **dict.fromkeys(modules.pop("parametrizations"))}
+    other.__dict__.update({**vars(module), "_modules": modules, "_parameters": parameters})
     return other
 
 
