@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from tolerances import MODEL_ERROR_RATIO, check_model
+from ffn_cases import measured
+from tolerances import EXPERTS_ERROR_RATIO, check_model
 from torch import nn
 from transformers_cases import FusedCalls, check_kept, check_runs, inputs, run
 from transformers_experts import (
@@ -87,19 +88,30 @@ def test_patched_models_compute_the_same(family):
     assert torch.equal(model(**inputs(family)).logits, before)
 
 
-@pytest.mark.parametrize("family", ["mixtral", "deepseek_v3", "gpt_oss"])
-def test_bfloat16_is_no_farther_from_float32(family):
-    """By one of torch's, which round the routed weight in, too."""
-    model = model_of(family).bfloat16()
-    exact = run(copy.deepcopy(model).float(), family)
-    errors = []
-    for implementation in ("grouped_mm", NAME):
-        model.set_experts_implementation(implementation)
-        logits, _, grads = run(model, family)
-        off = [(grads[name].float() - grad).flatten() for name, grad in exact[2].items()]
-        errors.append(((logits.float() - exact[0]).norm(), torch.cat(off).norm()))
-    for error, before in zip(*reversed(errors), strict=True):
-        assert error <= MODEL_ERROR_RATIO * before
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("path", ["mixtral.MixtralExperts", "gpt_oss.GptOssExperts"])
+def test_nearer_to_the_exact_values(path, dtype):
+    module, (x, index, weights) = experts_of(class_of(path)).to(dtype), routed(tokens=256)
+    args = x.to(dtype), index, weights.to(dtype)
+    doubles = args[0].double(), index, args[2].double()
+    exact = output_and_gradients(copy.deepcopy(module).double(), "eager", *doubles)
+    results = [output_and_gradients(module, name, *args) for name in ("grouped_mm", NAME)]
+    for before, after, right in zip(*results, exact, strict=True):
+        error = (before.double() - right).norm()
+        assert (after.double() - right).norm() <= EXPERTS_ERROR_RATIO * error
+
+
+def test_keeps_gate_and_up_alone():
+    module, (x, index, weights) = experts_of(class_of("mixtral.MixtralExperts")), routed(tokens=512)
+    x.requires_grad_()
+    kept = {}
+    for name in ("grouped_mm", NAME):
+        module.config._experts_implementation = name
+        kept[name], _ = measured(lambda x: module(x, index, weights), x, [*module.parameters()])
+    k, d_ff, ids = 2, 48, 2 * 8
+    floats, ints = 32 + k + 2 * k * d_ff, 2 * ids  # ids, and the order of their sort
+    assert 4 * floats <= kept[NAME] <= 4 * floats + ints + 8
+    assert kept["grouped_mm"] > 1.5 * kept[NAME]
 
 
 def test_chosen_by_name_in_configurations_and_files(tmp_path):
