@@ -106,6 +106,12 @@ FFN_ERROR_RATIO = 1.5
 # sums, norms and the softmax carry that into every element: it is counted in ulps of the largest
 # element of a tensor. Twice what tiny models show (12), whose own error is of the same size.
 MODEL_ULPS = 24.0
+# With experts sums are in more orders: transformers' own implementations of tiny models are up to
+# 20 apart, and so are ours from them.
+EXPERTS_ULPS = 40.0
+# In 16 bits the routed weight is part of the unit's one rounding: output and gradients are 0.1 to
+# 0.94 as far from float64, as root mean squares, as those of transformers' grouped_mm.
+EXPERTS_ERROR_RATIO = 0.97
 # In bfloat16 both are far from a float32 run, as root mean squares: patched 0.75 to 1.1 times as
 # far as before over families and seeds, mostly less, as one rounding has gone.
 MODEL_ERROR_RATIO = 1.15
@@ -272,10 +278,12 @@ def check_result(
         check_gradient(name, 1, result.grad_up, exact.grad_up, exact.up_scale, lost_by_up)
 
 
-def check_model(actual: Tensor, expected: Tensor, size: float = 0.0) -> None:
+def check_model(
+    actual: Tensor, expected: Tensor, size: float = 0.0, ulps: float = MODEL_ULPS
+) -> None:
     """One tensor that a model computes: its output, or the gradient of a parameter.
 
     size: what its elements are sums of, where it may be small itself.
     """
     exact = expected.double()
-    check(actual, exact, MODEL_ULPS, exact.abs().max().clamp(min=size))
+    check(actual, exact, ulps, exact.abs().max().clamp(min=size))
