@@ -1,0 +1,162 @@
+"""Times experts of a mixture and measures what they keep for backward: the gated unit with a weight
+a row against what one writes with torch, and the whole block against those of transformers."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from . import report
+from .cases import DTYPES
+from .experts import Case, has_transformers, make_cases
+from .ffn import BOTH, FORWARD
+from .footprint import peak_bytes, saved_bytes
+from .machine import busy, describe
+from .plots import plot_bars
+from .timing import Clock, interleave, make_sampler
+
+READING = """Times are medians of interleaved rounds, ratios those to the first line. Saved: what
+autograd keeps from the forward to the backward pass, bytes a token, each storage once, parameters
+left out. Peak: the most that torch's allocator held during both, above what it held before.
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    what: str  # "unit" or "experts"
+    contender: str
+    dtype: str
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Time(Line):
+    direction: str
+    seconds: float
+    ratio: float  # to the first contender
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Usage(Line):
+    saved_bytes: int
+    peak_bytes: int
+
+
+def times(case: Case, direction: str, seconds: float) -> Iterator[Time]:
+    """Rounds in which everyone runs once."""
+    if direction == FORWARD:
+        calls = {each.name: each.inference(case.x) for each in case.contenders if each.forward}
+    else:
+        calls = {each.name: each.training(case.x, case.grad_y) for each in case.contenders}
+    device = case.x.device
+    samplers = {(name, "fresh"): make_sampler([call], device) for name, call in calls.items()}
+    timings = interleave(samplers, seconds, Clock(10 * seconds), 10**6)
+    first = next(iter(samplers))
+    for label in samplers:
+        yield Time(
+            **vars(Line(case.what, label[0], case.dtype, case.tokens)),
+            direction=direction,
+            seconds=timings.seconds(label),
+            ratio=timings.ratio(label, first),
+            rounds=len(timings.samples[label]),
+        )
+
+
+def usages(case: Case) -> Iterator[Usage]:
+    for each in case.contenders:
+        parameters = [weight for weight in each.weights if weight.dim() == 3]
+        saved = saved_bytes(partial(each.function, case.x), parameters)
+        call = each.training(case.x, case.grad_y)
+        call()  # what the first call alone needs is not counted
+        line = vars(Line(case.what, each.name, case.dtype, case.tokens))
+        yield Usage(**line, saved_bytes=saved, peak_bytes=peak_bytes(call, case.x.device))
+
+
+def time_tables(rows: Sequence[Time]) -> Iterator[Table]:
+    """A line a contender, a column for each dtype and number of tokens."""
+    for (what, direction), group in report.grouped(rows, lambda row: (row.what, row.direction)):
+        cases = dict.fromkeys(f"{row.dtype}\n{row.tokens} tokens" for row in group)
+        title = f"{what}, {direction}: time, and that of the others relative to it"
+        table = report.plain_table(title, ["", *cases])
+        first = group[0].contender
+        for name, line in report.grouped(group, lambda row: row.contender):
+            cells: list[str | Text] = [report.styled_ratio(row.ratio) for row in line]
+            if name == first:
+                cells = [report.format_time(row.seconds) for row in line]
+            table.add_row(name, *cells)
+        yield table
+
+
+def usage_tables(rows: Sequence[Usage]) -> Iterator[Table]:
+    for what, group in report.grouped(rows, lambda row: row.what):
+        cases = dict.fromkeys((row.dtype, row.tokens) for row in group)
+        heads = [f"{dtype}, {n}\n{kind}" for dtype, n in cases for kind in ("saved", "peak")]
+        table = report.plain_table(f"{what}: memory, by dtype and tokens", ["", *heads])
+        for name, line in report.grouped(group, lambda row: row.contender):
+            cells = []
+            for row in line:
+                peak = f"{row.peak_bytes / 2**20:.1f} MiB"
+                cells += [f"{row.saved_bytes / row.tokens:.0f}", peak]
+            table.add_row(name, *cells)
+        yield table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--quick", action="store_true", help="64 tokens, bf16, without torch.compile")
+    option("--experts", type=int, default=32)
+    option("--top-k", type=int, default=4, metavar="K")
+    option("--d-model", type=int, default=1024)
+    option("--d-ff", type=int, default=512)
+    option("--tokens", nargs="+", type=int, metavar="N", help="(16 4096; quick: 64)")
+    option("--dtypes", nargs="+", choices=DTYPES, help="(bf16 fp32)")
+    option("--no-compile", action="store_true", help="without torch.compile")
+    option("--seconds", type=float, metavar="S", help="for each case (20; quick: 2)")
+
+
+def main(args: argparse.Namespace) -> int:
+    console = report.make_console()
+    console.print(report.machine_table(describe(args.device)))
+    if busy():
+        console.print("  The machine is busy: expect noise.\n", style="red")
+    seconds = args.seconds if args.seconds is not None else 2 if args.quick else 20
+    rows: list[Time] = []
+    kept: list[Usage] = []
+    for case in make_cases(args):
+        with console.status(str(case)):
+            rows += times(case, FORWARD, seconds / 3)
+            rows += times(case, BOTH, seconds * 2 / 3)
+            kept += usages(case)
+    console.print(READING, style="italic")
+    for table in (*time_tables(rows), *usage_tables(kept)):
+        console.print(table)
+    if not has_transformers():
+        console.print("  not installed: transformers, so no whole experts")
+    report.write_csv(args.output / "moe.csv", rows)
+    report.write_csv(args.output / "moe-memory.csv", kept)
+    names = ["moe.csv", "moe-memory.csv"]
+    if blocks := [row for row in kept if row.what == "experts" and row.dtype == kept[0].dtype]:
+        names.append("moe-memory.png")
+        of_most = [row for row in blocks if row.tokens == blocks[-1].tokens]
+        title = f"{args.top_k} of {args.experts} experts, {args.d_model} and {args.d_ff} wide"
+        plot(args.output / names[-1], of_most, title)
+    console.print(f"  written to {args.output}: {', '.join(names)}")
+    return 0
+
+
+def plot(path: Path, rows: Sequence[Usage], title: str) -> None:
+    """One case."""
+    panels = {
+        "kept for backward,\nKiB a token": {
+            row.contender: row.saved_bytes / row.tokens / 2**10 for row in rows
+        },
+        f"peak of forward and backward,\n{rows[0].tokens} tokens, MiB": {
+            row.contender: row.peak_bytes / 2**20 for row in rows
+        },
+    }
+    plot_bars(path, panels, f"Memory of experts, {title}, {rows[0].dtype}")
