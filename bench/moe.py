@@ -5,7 +5,6 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
@@ -16,7 +15,6 @@ from .experts import Case, has_transformers, make_cases
 from .ffn import BOTH, FORWARD
 from .footprint import peak_bytes, saved_bytes
 from .machine import busy, describe
-from .plots import plot_bars
 from .timing import Clock, interleave, make_sampler
 
 READING = """Times are medians of interleaved rounds, ratios those to the first line. Saved: what
@@ -139,24 +137,5 @@ def main(args: argparse.Namespace) -> int:
         console.print("  not installed: transformers, so no whole experts")
     report.write_csv(args.output / "moe.csv", rows)
     report.write_csv(args.output / "moe-memory.csv", kept)
-    names = ["moe.csv", "moe-memory.csv"]
-    if blocks := [row for row in kept if row.what == "experts" and row.dtype == kept[0].dtype]:
-        names.append("moe-memory.png")
-        of_most = [row for row in blocks if row.tokens == blocks[-1].tokens]
-        title = f"{args.top_k} of {args.experts} experts, {args.d_model} and {args.d_ff} wide"
-        plot(args.output / names[-1], of_most, title)
-    console.print(f"  written to {args.output}: {', '.join(names)}")
+    console.print(f"  written to {args.output}: moe.csv, moe-memory.csv")
     return 0
-
-
-def plot(path: Path, rows: Sequence[Usage], title: str) -> None:
-    """One case."""
-    panels = {
-        "kept for backward,\nKiB a token": {
-            row.contender: row.saved_bytes / row.tokens / 2**10 for row in rows
-        },
-        f"peak of forward and backward,\n{rows[0].tokens} tokens, MiB": {
-            row.contender: row.peak_bytes / 2**20 for row in rows
-        },
-    }
-    plot_bars(path, panels, f"Memory of experts, {title}, {rows[0].dtype}")

@@ -60,4 +60,3 @@ def test_without_transformers(monkeypatch, tmp_path, capsys):
     assert {row["what"] for row in rows} == {"unit"} and len(rows) == 6
     assert {row["direction"] for row in rows} == {"forward", "forward+backward"}
     assert all(float(row["ratio"]) == 1 for row in rows if row["contender"] == "eager")
-    assert not (tmp_path / "moe-memory.png").exists()
