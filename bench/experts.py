@@ -2,7 +2,7 @@
 same numbers, and the work they are given."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -41,6 +41,8 @@ class Case:
     x: Tensor
     grad_y: Tensor
     tokens: int
+    # Of each, against float64: of the result and its gradients, |x - exact| / |exact|.
+    errors: dict[str, list[float]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.what}, {self.dtype}, {self.tokens} tokens"
@@ -144,13 +146,15 @@ def exact_block(
 
 
 def check(case: Case, exact: Sequence[Tensor], rows: slice) -> None:
-    """Raises a RuntimeError where a contender's results are not those in float64."""
+    """Notes the errors; raises a RuntimeError where results are not those in float64."""
     for each in case.contenders:
         results = (each.function(case.x), *each.training(case.x, case.grad_y)())
+        errors = case.errors[each.name] = []
         for index, (result, wanted) in enumerate(zip(results, exact, strict=True)):
             error = ((result.double()[rows] - wanted).norm() / wanted.norm()).item()
             if not error <= ROUNDINGS * torch.finfo(case.x.dtype).eps + ARITHMETIC:
                 raise RuntimeError(f"{each.name}: result {index} is off by {error:.1e}, {case}")
+            errors.append(error)
 
 
 def make_cases(args: Any) -> Iterator[Case]:

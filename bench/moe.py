@@ -19,7 +19,8 @@ from .timing import Clock, interleave, make_sampler
 
 READING = """Times are medians of interleaved rounds, ratios those to the first line. Saved: what
 autograd keeps from the forward to the backward pass, bytes a token, each storage once, parameters
-left out. Peak: the most that torch's allocator held during both, above what it held before.
+left out. Peak: the most that torch's allocator held during both, above what it held before. Errors:
+of the result, and the largest of the gradients, in the Euclidean norm, relative to float64.
 """
 
 
@@ -43,6 +44,8 @@ class Time(Line):
 class Usage(Line):
     saved_bytes: int
     peak_bytes: int
+    error: float  # of the result
+    largest_error: float  # of the gradients
 
 
 def times(case: Case, direction: str, seconds: float) -> Iterator[Time]:
@@ -72,7 +75,15 @@ def usages(case: Case) -> Iterator[Usage]:
         call = each.training(case.x, case.grad_y)
         call()  # what the first call alone needs is not counted
         line = vars(Line(case.what, each.name, case.dtype, case.tokens))
-        yield Usage(**line, saved_bytes=saved, peak_bytes=peak_bytes(call, case.x.device))
+        peak = peak_bytes(call, case.x.device)
+        error, *of_gradients = case.errors[each.name]
+        yield Usage(
+            **line,
+            saved_bytes=saved,
+            peak_bytes=peak,
+            error=error,
+            largest_error=max(of_gradients),
+        )
 
 
 def time_tables(rows: Sequence[Time]) -> Iterator[Table]:
@@ -93,13 +104,15 @@ def time_tables(rows: Sequence[Time]) -> Iterator[Table]:
 def usage_tables(rows: Sequence[Usage]) -> Iterator[Table]:
     for what, group in report.grouped(rows, lambda row: row.what):
         cases = dict.fromkeys((row.dtype, row.tokens) for row in group)
-        heads = [f"{dtype}, {n}\n{kind}" for dtype, n in cases for kind in ("saved", "peak")]
-        table = report.plain_table(f"{what}: memory, by dtype and tokens", ["", *heads])
+        kinds = ("saved", "peak", "error", "gradients")
+        heads = [f"{dtype}, {n}\n{kind}" for dtype, n in cases for kind in kinds]
+        table = report.plain_table(f"{what}: memory and errors, by dtype and tokens", ["", *heads])
         for name, line in report.grouped(group, lambda row: row.contender):
             cells = []
             for row in line:
                 peak = f"{row.peak_bytes / 2**20:.1f} MiB"
-                cells += [f"{row.saved_bytes / row.tokens:.0f}", peak]
+                errors = (f"{error:.1e}" for error in (row.error, row.largest_error))
+                cells += [f"{row.saved_bytes / row.tokens:.0f}", peak, *errors]
             table.add_row(name, *cells)
         yield table
 
