@@ -85,6 +85,7 @@ CONTENTS = """
 docs/first-steps
 docs/activations
 docs/ffn
+docs/moe
 docs/transformers
 docs/models
 docs/distributed
