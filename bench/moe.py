@@ -120,14 +120,14 @@ def usage_tables(rows: Sequence[Usage]) -> Iterator[Table]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--quick", action="store_true", help="64 tokens, bf16, without torch.compile")
-    option("--experts", type=int, default=32)
+    option("--experts", type=int, default=16)
     option("--top-k", type=int, default=4, metavar="K")
     option("--d-model", type=int, default=1024)
     option("--d-ff", type=int, default=512)
     option("--tokens", nargs="+", type=int, metavar="N", help="(16 4096; quick: 64)")
     option("--dtypes", nargs="+", choices=DTYPES, help="(bf16 fp32)")
     option("--no-compile", action="store_true", help="without torch.compile")
-    option("--seconds", type=float, metavar="S", help="for each case (20; quick: 2)")
+    option("--seconds", type=float, metavar="S", help="for each case (30; quick: 2)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -135,7 +135,7 @@ def main(args: argparse.Namespace) -> int:
     console.print(report.machine_table(describe(args.device)))
     if busy():
         console.print("  The machine is busy: expect noise.\n", style="red")
-    seconds = args.seconds if args.seconds is not None else 2 if args.quick else 20
+    seconds = args.seconds if args.seconds is not None else 2 if args.quick else 30
     rows: list[Time] = []
     kept: list[Usage] = []
     for case in make_cases(args):
