@@ -102,18 +102,19 @@ def time_tables(rows: Sequence[Time]) -> Iterator[Table]:
 
 
 def usage_tables(rows: Sequence[Usage]) -> Iterator[Table]:
+    """A line a contender, for each dtype and number of tokens."""
+    names = ["saved", "peak", "error", "largest of\nthe gradients"]
     for what, group in report.grouped(rows, lambda row: row.what):
-        cases = dict.fromkeys((row.dtype, row.tokens) for row in group)
-        kinds = ("saved", "peak", "error", "gradients")
-        heads = [f"{dtype}, {n}\n{kind}" for dtype, n in cases for kind in kinds]
-        table = report.plain_table(f"{what}: memory and errors, by dtype and tokens", ["", *heads])
-        for name, line in report.grouped(group, lambda row: row.contender):
-            cells = []
-            for row in line:
+        table = report.plain_table(f"{what}: memory and errors", ["", "", *names], left=2)
+        for (dtype, tokens), lines in report.grouped(group, lambda row: (row.dtype, row.tokens)):
+            heading = f"{dtype}, {tokens} tokens"
+            for row in lines:
                 peak = f"{row.peak_bytes / 2**20:.1f} MiB"
                 errors = (f"{error:.1e}" for error in (row.error, row.largest_error))
-                cells += [f"{row.saved_bytes / row.tokens:.0f}", peak, *errors]
-            table.add_row(name, *cells)
+                cells = (f"{row.saved_bytes / row.tokens:.0f}", peak, *errors)
+                table.add_row(heading, row.contender, *cells)
+                heading = ""
+            table.add_section()
         yield table
 
 
