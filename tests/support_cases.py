@@ -51,6 +51,7 @@ class Line(NamedTuple):
     make: Callable[..., nn.Module]  # of the library if `ours`, else of the reference
     biases: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()  # that can be learned
+    rows: bool = False  # whether they may have values of their own
     is_module: bool = False
 
 
@@ -59,7 +60,7 @@ def _unit(name: str) -> Line:
         function = fused_acts.gated if ours else reference.gated
         return Function(partial(function, variant=name), parameters)
 
-    return Line(name, 2, make, ("gate_bias", "up_bias"), tuple(ROWS[name].parameters))
+    return Line(name, 2, make, ("gate_bias", "up_bias"), tuple(ROWS[name].parameters), True)
 
 
 def _activation(name: str) -> Line:
@@ -67,7 +68,7 @@ def _activation(name: str) -> Line:
         function = fused_acts.activation if ours else reference.activation
         return Function(partial(function, name=name), parameters)
 
-    return Line(name, 1, make, ("bias",), tuple(ROWS[name].parameters))
+    return Line(name, 1, make, ("bias",), tuple(ROWS[name].parameters), True)
 
 
 def _maxout(ours: bool) -> nn.Module:
@@ -179,6 +180,17 @@ def learned_parameter(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
     return [*results, *backward(module, inputs)]
 
 
+def row_weight(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    return backward(module, inputs)  # of a module that has a weight for each row
+
+
+def experts(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    """Biases of two experts, with rows that are neither's."""
+    offs = torch.tensor([3, ROW_COUNT - 1], dtype=torch.int32, device=inputs[0].device)
+    module.function = partial(module.function, offs=offs, padding="zero")
+    return backward(module, inputs)
+
+
 def export(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
     return backward(torch.export.export(module, tuple(inputs)).module(), inputs)
 
@@ -264,6 +276,8 @@ COLUMNS = {
     "vmap": vmap,
     "bias": bias,
     "learned parameter": learned_parameter,
+    "row weight": row_weight,
+    "experts": experts,
     "autocast": autocast,
     "compile": compiled,
     "export": export,
@@ -282,6 +296,8 @@ def has(line: Line, column: Callable[..., Any]) -> bool:
     """Whether there is something to try."""
     if column is learned_parameter:
         return bool(line.parameters)
+    if column in (row_weight, experts):
+        return line.rows
     return column is not bias or bool(line.biases)
 
 
@@ -291,6 +307,12 @@ def inputs_on(device: str, count: int) -> list[Tensor]:
 
 
 def module_on(device: str, line: Line, column: Callable[..., Any], ours: bool) -> nn.Module:
-    names = {bias: line.biases, learned_parameter: line.parameters}.get(column, ())
-    rows = {n: random(COLS, dtype=torch.float64, seed=11 + i) for i, n in enumerate(names)}
+    names, shape = (), (COLS,)
+    if column is row_weight:
+        names, shape = ("weight",), (ROW_COUNT,)
+    elif column is experts:
+        names, shape = line.biases, (2, COLS)
+    elif column in (bias, learned_parameter):
+        names = line.biases if column is bias else line.parameters
+    rows = {n: random(*shape, dtype=torch.float64, seed=11 + i) for i, n in enumerate(names)}
     return line.make(ours, **rows).to(device)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import distributed_activations
 import distributed_calls
+import distributed_experts
 import distributed_models
 import distributed_packed
 import distributed_sharding
@@ -26,6 +27,7 @@ MODULES = (
     distributed_activations,
     distributed_models,
     distributed_packed,
+    distributed_experts,
 )
 CHECKS = {
     f"{module.__name__.removeprefix('distributed_')}.{name.removeprefix('check_')}": check

@@ -17,6 +17,7 @@ MODULES = {
     "gated linear without biases": lambda: nn.GatedLinear(8, 4, bias=False),
     "FFN": lambda: nn.GatedFFN(8, 16, bias=True),
     "FFN in two": lambda: nn.GatedFFN(8, 16, packed=False),
+    "experts": lambda: nn.GatedExperts(4, 8, 16, bias=True),
 }
 
 

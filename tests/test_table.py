@@ -57,6 +57,9 @@ def signature(function):
     }
 
 
+OF_ROWS = {"weight": 1.0, "offs": None, "counts": None, "row_expert": None, "padding": "skip"}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_signatures_are_alike(variant):
     """`gated` takes the options of them all, each variant's function its own, by name."""
@@ -68,7 +71,8 @@ def test_signatures_are_alike(variant):
     expected |= {name: (keyword, value) for name, value in row.parameters.items()}
     expected |= {"limit": (keyword, row.limit)} if row.limits else {}
     expected |= {name: (keyword, None) for name in ("gate_bias", "up_bias", "bias")}
-    expected |= {"weight": (keyword, 1.0), "block": (keyword, 1)}
+    expected |= {option: (keyword, default) for option, default in OF_ROWS.items()}
+    expected |= {"block": (keyword, 1)}
     expected |= {"rounding": (keyword, "single"), "inplace_backward": (keyword, False)}
     actual = signature(getattr(fused_acts, variant))
     if row.layout != "gate_up":  # that of packed inputs alone
@@ -104,8 +108,7 @@ def test_signatures_of_activations_are_alike(name):
     expected = {option: expected[option] for option in ("x", "bias", "out")}
     keyword = inspect.Parameter.KEYWORD_ONLY
     expected |= {name: (keyword, value) for name, value in row.parameters.items()}
-    of_rows = {"weight": 1.0, "offs": None, "counts": None, "row_expert": None, "padding": "skip"}
-    expected |= {option: (keyword, default) for option, default in of_rows.items()}
+    expected |= {option: (keyword, default) for option, default in OF_ROWS.items()}
     actual = signature(getattr(fused_acts, name))
     assert actual == expected and list(actual) == list(expected)
 

@@ -39,14 +39,27 @@ def test_two_threads_through_one_graph():
         assert "inplace_backward: the gradients were already written" in str(refused[0])
 
 
-@pytest.mark.parametrize("wanted", ["x", "down", "both"])
-def test_two_threads_through_one_block(wanted):
+def through_block(x):
+    """A function of x, and the weight of down."""
     block = fused_acts.nn.GatedFFN(32, 256)
+    return block, block.down_proj.weight
+
+
+def through_experts(x):
+    experts = fused_acts.nn.GatedExperts(4, 32, 256)
+    ids, weights = torch.rand(len(x), 4).topk(2).indices, torch.rand(len(x), 2)
+    return lambda x: experts(x, ids, weights), experts.down_proj
+
+
+@pytest.mark.parametrize("wanted", ["x", "down", "both"])
+@pytest.mark.parametrize("make", [through_block, through_experts])
+def test_two_threads_through_one_block(make, wanted):
     x = torch.randn(300, 32, requires_grad=True)
+    block, down = make(x)
     for _ in range(20):
         y = block(x).sum()
-        lists = {"x": [[x], [x]], "down": [[x], [block.down_proj.weight]]}
-        inputs = lists.get(wanted, [[x, block.down_proj.weight]] * 2)
+        lists = {"x": [[x], [x]], "down": [[x], [down]]}
+        inputs = lists.get(wanted, [[x, down]] * 2)
         turns = iter(inputs)
 
         def call(y=y, turns=turns):

@@ -101,8 +101,7 @@ class Call {
     const int64_t first = tile % column_tiles(args_) * kTile, part = tile / column_tiles(args_);
     const int64_t n = std::min(kTile, args_.cols - first);
     const Segment segment = segments_.at(part);
-    if (has_vectors_ && segment.expert < std::max<int64_t>(args_.experts.count, 1))
-      read_row_vectors(first, n, segment.expert);
+    if (has_vectors_ && has_live_rows(segment)) read_row_vectors(first, n, segment.expert);
 
     const auto& sums = args_.sums;
     for (int i = 0; i < kSums; ++i)
@@ -139,6 +138,13 @@ class Call {
       run_rows(row, 1, first, n);
       if (args_.weight_sums) weight_sum(row, first) = add_up(weight_sums_);
     }
+  }
+
+  bool has_live_rows(const Segment& segment) const {
+    const Experts& experts = args_.experts;
+    if (!experts.of_row || !experts.count) return segment.begin < segment.live_end;
+    const int32_t *begin = experts.of_row + segment.begin, *end = experts.of_row + segment.live_end;
+    return segment.expert < experts.count && std::find(begin, end, segment.expert) != end;
   }
 
   // Whether a row goes with a segment, which is of all experts where operands have no values for

@@ -5,7 +5,7 @@ down(f(gate(x)) * g(up(x))), or without a gate down(f(up(x))), where up stands i
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,14 +13,11 @@ from torch.nn.functional import linear
 
 from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated
+from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim, only_needed
 from fused_acts._call import NUMBERS, Call, is_unary
 from fused_acts._layouts import unpack_bias
 from fused_acts._nested import on_values
-
-# What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
-Recompute = Literal["none", "product", "all"]
-RECOMPUTE: tuple[Recompute, ...] = get_args(Recompute)
 
 # Tokens at a time where nothing is recorded on the CPU: few enough for their pre-activations to
 # stay in the caches, enough for the products with the weights to be as fast as in one piece.
@@ -73,6 +70,10 @@ def _decomposed(call: Call, inputs: Inputs) -> Tensor:
     return linear(_unit(inputs.hidden(), inputs, call), inputs.down, inputs.down_bias)
 
 
+def _of_tensors(call: Call, *tensors: Tensor | None) -> Tensor:
+    return _decomposed(call, Inputs.of(tensors))
+
+
 class _FFN(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, recompute: Recompute, *tensors: Tensor | None) -> Tensor:
@@ -98,8 +99,9 @@ class _FFN(torch.autograd.Function):
     def _backward(ctx: Any, grad_y: Tensor) -> Any:
         saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         inputs, kept = Inputs.of(saved[: ctx.count]), saved[ctx.count :]
-        if torch.is_grad_enabled() or _is_batched(grad_y):
-            return None, None, *_differentiable_backward(ctx.call, inputs, needed, grad_y)
+        if torch.is_grad_enabled() or is_batched(grad_y):
+            function = partial(_of_tensors, ctx.call)
+            return None, None, *differentiable_backward(function, inputs.flat(), needed, grad_y)
         needs: Any = Inputs.of(needed)  # of flags
 
         # Which gradients the unit's kernel is to compute.
@@ -152,24 +154,6 @@ def _bias_gradients(call: Call, vectors: Any, biases: Any, needs: Any) -> tuple[
     return only_needed(vectors[: len(biases)], biases, needs)
 
 
-def _is_batched(tensor: Tensor) -> bool:
-    """Whether several backward passes run as one: is_grads_batched, or vmap."""
-    if torch.compiler.is_compiling():
-        return False
-    batched = torch._C._functorch
-    return bool(batched.is_legacy_batchedtensor(tensor) or batched.is_batchedtensor(tensor))
-
-
-def _differentiable_backward(call: Call, inputs: Inputs, needs: Any, grad_y: Tensor) -> Any:
-    with torch.enable_grad():
-        # By aliases: one input may be another one, or computed from it.
-        aliases = [None if t is None else t.view_as(t) for t in inputs.flat()]
-        y = _decomposed(call, Inputs.of(aliases))
-    wanted: Any = [alias for alias, need in zip(aliases, needs, strict=True) if need]
-    grads = iter(torch.autograd.grad(y, wanted, grad_y, create_graph=torch.is_grad_enabled()))
-    return tuple(next(grads) if need else None for need in needs)
-
-
 _apply = dispatch.raw_apply(_FFN)
 
 
@@ -177,7 +161,7 @@ def _traced(recompute: Recompute, call: Call, *tensors: Tensor | None) -> Any:
     """For AOTAutograd, which does not know the numbers of some calls."""
     is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS])
     if is_symbolic or torch.compiler.is_exporting():
-        return _decomposed(call, Inputs.of(tensors))
+        return _of_tensors(call, *tensors)
     return _apply(call, recompute, *tensors)
 
 

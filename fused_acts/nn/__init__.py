@@ -24,6 +24,7 @@ from fused_acts.nn.activations import (
     Swish,
     Tanh,
 )
+from fused_acts.nn.experts import GatedExperts
 from fused_acts.nn.ffn import FFN, GatedFFN
 from fused_acts.nn.gated import GatedActivation, GatedLinear
 from fused_acts.nn.reductions import Maxout, SoftmaxGLU
@@ -36,6 +37,7 @@ __all__ = [
     "XIELU",
     "Activation",
     "GatedActivation",
+    "GatedExperts",
     "GatedFFN",
     "GatedLinear",
     "Hardsigmoid",

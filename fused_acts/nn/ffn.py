@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._autograd.ffn import RECOMPUTE, Inputs, Recompute, block
+from fused_acts._autograd.blocks import RECOMPUTE, Recompute
+from fused_acts._autograd.ffn import Inputs, block
 from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._names import ActivationName, VariantName
 from fused_acts._run import run

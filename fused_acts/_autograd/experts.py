@@ -1,0 +1,253 @@
+"""A mixture of experts as one autograd Function.
+
+y[t] = sum over j of weights[t, j] * expert(ids[t, j], x[t]), where expert e is
+down[e](f(gate[e](x)) * g(up[e](x))), or without a gate down[e](f(up[e](x))). The weights are
+multiplied by in the unit, so that all of it but the biases of down is products of sorted rows.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from fused_acts import _ops
+from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
+from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
+from fused_acts._autograd.gated_backward import claim
+from fused_acts._autograd.routing import Routing, by_expert
+from fused_acts._call import NUMBERS, ROW_KINDS, Call, is_unary
+from fused_acts._layouts import pack, unpack_bias
+
+
+class Inputs(NamedTuple):
+    """The tokens and the weights of their experts, of any strides."""
+
+    x: Tensor  # [tokens, d_model]
+    gate_up: Tensor  # [experts, 2 * d_ff, d_model], packed as the call's layout has it
+    gate_up_bias: Tensor | None  # [experts, 2 * d_ff]
+    down: Tensor  # [experts, d_model, d_ff]
+    down_bias: Tensor | None  # [experts, d_model]
+
+    def biases(self, call: Call) -> tuple[Tensor | None, Tensor | None]:
+        """Of gate and up."""
+        if self.gate_up_bias is None or is_unary(call.variant):
+            return self.gate_up_bias, None
+        return unpack_bias(self.gate_up_bias, call.layout)
+
+
+def _real(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _is_known(ids: Tensor, of_experts: Tensor) -> Tensor:
+    return (ids >= 0) & (ids < of_experts.shape[0])
+
+
+def _with_bias(y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
+    """y and, for each token, the biases of its experts times its weights."""
+    if bias is None:
+        return y
+    real = _real(y)
+    added = by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
+    # Selected for the gradient: that of a token of no expert may be anything.
+    added = torch.where(_is_known(ids, bias).any(1, keepdim=True), added, 0.0)
+    return (y.to(real) + added).to(y.dtype)
+
+
+def _bias_gradients(
+    grad_y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor, by_bias: bool, by_weights: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of _with_bias, by bias and by weights."""
+    grad_y, matrix = grad_y.to(_real(grad_y)), bias.to(_real(bias))
+    is_known = _is_known(ids, bias)
+    grad_bias = grad_weights = None
+    if by_bias:
+        live = torch.where(is_known.any(1, keepdim=True), grad_y, 0.0)
+        each = by_expert(weights.to(grad_y.dtype), ids, bias.shape[0])
+        grad_bias = (each.t() @ live).to(bias.dtype)
+    if by_weights:
+        chosen = (grad_y @ matrix.t()).gather(1, torch.where(is_known, ids, 0).long())
+        grad_weights = torch.where(is_known, chosen, 0.0).to(weights.dtype)
+    return grad_bias, grad_weights
+
+
+def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
+    return gated.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
+
+
+def _decomposed(
+    call: Call, ids: Tensor, weights: Tensor, *tensors: Any, multiply: Any = grouped.product
+) -> Tensor:
+    """Of differentiable operations: for the transforms and for derivatives of the derivative."""
+    inputs = Inputs(*tensors)
+    routing = Routing.of(ids, inputs.down.shape[0])
+    rows = routing.rows_of_slots(inputs.x)
+    hidden = multiply(rows, inputs.gate_up.transpose(1, 2), routing.offs)
+    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    rows = multiply(product, inputs.down.transpose(1, 2), routing.offs)
+    return _with_bias(routing.slots(rows).sum(1), ids, weights, inputs.down_bias)
+
+
+def _hidden(inputs: Inputs, routing: Routing) -> Tensor:
+    """gate and up of each row, packed."""
+    rows = routing.rows(inputs.x)
+    return grouped.without_derivatives(rows, inputs.gate_up.transpose(1, 2), routing.offs)
+
+
+def _by_matrix(grad_out: Tensor, rows: Tensor, weight: Tensor, offs: Tensor) -> Tensor:
+    """The gradient by weight [experts, out, in], in its memory order."""
+    if weight.stride(-1) == 1:
+        return grouped.without_derivatives(grad_out.t(), rows, offs)
+    return grouped.without_derivatives(rows.t(), grad_out, offs).transpose(1, 2)
+
+
+def _computed(
+    call: Call, ids: Tensor, weights: Tensor, inputs: Inputs
+) -> tuple[Tensor, Routing, Tensor, Tensor]:
+    """The result, and what it was made by: the routing, gate and up, and the unit's product."""
+    routing = Routing.of(ids, inputs.down.shape[0])
+    hidden = _hidden(inputs, routing)
+    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    rows = grouped.without_derivatives(product, inputs.down.transpose(1, 2), routing.offs)
+    y = _with_bias(routing.summed(rows), ids, weights, inputs.down_bias)
+    return y, routing, hidden, product
+
+
+class _Experts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, recompute: Recompute, ids: Tensor, weights: Tensor, *tensors: Any
+    ) -> Tensor:
+        y, routing, hidden, product = _computed(call, ids, weights, Inputs(*tensors))
+        kept: list[Tensor | None] = [] if recompute == "all" else [hidden]
+        if recompute == "none":
+            kept.append(product if Inputs(*ctx.needs_input_grad[4:]).down else None)
+        ctx.save_for_backward(routing.order, routing.offs, ids, weights, *tensors, *kept)
+        ctx.call, ctx.written = call, False
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Tensor) -> Any:
+        if context.autocasts(grad_y):  # what is saved has the dtypes that its products are to have
+            with torch.autocast(grad_y.device.type, enabled=False):
+                return _Experts._backward(ctx, grad_y)
+        return _Experts._backward(ctx, grad_y)
+
+    @staticmethod
+    def _backward(ctx: Any, grad_y: Tensor) -> Any:
+        order, offs, ids, weights, *saved = ctx.saved_tensors
+        tensors, kept = saved[:5], saved[5:]
+        needed = ctx.needs_input_grad[3:]
+        if torch.is_grad_enabled() or is_batched(grad_y):
+            function = partial(_decomposed, ctx.call, ids)
+            grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
+            return None, None, None, *grads
+        inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape)
+        needs_weights, needs = needed[0], Inputs(*needed[1:])  # of flags
+
+        hidden, product = (*kept, None, None)[:2]
+        needs_hidden = needs.x or needs.gate_up
+        needs_unit = needs_hidden or needs.gate_up_bias or needs_weights
+        needs_product = needs.down and product is None
+        # By one thread at a time, also where it only reads.
+        claimed = hidden is not None and (needs_unit or needs_product) and claim(ctx)
+        if (needs_unit or needs_product) and not claimed:
+            hidden = _hidden(inputs, routing)
+        grad_rows: Any = routing.rows(grad_y) if needs_unit or needs.down else None
+        by_x = by_gate_up = by_bias = by_down = by_down_bias = None
+        by_weights: Any = None
+        if needs_unit:
+            # They take the place of gate and up, which nobody else can see, and the product that
+            # of its own gradient.
+            grad_product = grouped.without_derivatives(grad_rows, inputs.down, offs)
+            wanted = (needs_hidden, False, *[needs.gate_up_bias] * 2, False, needs_weights)
+            *by_biases, _, by_row_weight = _ops.current().glu_backward_inplace(
+                *(grad_product, hidden, None, *inputs.biases(ctx.call), None),
+                *ctx.call[:6],
+                _ops.needs_mask(*wanted),
+                needs_product,
+                *(routing.sorted(weights), offs, ctx.call.rows),
+            )
+            if needs.gate_up_bias:
+                gate_bias, up_bias = by_biases
+                is_packed = not is_unary(ctx.call.variant)
+                by_bias = pack(gate_bias, up_bias, ctx.call.layout) if is_packed else gate_bias
+            by_weights = routing.slots(by_row_weight) if needs_weights else None
+            product = grad_product if needs_product else product
+            del grad_product
+        elif needs_product:
+            product = _unit(hidden, inputs, routing.sorted(weights), offs, ctx.call)
+            if claimed:
+                ctx.written = False  # others may read what is still there
+
+        if needs.down:
+            by_down = _by_matrix(grad_rows, product, inputs.down, offs)
+        del product, grad_rows  # whose memory the others take
+        if needs.gate_up:
+            by_gate_up = _by_matrix(hidden, routing.rows(inputs.x), inputs.gate_up, offs)
+        if needs.x:
+            by_x = routing.summed(grouped.without_derivatives(hidden, inputs.gate_up, offs))
+        if inputs.down_bias is not None:
+            by_down_bias, more = _bias_gradients(
+                grad_y, ids, weights, inputs.down_bias, bool(needs.down_bias), needs_weights
+            )
+            by_weights = by_weights if more is None else by_weights + more
+        return None, None, None, by_weights, by_x, by_gate_up, by_bias, by_down, by_down_bias
+
+
+_apply = dispatch.raw_apply(_Experts)
+
+
+def _run(records: bool, call: Call, recompute: Recompute, *tensors: Any) -> Any:
+    if records:
+        return _apply(call, recompute, *tensors)
+    ids, weights, *inputs = tensors
+    return _computed(call, ids, weights, Inputs(*inputs))[0]
+
+
+def _traced(records: bool, call: Call, recompute: Recompute, *tensors: Any) -> Any:
+    """For AOTAutograd, which does not know the numbers of some calls."""
+    is_symbolic = any(isinstance(number, decompositions.SYMBOLS) for number in call[:NUMBERS])
+    if is_symbolic or torch.compiler.is_exporting():
+        return _decomposed(call, *tensors)
+    return _run(records, call, recompute, *tensors)
+
+
+_traced_node = dispatch.one_node(_traced)
+
+
+def experts(
+    call: Call, recompute: Recompute, inputs: Inputs, expert_ids: Tensor, expert_weights: Tensor
+) -> Tensor:
+    """[tokens, d_model] to the same, by the shortest way that is right where it is called.
+
+    expert_ids, expert_weights: [tokens, k]; an id outside of [0, experts) adds nothing.
+    """
+    x = inputs.x
+    if context.autocasts(x):
+        dtype = torch.get_autocast_dtype(x.device.type)
+        cast: Any = (t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in inputs)
+        with torch.autocast(x.device.type, enabled=False):
+            return experts(call, recompute, Inputs(*cast), expert_ids, expert_weights)
+    if expert_weights.dtype not in (x.dtype, _real(x)):
+        expert_weights = expert_weights.to(_real(x))
+    tensors: Sequence[Any] = (expert_ids, expert_weights, *inputs)
+    call = call._replace(rows=ROW_KINDS["offs"], has_options=True)
+    # Weights that are more than numbers: quantised ones, and what else torch calls a subclass.
+    if any(map(is_traceable_wrapper_subclass, inputs[1:])):
+        return _decomposed(call, *tensors, multiply=grouped.composed)
+    run: Any = _run
+    if dispatch.is_looked_at():
+        is_compiled = torch.compiler.is_dynamo_compiling()
+        is_decomposed = dispatch.is_transformed() or (
+            not dispatch.compiles_to_kernels() if is_compiled else dispatch.is_recorded()
+        )
+        if is_decomposed:
+            return _decomposed(call, *tensors)
+        run = _traced_node if is_compiled else _run
+    records = torch.is_grad_enabled() and dispatch.require_grad(*tensors)
+    y: Tensor = run(records, call, recompute, *tensors)
+    return y
