@@ -157,8 +157,16 @@ FUSED_ACTS_DEVICE void store_weight_sum(const GeneralParams& p, Real sum, int64_
     static_cast<Real*>(p.weight_sums)[tile * p.segments.rows + row] = sum;
 }
 
+// Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
 template <Direction direction, class T>
-__global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__ GeneralParams p) {
+constexpr int kMinBlocksGeneral = sizeof(T) == 8 ? (direction == Direction::kForward ? 8 : 4)
+                                  : direction != Direction::kForward ? 8
+                                  : sizeof(T) == 2                   ? 12
+                                                                     : 10;
+
+template <Direction direction, class T>
+__global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
+    general_kernel(const __grid_constant__ GeneralParams p) {
   using Math = MathOf<T, 1>;
   using Real = typename Math::Real;
   constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
