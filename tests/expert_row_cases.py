@@ -1,4 +1,4 @@
-"""Ways to say whose rows are whose, and the check of a call with them against a loop over experts."""
+"""Ways to say whose rows are whose, and the check of such a call against a loop over experts."""
 
 from typing import Any, NamedTuple
 
