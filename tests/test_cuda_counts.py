@@ -119,7 +119,7 @@ def calls_with_sums(dtype):
         numbers = None, 1.0, 1.0, None, 1.0, swiglu, 0
         call = partial(OPS.glu_backward_options, grad_out, gate, up, None, None, *numbers)
         yield f"weight in {number}", partial(call, 35, weight), None
-        by_expert = [bias.expand(3, -1).contiguous() for bias in biases]
+        by_expert = [torch.zeros(3, cols, dtype=dtype).cuda() for _ in range(2)]
         call = partial(OPS.glu_backward_options, grad_out, gate, up, *by_expert, *numbers, 47)
         for kind, values in (1, [3, 3, 60]), (3, [row % 4 - 1 for row in range(rows)]):
             experts = torch.tensor(values).int().cuda()
@@ -267,7 +267,7 @@ def launch_kinds():
     OPS.glu_backward_options(grad_out, gate, up, *limited, 1)
     weight, of_row = torch.ones(96).cuda(), (torch.arange(96) % 4 - 1).int().cuda()
     offs = torch.tensor([8, 8, 80]).int().cuda()
-    of_experts = *(bias.expand(3, -1).contiguous() for bias in biased[:2]), *biased[2:]
+    of_experts = *(torch.zeros(3, 512).bfloat16().cuda() for _ in range(2)), *biased[2:]
     for options, of_rows in (plain, (weight, of_row, 3)), (of_experts, (weight, offs, 1)):
         OPS.glu_forward_options(gate, up, *options, *of_rows)
         OPS.glu_backward_options(grad_out, gate, up, *options, 47, *of_rows)
