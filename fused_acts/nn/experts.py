@@ -14,7 +14,6 @@ from fused_acts._names import VariantName
 from fused_acts.nn import experts_checkpoints as checkpoints
 from fused_acts.nn.gated import check_options
 
-
 # Options of the unit that the block has other ways for, or none.
 _OWN = {"inplace_backward", "weight", "padding", "rounding", "offs", "counts", "row_expert"}
 
