@@ -18,6 +18,7 @@ COMMANDS = {
     "digits": "the training on digits alone",
     "ffn": "feed-forward blocks: time",
     "memory": "feed-forward blocks: bytes kept for backward, and peaks",
+    "moe": "experts of a mixture: time, and bytes kept for backward",
     "field": "other libraries, each in an environment of its own, against eager PyTorch (CPU)",
     "activations": "activations alone, maxout and softmax_glu",
 }

@@ -58,7 +58,7 @@ autosummary_context = {
             "By name, and others": [name for name in OTHERS if name not in ("nn", "reference")],
         },
         "fused_acts.nn": {"": nn.__all__},
-        "fused_acts.distributed": {"": ["PackedColwiseParallel"]},
+        "fused_acts.distributed": {"": ["ExpertParallel", "PackedColwiseParallel"]},
         "fused_acts.integrations.kernels": {"": ["mapping"]},
         "fused_acts.integrations.transformers": {"": ["patch", "register", "unpatch"]},
         "fused_acts.integrations.vllm": {"": ["register"]},
@@ -85,6 +85,7 @@ CONTENTS = """
 docs/first-steps
 docs/activations
 docs/ffn
+docs/moe
 docs/transformers
 docs/models
 docs/distributed

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import fused_acts
-from fused_acts.nn import GatedFFN
+from fused_acts.nn import GatedExperts, GatedFFN
 
 BYTES = 256  # the vocabulary
 
@@ -24,6 +24,8 @@ class Size:
     heads: int = 4
     layers: int = 4
     length: int = 128  # bytes of a text
+    experts: int = 0  # of a layer, each d_ff wide; 0: one block for all bytes
+    top_k: int = 2  # experts of a byte
 
 
 class Attention(nn.Module):
@@ -75,6 +77,50 @@ class EagerFFN(nn.Module):
         return self.down_proj(unit)
 
 
+class EagerExperts(nn.Module):
+    """Experts as models have them, of torch's own operations around its grouped_mm."""
+
+    def __init__(self, experts: int, d_model: int, d_ff: int, variant: str) -> None:
+        super().__init__()
+        self.variant = variant
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * d_ff, d_model))
+        self.down_proj = nn.Parameter(torch.empty(experts, d_model, d_ff))
+        for matrix in self.parameters():
+            nn.init.uniform_(matrix, -(matrix.shape[-1] ** -0.5), matrix.shape[-1] ** -0.5)
+
+    def forward(self, x: Tensor, ids: Tensor, weights: Tensor) -> Tensor:
+        tokens, k = ids.shape
+        order = ids.flatten().argsort(stable=True)
+        ends = torch.bincount(ids.flatten(), minlength=len(self.down_proj)).cumsum(0).int()
+        rows = product(x[order // k], self.gate_up_proj, ends)
+        rows = fused_acts.reference.gated(rows, variant=self.variant, rounding="eager")
+        rows = product(rows, self.down_proj, ends) * weights.flatten()[order].unsqueeze(-1)
+        return rows[order.argsort()].view(tokens, k, -1).sum(1)
+
+
+def product(rows: Tensor, matrices: Tensor, ends: Tensor) -> Tensor:
+    """[n, in] by [experts, out, in] to [n, out], in the dtype of autocast, which knows it not."""
+    kind = rows.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else rows.dtype
+    return F.grouped_mm(rows.to(dtype), matrices.to(dtype).transpose(1, 2), offs=ends)
+
+
+class Mixture(nn.Module):
+    """Each token goes to top_k experts, of which the router says with what weight."""
+
+    def __init__(self, d_model: int, top_k: int, experts: EagerExperts | GatedExperts) -> None:
+        super().__init__()
+        self.top_k = top_k
+        self.router = nn.Linear(d_model, len(experts.down_proj), bias=False)
+        self.experts = experts
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(0, -2)
+        weights, ids = self.router(tokens).float().softmax(-1).topk(self.top_k)
+        weights = weights / weights.sum(-1, keepdim=True)
+        return self.experts(tokens, ids, weights).view(x.shape)
+
+
 class Block(nn.Module):
     def __init__(self, width: int, heads: int, ffn: nn.Module) -> None:
         super().__init__()
@@ -108,14 +154,24 @@ class LanguageModel(nn.Module):
         return F.linear(self.norm(x), self.embedding.weight)
 
 
+def make_ffn(size: Size, ffn: str, variant: str, recompute: str) -> nn.Module:
+    """The feed-forward block of a layer, "eager" or "fused"."""
+    experts = (size.experts,) if size.experts else ()
+    shape = *experts, size.width, size.d_ff, variant
+    if ffn == "eager":
+        block = EagerExperts(*shape) if experts else EagerFFN(*shape)
+    else:
+        block = (GatedExperts if experts else GatedFFN)(*shape, recompute=recompute)
+    return Mixture(size.width, size.top_k, block) if experts else block
+
+
 def make_model(size: Size, ffn: str, variant: str, recompute: str, seed: int) -> LanguageModel:
     """With the same weights for both kinds of block: GatedFFN packs those of gate and up itself."""
     torch.manual_seed(seed)
-    eager = LanguageModel(size, partial(EagerFFN, size.width, size.d_ff, variant))
+    eager = LanguageModel(size, partial(make_ffn, size, "eager", variant, recompute))
     if ffn == "eager":
         return eager
-    make_ffn = partial(GatedFFN, size.width, size.d_ff, variant, recompute=recompute)
-    fused = LanguageModel(size, make_ffn)
+    fused = LanguageModel(size, partial(make_ffn, size, "fused", variant, recompute))
     fused.load_state_dict(eager.state_dict())
     return fused
 

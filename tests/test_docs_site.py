@@ -25,6 +25,7 @@ PUBLIC = [
     *(f"fused_acts.{name}" for name in fused_acts.__all__ if name not in ("nn", "reference")),
     *(f"fused_acts.nn.{name}" for name in nn.__all__),
     *(f"fused_acts.reference.{name}" for name in reference.__all__),
+    "fused_acts.distributed.ExpertParallel",
     "fused_acts.distributed.PackedColwiseParallel",
     "fused_acts.integrations.transformers.patch",
     "fused_acts.integrations.transformers.unpatch",

@@ -3,6 +3,7 @@
 import argparse
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ sys.path.insert(0, str(EXAMPLES))
 
 from language_model import Size, load_text, make_model, make_rotation, rotate, sample  # noqa: E402
 from train_lm import WARM_UP, compare, train  # noqa: E402
+from train_moe import peak_of_a_step  # noqa: E402
 
 TINY = Size(width=32, d_ff=48, heads=2, layers=2, length=16)
+MIXED = replace(TINY, experts=4)
 
 
 def arguments(**changed) -> argparse.Namespace:
@@ -45,14 +48,53 @@ def test_bytes_saved(level):
     assert len(text) > 10**6
 
 
+@pytest.mark.parametrize("variant", ["swiglu", "geglu"])
+def test_experts_learn_alike(variant):
+    eager, fused = train(["eager", "fused"], arguments(variant=variant, size=MIXED)).values()
+    assert eager.losses[-1] < eager.losses[0]
+    assert fused.losses == pytest.approx(eager.losses, rel=TRAINED_LOSS)
+
+
+def test_bytes_that_experts_save():
+    """The levels differ by gate, up and their product, of each expert of a token."""
+    kept = {
+        level: train(["fused"], arguments(recompute=level, steps=1, size=MIXED))["fused"]
+        for level in ("all", "product", "none")
+    }
+    lowest, middle, highest = (run.saved_bytes_per_token for run in kept.values())
+    product = MIXED.layers * 4 * MIXED.top_k * MIXED.d_ff
+    assert (middle - lowest, highest - middle) == (2 * product, product)
+    eager = train(["eager"], arguments(steps=1, size=MIXED))["eager"]
+    assert eager.saved_bytes_per_token > highest + product  # f(gate), and rows by expert
+
+
+def test_peak_of_experts():
+    """Activations alone differ, and eager keeps more of them."""
+    peaks = [peak_of_a_step(ffn, arguments(size=MIXED)) for ffn in ("eager", "fused")]
+    assert peaks[0] > peaks[1] > 0
+
+
+def test_bytes_go_to_several_experts():
+    model = make_model(MIXED, "fused", "swiglu", "product", seed=0)
+    seen = []
+    for block in model.blocks:
+        block.ffn.experts.register_forward_pre_hook(lambda _, args: seen.append(args[1:]))
+    model(torch.randint(256, (2, MIXED.length), generator=torch.Generator().manual_seed(0)))
+    for ids, weights in seen:
+        assert ids.shape == (2 * MIXED.length, MIXED.top_k) and len(ids.unique()) > 1
+        assert (ids[:, 0] != ids[:, 1]).all()
+        assert torch.allclose(weights.sum(1), torch.ones(len(weights)))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 10])
 def test_any_number_of_steps(steps):
     run = train(["fused"], arguments(steps=steps))["fused"]
     assert len(run.losses) == steps and run.median_seconds > 0
 
 
-def test_bfloat16():
-    run = train(["fused"], arguments(dtype="bfloat16", steps=30))["fused"]
+@pytest.mark.parametrize("size", [TINY, MIXED], ids=["one block", "experts"])
+def test_bfloat16(size):
+    run = train(["fused"], arguments(dtype="bfloat16", steps=30, size=size))["fused"]
     assert run.losses[-1] < run.losses[0] - 0.5
 
 
@@ -104,6 +146,7 @@ def test_attention_sees_distances():
     ("command", "expected"),
     [
         (["train_lm.py", "--recompute", "all"], "training losses end"),
+        (["train_moe.py", "--experts", "4"], "tokens/s"),
         (["compare_variants.py", "--seeds", "1", "--variants", "glu", "swiglu"], "not a result"),
     ],
     ids=lambda value: value[0],
