@@ -169,12 +169,13 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
   const bool folds = args.rows == 1 && !args.has_row_operands() && !args.block;
   plan.routed = args.row_weight.data || args.experts.any();
-  const bool suits = plan.routed
-                         ? !has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
-                               args.experts.ends_count < kThreadsEnd / 2 &&
-                               !(args.grad_out.data && has_many_values(args.variant))
-                         // no gradient that is 0
-                         : !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
+  const bool suits =
+      plan.routed
+          ? !has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
+                args.experts.ends_count < kThreadsEnd / 2 &&
+                !(args.grad_out.data && (args.parameters[0].data || has_many_values(args.variant)))
+          // no gradient that is 0
+          : !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
   plan.wide = suits && !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&

@@ -365,7 +365,7 @@ template <class T>
 cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream) {
   if (plan.routed)
     return plan.args.grad_out.data
-               ? launch_config<RowConfig<T, 16, true, true, true>>(plan, stream)
+               ? launch_config<RowConfig<T, 16, true, false, true>>(plan, stream)
                : launch_config<RowConfig<T, 16, false, false, true>>(plan, stream);
   if (plan.args.grad_out.data) {
     const bool learned = plan.args.sums[2] || plan.args.sums[3];
