@@ -110,7 +110,7 @@ def check_rows(
 
 
 def check_each_expert(name: str, value: Tensor, experts: int | None) -> None:
-    """Checks a parameter that may have a value for each expert, if it is known how many there are."""
+    """Checks a parameter that may have a value for each expert, if their number is known."""
     if experts is not None and value.dim() == 1 and len(value) not in (1, experts):
         raise ValueError(
             f"{name}: expected a value for each of {experts} experts, got {list(value.shape)}"
