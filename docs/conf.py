@@ -60,7 +60,7 @@ autosummary_context = {
         "fused_acts.nn": {"": nn.__all__},
         "fused_acts.distributed": {"": ["ExpertParallel", "PackedColwiseParallel"]},
         "fused_acts.integrations.kernels": {"": ["mapping"]},
-        "fused_acts.integrations.transformers": {"": ["patch", "unpatch"]},
+        "fused_acts.integrations.transformers": {"": ["patch", "register", "unpatch"]},
         "fused_acts.integrations.vllm": {"": ["register"]},
         "fused_acts.reference": {"": reference.__all__},
     }

@@ -150,7 +150,8 @@ class Oracle(NamedTuple):
     called: Called  # in float64
     scales: list[Tensor]  # |grad_out * g(up)|, |grad_out * f(gate)|
     size: Tensor  # that of gate, with its bias and 1, times that of up
-    grad_out: Tensor  # its absolute value
+    grad_out: Tensor  # its absolute value, with the weight
+    unweighted: Tensor  # and without
     lost: Tensor  # see lost_digits
     by_row: Tensor  # of what the gradient by a weight of each row is a sum of, the absolute values
     floor: Tensor | None = None  # of the ulp of out in 16-bit types
@@ -175,7 +176,7 @@ def oracle(
         floor = None if rooted is None else rooted * FORWARD_FLOOR[dtype]
         by_row = (grad_out * reference.activation(gate, name, **unweighted)).abs()
         weighed = (grad_out * factor).abs()
-        return Oracle(called, [weighed], size, weighed, lost, by_row, floor)
+        return Oracle(called, [weighed], size, weighed, grad_out.abs(), lost, by_row, floor)
     called = call(reference.gated, (gate, up), wide, grad_out, variant=name)
     z = gate + wide.get("gate_bias", 0.0)
     w = up + wide.get("up_bias", 0.0)
@@ -185,12 +186,13 @@ def oracle(
     if limit is not None:
         z, w = z if row.limits_value else z.clamp(max=limit), w.clamp(-limit, limit)
     by_row = (grad_out * reference.gated(gate, up, variant=name, **unweighted)).abs()
-    grad_out = grad_out * factor
+    unweighted_grad, grad_out = grad_out.abs(), grad_out * factor
     return Oracle(
         called,
         [(grad_out * g).abs(), (grad_out * f).abs()],
         (gate.abs() + z.abs() + 1.0) * (up.abs() + w.abs() + 1.0),
         grad_out.abs(),
+        unweighted_grad,
         lost_digits(z, g),
         by_row,
     )
@@ -227,10 +229,10 @@ def check_sums(actual: Called, exact: Oracle, cols: int) -> None:
 
 def check_weight(grad: Tensor, exact: Oracle, dtype: torch.dtype) -> None:
     """The gradient by a weight of each row: rounded once to its dtype, from a sum in float32."""
-    right = exact.called.options["weight"]
-    allowed = (
-        exact.by_row.sum(-1) * ROW_WEIGHT_LOST[dtype] + right.abs() * torch.finfo(grad.dtype).eps
-    )
+    right, size = exact.called.options["weight"], exact.by_row
+    if dtype in REAL_ULPS:
+        size = exact.unweighted * exact.size
+    allowed = size.sum(-1) * ROW_WEIGHT_LOST[dtype] + right.abs() * torch.finfo(grad.dtype).eps
     assert ((grad.double() - right).abs() <= allowed).all()
 
 

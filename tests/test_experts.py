@@ -2,12 +2,13 @@
 
 import copy
 import pickle
+from contextlib import nullcontext
 from functools import partial
 from itertools import product
 
 import pytest
 import torch
-from cases import VARIANTS, same_bits
+from cases import DEVICES, VARIANTS, same_bits
 from expert_cases import (
     D_FF,
     D_MODEL,
@@ -47,6 +48,16 @@ def test_values_and_gradients(form, routing):
     actual = gradients(module, module, x, ids, weights, x.cos())
     expected = gradients(partial(looped, module), module, x, ids, weights, x.cos())
     close(actual, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("level", LEVELS)
+def test_devices(level, device):
+    module, x, (ids, weights) = experts(bias=True, recompute=level), tokens(), routed(lowest=-1)
+    expected = gradients(partial(looped, module), module, x, ids, weights, x.cos())
+    x, ids, weights, grad_y = (t.to(device) for t in (x, ids, weights, x.cos()))
+    actual = gradients(module.to(device), module, x, ids, weights, grad_y)
+    close([t.cpu() for t in actual], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -111,6 +122,17 @@ def test_backward_twice(form):
     assert all(map(same_bits, first, second))
 
 
+def test_a_pass_that_only_reads_leaves_gate_and_up():
+    """And so the next one need not compute them again."""
+    module = experts()
+    module.gate_up_proj.requires_grad_(False)
+    y = module(tokens(), *routed())
+    for _ in range(2):
+        with Calls() as calls:
+            torch.autograd.grad(y, module.down_proj, tokens(), retain_graph=True)
+        assert calls.names.count("grouped_mm") == 1
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_frozen_parts(level):
     """Every choice of what requires grad: those gradients, and no product for the others."""
@@ -147,19 +169,20 @@ def test_nothing_else_is_written():
 @pytest.fixture
 def poisoned(monkeypatch):
     """What nobody wrote in a product of groups is NaN."""
-    whole = grouped.compute
+    whole = grouped._one_by_one
 
-    def compute(a, b, offs):
+    def one_by_one(a, b, offs):
         out = whole(a, b, offs)
-        return (
-            out if b.dim() == 2 else out.index_fill_(0, torch.arange(offs[-1], len(a)), torch.nan)
-        )
+        if b.dim() == 3:
+            out[offs[-1] :] = torch.nan
+        return out
 
-    monkeypatch.setattr(grouped, "compute", compute)
+    monkeypatch.setattr(grouped, "_one_by_one", one_by_one)
 
 
+@pytest.mark.parametrize("way", ["kernels", "operators", "create_graph"])
 @pytest.mark.parametrize("level", LEVELS)
-def test_padding_is_not_read(level, poisoned):
+def test_padding_is_not_read(level, way, poisoned):
     """Neither what nobody wrote nor tokens of no expert, whatever they and their gradients hold."""
     module, x = experts(bias=True, recompute=level), tokens()
     ids, weights = routed(lowest=-2)
@@ -167,7 +190,11 @@ def test_padding_is_not_read(level, poisoned):
     expected = gradients(partial(looped, module), module, x, ids, weights, grad_y)
     x[:2], grad_y[:2] = torch.nan, torch.nan
     weights = torch.where((ids >= 0) & (ids < EXPERTS), weights, torch.nan)
-    close(gradients(module, module, x, ids, weights, grad_y), expected, **CLOSE)
+    with Calls() if way == "operators" else nullcontext():
+        x, weights = x.requires_grad_(), weights.requires_grad_()
+        y, wanted = module(x, ids, weights), [x, weights, *module.parameters()]
+        grads = torch.autograd.grad(y, wanted, grad_y, create_graph=way == "create_graph")
+    close([y, *grads], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("weight", [0.0, torch.inf, torch.nan])
@@ -314,7 +341,7 @@ def test_copies_and_text():
     for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert same_bits(other(x, *routing), module(x, *routing))
     assert repr(module) == (
-        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', layout='gate_up', bias=True, "
+        f"GatedExperts({EXPERTS}, {D_MODEL}, {D_FF}, variant='geglu', bias=True, layout='gate_up', "
         "recompute='all')"
     )
     bound = D_MODEL**-0.5

@@ -149,8 +149,8 @@ def test_exported(strict):
 def test_traced(record):
     """By what keeps the sizes that it saw: the routing is another one."""
     module, x, routing = experts(bias=True), tokens(), routed(lowest=-1)
-    program = record(module, (x, *routing)) if record is torch.jit.trace else make_fx(module)(
-        x, *routing
+    program = (
+        record(module, (x, *routing)) if record is torch.jit.trace else make_fx(module)(x, *routing)
     )
     ids, weights = routed()
     x, weights = x.requires_grad_(), weights.requires_grad_()

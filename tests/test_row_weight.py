@@ -25,7 +25,7 @@ from option_cases import (
     parameter,
     real,
 )
-from tolerances import CLOSE
+from tolerances import CLOSE, WIDE_ROW_WEIGHT_LOST
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import fused_acts
@@ -60,6 +60,19 @@ def test_shapes(name, rows, cols, device):
     gate, up, grad_out = operands(rows, cols, dtype=torch.bfloat16)
     options = {"weight": weights(rows, dtype=torch.float32)}
     check_everything(name, gate, up, options, grad_out, device=device)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", WIDE_ROW_WEIGHT_LOST)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_gradient_of_wide_rows(variant, dtype, device):
+    """Within a millionth of the sum of the sizes of what is added up."""
+    gate, up, grad_out = operands(8, 4096, dtype=dtype)
+    options = {"weight": weights(8, dtype=torch.float32)}
+    grad = fused(variant, gate, up, options, grad_out, device=device).options["weight"]
+    terms = reference.gated(gate.double(), up.double(), variant=variant) * grad_out.double()
+    error = (grad.double() - terms.sum(-1)).abs() / terms.abs().sum(-1)
+    assert error.max() <= WIDE_ROW_WEIGHT_LOST[dtype]
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -93,7 +93,7 @@ def test_experts_by_themselves():
     patch(module)
     with FusedCalls() as calls:
         out = module(*args)
-    assert calls.packed == 4
+    assert calls.packed == 1
     check_model(out, before)
 
 

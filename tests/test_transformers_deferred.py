@@ -209,8 +209,8 @@ def test_step_and_inkling():
         nn.init.normal_(parameter)
     args = torch.randn(5, 32), torch.tensor([[0, 1]] * 5), torch.rand(5, 2)
     before = experts(*args)
-    call = "situ_glu(beta=4.0, linear_beta=25.0) in place of act_fn"
-    assert patch(experts) == {"": call}
+    call = "situ_glu(gate_up_proj, gate_up, beta=4.0, linear_beta=25.0)"
+    assert patch(experts) == {"": f"{call}, whole experts"}
     check_model(experts(*args), before)
 
 

@@ -4,6 +4,7 @@ from transformers_cases import DECODER, EXPERTS
 
 _MOE = {"moe_intermediate_size": 48, "num_experts_per_tok": 2}
 _MIXED = {"layer_types": ["conv", "full_attention"]}
+_EXPERTS = "swiglu(gate_up_proj, gate_up), whole experts"
 _IN_PLACE = "swiglu in place of act_fn"
 _NORM_FIRST = "gate=swish, norm_before_gate=True, group_size=None"
 _NORM_BEHIND = "gate=swish, norm_before_gate=False"
@@ -14,14 +15,14 @@ FORMS = {
     "aria": (
         "AriaTextForCausalLM",
         DECODER | {"moe_num_experts": 4, "moe_topk": 2},
-        {"swiglu(gate_proj, up_proj)", _IN_PLACE},
+        {"swiglu(gate_proj, up_proj)", _EXPERTS},
     ),
     "beam": (
         "BeamForCausalLM",
         DECODER
         | _MOE
         | {"num_experts": 4, "n_group": 1, "topk_group": 1, "mlp_layer_types": ["dense", "sparse"]},
-        {"swiglu(gate_proj, up_proj)", "swiglu(gate_up_proj, gate_up)"},
+        {"swiglu(gate_proj, up_proj)", _EXPERTS},
     ),
     "bitnet": ("BitNetForCausalLM", DECODER, {"squared_reglu in place of act_fn"}),
     "cpmant": (
@@ -39,7 +40,7 @@ FORMS = {
         | {"swiglu_limit": 0.5, "partial_rotary_factor": 0.5},
         {
             "swiglu(gate_proj, up_proj, limit=0.5)",
-            "swiglu(gate_up_proj, gate_up, limit=0.5)",
+            "swiglu(gate_up_proj, gate_up, limit=0.5), whole experts",
         },
     ),
     "dory": ("DoryForCausalLM", DECODER, {_IN_PLACE}),
@@ -64,7 +65,7 @@ FORMS = {
     "granite_shared": (
         "GraniteMoeSharedForCausalLM",
         DECODER | EXPERTS | {"shared_intermediate_size": 48},
-        {"swiglu(gate_up_proj, gate_up)", "swiglu(input_linear, gate_up)"},
+        {_EXPERTS, "swiglu(input_linear, gate_up)"},
     ),
     "inkling": (
         "InklingForCausalLM",
@@ -72,7 +73,7 @@ FORMS = {
         | _MOE
         | {"swa_num_attention_heads": 2, "swa_num_key_value_heads": 1, "swa_head_dim": 16}
         | {"n_routed_experts": 4, "d_rel": 4, "rel_extent": 16},
-        {"swiglu(gate_up_proj, gate_up)", _IN_PLACE},
+        {_EXPERTS, _IN_PLACE},
     ),
     "jetmoe": (
         "JetMoeForCausalLM",
@@ -112,7 +113,10 @@ FORMS = {
         | EXPERTS
         | {"dense_intermediate_size": 48, "shared_intermediate_size": 48, "rotary_dim": 8}
         | {"index_n_heads": 1, "index_head_dim": 16},
-        {"swiglu_oai(gate_up_proj, gate_up, alpha=1.702, limit=7.0)"},
+        {
+            "swiglu_oai(gate_up_proj, gate_up, alpha=1.702, limit=7.0)",
+            "swiglu_oai(gate_up_proj, gate_up, alpha=1.702, limit=7.0), whole experts",
+        },
     ),
     "moshi": ("MoshiForCausalLM", DECODER | {"ffn_dim": 96}, {"swiglu(fc1, gate_up)"}),
     "qwen3_next": (
@@ -124,7 +128,7 @@ FORMS = {
         | {"linear_value_head_dim": 8, "layer_types": ["linear_attention", "full_attention"]},
         {
             "swiglu(gate_proj, up_proj)",
-            "swiglu(gate_up_proj, gate_up)",
+            _EXPERTS,
             f"rms_norm_gated({_NORM_FIRST})",
         },
     ),

@@ -55,6 +55,7 @@ class Row(NamedTuple):
     calls: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()  # with a gate
     attention: bool = False  # whether its attention has an output gate
+    whole: bool = False  # whether its experts are one block
     error: str = ""
 
 
@@ -80,7 +81,8 @@ def row(name: str) -> Row:
     report = patch(model)
     kept = [text for text in report.kept.values() if not UNGATED.search(text) or GATED.search(text)]
     calls = [text for text in report.fused.values() if unit(text) not in fused_acts.activations()]
-    return Row(unique(calls), unique(kept), any(map(has_output_gate, kinds)))
+    whole = any(text.endswith("whole experts") for text in report.fused.values())
+    return Row(unique(calls), unique(kept), any(map(has_output_gate, kinds)), whole)
 
 
 def has_output_gate(kind: type) -> bool:
@@ -102,10 +104,12 @@ HEAD = """\
 What [`patch`](transformers.md) makes of the {all} causal language models of transformers {version},
 each with the configuration that its class has by default: in **{fused}** it fuses every gated MLP,
 all experts and the norms with a gate, in **{partly}** a part of them, in **{kept}** none, and
-**{ungated}** have none. {errors} `tools/write_models.py` writes this page.
+**{ungated}** have none. {errors} In **{whole}** the experts are one block, with the routed
+weights in the call of the unit. `tools/write_models.py` writes this page.
 
 `swiglu(gate_proj, up_proj)` is one call in the place of the whole unit, `swiglu in place of act_fn`
-one in the module's own forward: [what is fused](transformers.md#what-is-fused).
+one in the module's own forward, and `swiglu(gate_up_proj, gate_up), whole experts` one in a block
+in the place of the experts: [what is fused](transformers.md#what-is-fused).
 
 | model | units | calls |
 |---|---|---|
@@ -130,6 +134,7 @@ def page(rows: dict[str, Row]) -> str:
         partly=sum(bool(row.kept and row.calls) for row in gated.values()),
         kept=sum(not row.calls for row in gated.values()),
         ungated=len(ungated),
+        whole=sum(row.whole for row in rows.values()),
         errors=f"{len(errors)} could not be built." if errors else "All could be built.",
     )
     for name, row in gated.items():

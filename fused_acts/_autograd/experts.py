@@ -42,12 +42,18 @@ def _real(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
+def _is_known(ids: Tensor, of_experts: Tensor) -> Tensor:
+    return (ids >= 0) & (ids < of_experts.shape[0])
+
+
 def _with_bias(y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
     """y and, for each token, the biases of its experts times its weights."""
     if bias is None:
         return y
     real = _real(y)
     added = by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
+    # Selected for the gradient: that of a token of no expert may be anything.
+    added = torch.where(_is_known(ids, bias).any(1, keepdim=True), added, 0.0)
     return (y.to(real) + added).to(y.dtype)
 
 
@@ -56,7 +62,7 @@ def _bias_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """Of _with_bias, by bias and by weights."""
     grad_y, matrix = grad_y.to(_real(grad_y)), bias.to(_real(bias))
-    is_known = (ids >= 0) & (ids < bias.shape[0])
+    is_known = _is_known(ids, bias)
     grad_bias = grad_weights = None
     if by_bias:
         live = torch.where(is_known.any(1, keepdim=True), grad_y, 0.0)

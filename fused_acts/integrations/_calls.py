@@ -1,8 +1,9 @@
 """Which calls a module may be waiting for, by its activation and its numbers."""
 
 import functools
+import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from fused_acts._layouts import LAYOUTS
 from fused_acts.functional import gated
 from fused_acts.integrations._forms import activation_of
-from fused_acts.tables import VARIANTS
+from fused_acts.tables import ACTIVATIONS, VARIANTS
 
 # The gated unit of an activation, by the type of a module or the name of a function.
 UNITS = {
@@ -43,6 +44,13 @@ UNITS = {
 }
 # The units tried where the activation is in the code of the forward.
 WRITTEN = ("swiglu", "geglu", "geglu_tanh", "reglu", "glu", "squared_reglu")
+# {gated unit: the activation of its gate alone}
+ALONE = {
+    variant: name
+    for variant, unit in VARIANTS.items()
+    for name, row in ACTIVATIONS.items()
+    if (row.f, row.parameters) == (unit.f, unit.parameters) and name != "prelu"
+}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Where a module has the options of its unit, by name.
 _OPTIONS = {"alpha": ("alpha", "swiglu_alpha"), "limit": ("limit", "swiglu_limit")}
@@ -95,6 +103,20 @@ def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
     return [("situ_glu", options)]
 
 
+def calls_of_experts(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
+    """The same, of experts, whose activation may be one of two arguments."""
+    activation = getattr(module, activation_of(module) or "", None)
+    if isinstance(activation, nn.Module) and arguments_of(type(activation).forward) == 2:
+        return calls_of_unit(activation)
+    return calls(module)
+
+
+def arguments_of(function: Callable[..., Any]) -> int:
+    """How many a method has to be given, without self."""
+    given = inspect.signature(inspect.unwrap(function)).parameters.values()
+    return sum(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in given) - 1
+
+
 def _options(module: nn.Module, places: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     options: dict[str, float] = {}
     for option, names in places.items():
@@ -115,3 +137,13 @@ def gate(variant: str, layout: str, rounding: str, **options: Any) -> functools.
     if rounding != "single":
         options["rounding"] = rounding
     return functools.partial(gated, variant=variant, **options)
+
+
+def other_than(variant: str, rounding: str) -> str:
+    """Why not, of what computes something else."""
+    return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
+
+
+def in_words(variant: str, *operands: str, **options: float) -> str:
+    given = [f"{option}={value}" for option, value in options.items()]
+    return f"{variant}({', '.join([*operands, *given])})"

@@ -15,10 +15,9 @@ from fused_acts._autograd.context import promoted
 from fused_acts._call import ACTIVATION_INDEX
 from fused_acts.functional import activation
 from fused_acts.integrations import _trial
-from fused_acts.integrations._calls import UNITS, name_of, unit_of
-from fused_acts.integrations._classes import own_class
+from fused_acts.integrations._calls import ALONE, UNITS, name_of, unit_of
+from fused_acts.integrations._classes import own_forward
 from fused_acts.nn.ffn import Weights, fused, plain_weights
-from fused_acts.tables import ACTIVATIONS, VARIANTS
 
 
 class Chain(NamedTuple):
@@ -57,14 +56,6 @@ CHAINS = (
     Chain(("proj",), None),  # diffusers' GEGLU, GELU, ApproximateGELU
 )
 
-# {gated unit: the activation of its gate alone}
-_ALONE = {
-    variant: name
-    for variant, unit in VARIANTS.items()
-    for name, row in ACTIVATIONS.items()
-    if (row.f, row.parameters) == (unit.f, unit.parameters) and name != "prelu"
-}
-
 
 def chain_of(module: nn.Module) -> Chain | None:
     for chain in CHAINS:
@@ -85,14 +76,14 @@ def unit_of_chain(module: nn.Module, chain: Chain) -> str:
 
 def alone(variant: str, chain: Chain) -> str | None:
     """The activation of a chain that may have no gate."""
-    return _ALONE.get(variant) if len(chain.projections) == 1 else None
+    return ALONE.get(variant) if len(chain.projections) == 1 else None
 
 
 def gated_chain(
     module: Any, *args: Any, chain: Chain, gate: Callable[..., Tensor], **kwargs: Any
 ) -> Any:
     if len(args) + len(kwargs) != 1:
-        return own_class(module).forward(module, *args, **kwargs)
+        return own_forward(module)(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     hidden = [getattr(module, name)(x) for name in chain.projections]
     return _rest(module, chain, gate(*(promoted(*hidden) if len(hidden) == 2 else hidden)))
@@ -100,7 +91,7 @@ def gated_chain(
 
 def ungated_chain(module: Any, *args: Any, chain: Chain, name: str, **kwargs: Any) -> Any:
     if len(args) + len(kwargs) != 1:
-        return own_class(module).forward(module, *args, **kwargs)
+        return own_forward(module)(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     (projection,) = (getattr(module, part) for part in chain.projections)
     up = _weights(projection)

@@ -38,7 +38,11 @@ def own_class(module: nn.Module) -> type[nn.Module]:
 
 
 def own_forward(module: nn.Module) -> Any:
-    return own_class(module).forward.__get__(module)
+    """Without set_forward, in a class derived since then, too."""
+    forward: Any = own_class(module).forward
+    while (base := getattr(forward, "fused_acts_base", None)) is not None:
+        forward = base.forward
+    return forward.__get__(module)
 
 
 def fused_forward(module: nn.Module) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from fused_acts._autograd.context import promoted
-from fused_acts.integrations._classes import own_class
+from fused_acts.integrations._classes import own_forward
 
 # Where a module has its activation; one that has none of these has it in the code of its forward.
 ACTIVATIONS = ("act_fn", "activation_fn", "act", "activation")
@@ -79,7 +79,7 @@ def experts(
     """For classes whose eager implementation, alone of all, does not call module._apply_gate."""
     if module.config._experts_implementation in ("eager", None):
         return eager_experts(module, hidden_states, top_k_index, top_k_weights, gate=gate)
-    return own_class(module).forward(module, hidden_states, top_k_index, top_k_weights)
+    return own_forward(module)(hidden_states, top_k_index, top_k_weights)
 
 
 def eager_experts(

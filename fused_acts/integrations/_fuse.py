@@ -11,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from fused_acts._layouts import LAYOUTS
-from fused_acts.integrations import _chains, _classes, _forms, _leaves, _trial
-from fused_acts.integrations._calls import Unfusable, calls, calls_of_unit, gate, unit_of
+from fused_acts.integrations import _chains, _classes, _experts, _forms, _leaves, _trial
+from fused_acts.integrations._calls import (
+    Unfusable,
+    arguments_of,
+    calls,
+    calls_of_unit,
+    gate,
+    in_words,
+    other_than,
+    unit_of,
+)
 from fused_acts.integrations._deferred import deferred, unit
+from fused_acts.integrations._trial import tried
 from fused_acts.row_units import topk_geglu
 
 
@@ -26,14 +36,10 @@ class Change(NamedTuple):
 Fused = tuple[str, list[Change]]  # the call in words, and what makes it
 
 
-def are_experts(module: nn.Module) -> bool:
-    return hasattr(type(module), "_apply_gate")
-
-
 def is_known(module: nn.Module) -> bool:
     """Whether it has the attributes of an MLP, or of experts."""
     known = _forms.form_of(module) or _chains.chain_of(module)
-    return known is not None or are_experts(module)
+    return known is not None or _experts.are_experts(module)
 
 
 def may_be_known(module: nn.Module) -> bool:
@@ -41,7 +47,7 @@ def may_be_known(module: nn.Module) -> bool:
     return bool(_trial.weights_of(module)) or _leaves.is_leaf(module)
 
 
-def fuse(module: nn.Module, rounding: str) -> Fused:
+def fuse(module: Any, rounding: str) -> Fused:
     """Raises Unfusable, with the reason."""
     attribute = _forward_attribute(module)
     if _leaves.is_leaf(module):
@@ -49,22 +55,15 @@ def fuse(module: nn.Module, rounding: str) -> Fused:
             raise Unfusable("rounds each of its steps")
         text, forward = _leaves.fused(module)
         return text, [Change(module, attribute, forward)]
-    if are_experts(module):
-        _check_gate(module)
+    if _experts.are_experts(module) and module.config._experts_implementation == "sonicmoe":
+        raise Unfusable("has kernels of its own in the implementation sonicmoe")
     try:
-        return (_fuse_experts if are_experts(module) else _fuse_mlp)(module, rounding)
+        return (_fuse_experts if _experts.are_experts(module) else _fuse_mlp)(module, rounding)
     except Unfusable:
         fused = _fuse_own(module, rounding)
         if fused is None:
             raise
         return fused
-
-
-def _check_gate(experts: Any) -> None:
-    if not getattr(experts, "has_gate", True):
-        raise Unfusable("has no gate")
-    if experts.config._experts_implementation == "sonicmoe":
-        raise Unfusable("has a gate of its own in the implementation sonicmoe")
 
 
 def _forward_attribute(module: nn.Module) -> str:
@@ -86,16 +85,16 @@ def _fuse_mlp(module: nn.Module, rounding: str) -> Fused:
     if sparsity and rounding == "single":
         call = functools.partial(topk_geglu, sparsity=sparsity)
         forward = functools.partial(_forms.mlp, form=form, gate=call)
-        if _agree(type(module).forward, forward, small, rounding):
-            text = _in_words("topk_geglu", form.gate, str(form.up), sparsity=sparsity)
+        if tried(type(module).forward, forward, small, rounding):
+            text = in_words("topk_geglu", form.gate, str(form.up), sparsity=sparsity)
             return text, [Change(module, _forward_attribute(module), forward)]
     for (variant, options), layout in itertools.product(candidates, layouts):
         call = gate(variant, layout, rounding, **options)
         forward = functools.partial(_forms.mlp, form=form, gate=call)
-        if _agree(type(module).forward, forward, small, rounding):
-            text = _in_words(variant, form.gate, form.up or layout, **options)
+        if tried(type(module).forward, forward, small, rounding):
+            text = in_words(variant, form.gate, form.up or layout, **options)
             return text, [Change(module, _forward_attribute(module), forward)]
-    raise Unfusable(_other_than(candidates[0][0], rounding))
+    raise Unfusable(other_than(candidates[0][0], rounding))
 
 
 def _fuse_chain(module: nn.Module, rounding: str) -> Fused:
@@ -103,45 +102,54 @@ def _fuse_chain(module: nn.Module, rounding: str) -> Fused:
     if chain is None:
         raise Unfusable("is no MLP of a known form")
     variant = _chains.unit_of_chain(module, chain)
-    tried: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
+    attempts: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
     name = _chains.alone(variant, chain)
     if name is not None and rounding == "single":  # the bias is added after a rounding
         forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
-        tried.append((f"{name}({chain.projections[0]})", False, forward))
+        attempts.append((f"{name}({chain.projections[0]})", False, forward))
     two = len(chain.projections) == 2
     for layout in LAYOUTS[:1] if two else LAYOUTS:
         call = gate(variant, layout, rounding)
         forward = functools.partial(_chains.gated_chain, chain=chain, gate=call)
         names = chain.projections if two else (chain.projections[0], layout)
-        tried.append((_in_words(variant, *names), not two, forward))
-    for text, packed, forward in tried:
+        attempts.append((in_words(variant, *names), not two, forward))
+    for text, packed, forward in attempts:
         small = functools.partial(_chains.small, module, chain, packed)
         with contextlib.suppress(Unfusable):  # of a forward that wants other widths
-            if _agree(type(module).forward, forward, small, rounding):
+            if tried(type(module).forward, forward, small, rounding):
                 return text, [Change(module, _forward_attribute(module), forward)]
-    raise Unfusable(_other_than(variant, rounding))
+    raise Unfusable(other_than(variant, rounding))
 
 
 def _fuse_experts(module: Any, rounding: str) -> Fused:
-    kind = type(module)
-    own_gate = functools.partial(kind._apply_gate, module)
-    candidates = calls(module)
-    for (variant, options), layout in itertools.product(candidates, LAYOUTS):
-        call = gate(variant, layout, rounding, **options)
-        if _agree(own_gate, call, lambda dtype: (_trial.rows(6, dtype),), rounding):
-            break
-    else:
-        raise Unfusable(_other_than(candidates[0][0], rounding))
+    if rounding == "single":
+        with contextlib.suppress(Unfusable):  # then their gate alone may be
+            return _fuse_whole(module)
+    if not _experts.has_gate(module):
+        raise Unfusable("has no gate")
+    eager = inspect.unwrap(type(module).forward)
+    unit = _experts.gate_of(module, rounding)
+    call = unit.gate(rounding)
     changes = [Change(module, "_apply_gate", call)]
-    eager = inspect.unwrap(kind.forward)
     if "_apply_gate" not in eager.__code__.co_names:
         fused = functools.partial(_forms.eager_experts, gate=call)
-        small = functools.partial(_trial.small_experts, module)
-        if not _agree(eager, fused, small, rounding):
+        small = functools.partial(_trial.small_experts, module, 3)
+        if not tried(eager, fused, small, rounding):
             raise Unfusable("has an eager implementation of no known form")
         forward = functools.partial(_forms.experts, gate=call)
         changes.append(Change(module, _forward_attribute(module), forward))
-    return _in_words(variant, "gate_up_proj", layout, **options), changes
+    return unit.in_words(), changes
+
+
+def _fuse_whole(module: Any) -> Fused:
+    if not _experts.are_plain(module):
+        raise Unfusable("has weights that are quantised or sharded")
+    unit = _experts.unit(module, inspect.unwrap(type(module).forward))
+    forward = functools.partial(_experts.in_place, unit=unit)
+    changes = [Change(module, _forward_attribute(module), forward)]
+    if _experts.has_gate(module):  # for the implementations that stay
+        changes.append(Change(module, "_apply_gate", unit.gate("single")))
+    return f"{unit.in_words()}, whole experts", changes
 
 
 def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
@@ -150,24 +158,18 @@ def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
     activation = getattr(module, name, None)
     if not isinstance(activation, nn.Module):
         return None
-    if _arguments(type(activation).forward) == 2:
+    if arguments_of(type(activation).forward) == 2:
         variant, method = _fuse_unit(activation, rounding)
     elif small := _small_own(module, name):
         variant = unit_of(activation)
         method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
         forward = functools.partial(_forward_around, name=name, method=method)
-        if not _agree(inspect.unwrap(type(module).forward), forward, small, rounding):
-            raise Unfusable(_other_than(variant, rounding))
+        if not tried(inspect.unwrap(type(module).forward), forward, small, rounding):
+            raise Unfusable(other_than(variant, rounding))
     else:
         return None
     change = Change(activation, _forward_attribute(activation), method)
     return f"{variant} in place of {name}", [change]
-
-
-def _arguments(function: Callable[..., Any]) -> int:
-    """How many a method has to be given, without self."""
-    given = inspect.signature(inspect.unwrap(function)).parameters.values()
-    return sum(p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty for p in given) - 1
 
 
 def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[..., Any]]:
@@ -178,8 +180,8 @@ def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[...,
         def arguments(dtype: torch.dtype) -> tuple[Any, ...]:
             return activation, *_trial.rows(6, dtype).chunk(2, dim=-1)
 
-        if _agree(type(activation).forward, method, arguments, rounding):
-            return _in_words(variant, **options), method
+        if tried(type(activation).forward, method, arguments, rounding):
+            return in_words(variant, **options), method
     raise Unfusable(f"has the activation {type(activation).__name__}, which is not known")
 
 
@@ -196,7 +198,7 @@ def _small_own(module: nn.Module, name: str) -> Callable[..., Any] | None:
     method = functools.partial(deferred, gate=product)
     forward = functools.partial(_forward_around, name=name, method=method)
     for weights, others in itertools.product(_trial.weights_of(module), "IH"):
-        small = functools.partial(_trial.small_own, module, weights, others, _arguments(own))
+        small = functools.partial(_trial.small_own, module, weights, others, arguments_of(own))
         products = 0
         try:
             if _trial.agree(own, forward, small, exactly=False) and products:
@@ -212,19 +214,3 @@ def _forward_around(module: nn.Module, *args: Any, name: str, method: Callable[.
     _classes.set_forward(activation, method)
     modules = {**module._modules, name: activation}
     return inspect.unwrap(type(module).forward)(_trial.changed(module, _modules=modules), *args)
-
-
-def _agree(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
-    try:
-        return _trial.agree(own, fused, arguments, exactly=rounding == "eager")
-    except Exception as error:
-        raise Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
-
-
-def _other_than(variant: str, rounding: str) -> str:
-    return f"does not compute {variant}" + (" bit for bit" if rounding == "eager" else "")
-
-
-def _in_words(variant: str, *operands: str, **options: float) -> str:
-    given = [f"{option}={value}" for option, value in options.items()]
-    return f"{variant}({', '.join([*operands, *given])})"

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fused_acts.integrations._calls import Unfusable
 from fused_acts.integrations._forms import Form
 
 _SIZES = {"E": 2, "H": 2, "I": 3, "J": 6}  # experts, hidden, intermediate, gate and up packed
@@ -90,6 +92,14 @@ def agree(
     return True
 
 
+def tried(own: Any, fused: Any, arguments: Any, rounding: str) -> bool:
+    """`agree`, or Unfusable if either of them fails."""
+    try:
+        return agree(own, fused, arguments, exactly=rounding == "eager")
+    except Exception as error:
+        raise Unfusable(f"cannot be tried: {type(error).__name__}: {error}") from error
+
+
 def _apart(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     """From the same random numbers each time: own forwards may drop out elements."""
     with torch.random.fork_rng(devices=()):
@@ -122,10 +132,17 @@ def small_mlp(module: nn.Module, form: Form, dtype: torch.dtype) -> tuple[nn.Mod
     return small(module, given, dtype), _sequences(dtype)
 
 
-def small_experts(module: nn.Module, dtype: torch.dtype) -> tuple[Any, ...]:
-    """The module with two small experts, and an input some tokens of which go to no expert."""
-    weights = {"gate_up_proj": "EJH", "down_proj": "EHI"}
-    return small(module, weights, dtype), *_routed(dtype)
+def small_experts(module: Any, ids: int, dtype: torch.dtype) -> tuple[Any, ...]:
+    """The module with two small experts, and an input for as many: with three some tokens go to no
+    expert."""
+    module = _unparametrized(module)
+    up, cols = ("gate_up_proj", "J") if module.has_gate else ("up_proj", "I")
+    weights = {up: f"E{cols}H", "down_proj": "EHI"}
+    if module.is_transposed:
+        weights = {name: sizes[0] + sizes[2] + sizes[1] for name, sizes in weights.items()}
+    if module.has_bias:
+        weights |= {f"{up}_bias": f"E{cols}", "down_proj_bias": "EH"}
+    return small(module, weights, dtype, others="H"), *_routed(dtype, ids)
 
 
 def small_own(
@@ -145,8 +162,8 @@ def _sequences(dtype: torch.dtype) -> Tensor:
     return rows(2, dtype).view(4, 16, 2)  # [batch, tokens, hidden], as models call it
 
 
-def _routed(dtype: torch.dtype) -> tuple[Tensor, ...]:
-    index = torch.arange(128, device="cpu").view(64, 2) % 3
+def _routed(dtype: torch.dtype, ids: int = 3) -> tuple[Tensor, ...]:
+    index = torch.arange(128, device="cpu").view(64, 2) % ids
     return rows(2, dtype), index, _weights(64, 2, start=3, dtype=dtype)
 
 
@@ -188,6 +205,19 @@ def small(
 def changed(module: nn.Module, **attributes: Any) -> nn.Module:
     other = object.__new__(type(module))
     other.__dict__.update({**vars(module), **attributes})
+    return other
+
+
+def _unparametrized(module: nn.Module) -> nn.Module:
+    """Of the class that torch.nn.utils.parametrize derives another from, with no tensors yet in
+    the place of what it computes."""
+    if not parametrize.is_parametrized(module):
+        return module
+    kind: Any = type(module).__base__
+    other: nn.Module = object.__new__(kind)
+    modules: dict[str, Any] = dict(module._modules)
+    parameters = {**module._parameters, **dict.fromkeys(modules.pop("parametrizations"))}
+    other.__dict__.update({**vars(module), "_modules": modules, "_parameters": parameters})
     return other
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from fused_acts._call import ROUNDINGS, unknown
 from fused_acts.functional import gated
-from fused_acts.integrations import _classes, _fuse
+from fused_acts.integrations import _classes, _experts, _fuse
 from fused_acts.integrations._calls import Unfusable
 
 DISABLE = "FUSED_ACTS_DISABLE"  # in the environment: 1 to leave every model as it is
@@ -48,8 +48,10 @@ def _by_layers(part: dict[str, str]) -> Iterator[tuple[str, str]]:
 def patch(model: nn.Module, rounding: str = "single") -> Report:
     """Fuses activation(gate) * up in every gated MLP and in all experts of a transformers model.
 
-    And activation(up(x) + bias) in MLPs without a gate. Projections, dropouts and parameters stay
-    the model's own. The fused calls belong to the modules until `unpatch`, through copy.deepcopy
+    And activation(up(x) + bias) in MLPs without a gate. Experts are one block, as with `register`,
+    whichever of torch's implementations they have: the routed weight is multiplied by in the call
+    of the gate, before the product with down_proj. Projections, dropouts and parameters stay the
+    model's own. The fused calls belong to the modules until `unpatch`, through copy.deepcopy
     and pickle too; checkpoints do not show them. A model that is patched already is patched anew.
     Patch before torch.compile.
 
@@ -57,7 +59,8 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
         model: a model, or a part of one.
         rounding: as in `fused_acts.gated`. With "eager" the outputs are bit for bit what they were,
             and activations that a model composes of several operations are left alone, such as the
-            gelu_new of T5, and so are MLPs without a gate.
+            gelu_new of T5, and so are MLPs without a gate; experts keep their own forward, around
+            a fused gate.
 
     Returns a Report. Warns, before it changes anything, of modules that look like an MLP and cannot
     be fused, and where there are none at all. With FUSED_ACTS_DISABLE=1 in the environment it fuses
@@ -103,6 +106,25 @@ def patch(model: nn.Module, rounding: str = "single") -> Report:
         if attribute == "_old_forward":
             setattr(module, attribute, _classes.fused_forward(module))
     return Report(fused, kept)
+
+
+def register() -> None:
+    """Adds the experts implementation "fused_acts" to those of transformers.
+
+    It is then chosen as any other, by `experts_implementation="fused_acts"` in from_pretrained or a
+    configuration, or by model.set_experts_implementation: sort by expert, a grouped product, the
+    gate with the routed weight in one call, a grouped product, the sum over the experts of a token,
+    as one autograd Function (see `fused_acts.nn.GatedExperts`, recompute="product"). Which unit the
+    gate is, is tried as `patch` does, when experts are first called. No model has to be patched.
+
+    A ValueError then says of experts that compute something else what they are and why: choose
+    another implementation for those.
+
+    Raises ImportError without transformers.
+    """
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    ALL_EXPERTS_FUNCTIONS.register(_experts.NAME, _experts.implementation)
 
 
 def unpatch(model: nn.Module) -> None:

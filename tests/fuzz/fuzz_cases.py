@@ -51,6 +51,7 @@ class Case:
     biases: tuple[str, ...] = ()
     parameter: str = ""  # "number", or a shape of SHAPES; "": the default
     limit: Any = ""  # "": the default
+    row_weight: bool = False
     wide: bool = False  # whether biases and parameter are in the type of the arithmetic
     rounding: str = "single"
     dim: int = -1
@@ -94,7 +95,7 @@ def cases(draw: Any, large: bool = True) -> Case:
         made["scale"] = min(made["scale"], 4.0)  # sums of squares have no room for more
     made["views"] = first, second, draw(views()), last
     if mode in ("grad", "inplace_backward"):
-        made["needs"] = draw(st.integers(1, 31))
+        made["needs"] = draw(st.integers(1, 63))
     if kind == "maxout":
         made |= {"pieces": draw(st.sampled_from((1, 2, 3, 4, 5, 8, 256)))}
         made |= {"dim": draw(rarely(-1, range(len(rows))))}
@@ -110,6 +111,7 @@ def options(draw: Any, kind: str, rows: tuple[int, ...], mode: str) -> dict[str,
     of_kind = [name for name in KINDS if name in names]
     name = draw(st.sampled_from((*of_kind, *names)))
     made: dict[str, Any] = {"name": name, "wide": draw(st.booleans())}
+    made["row_weight"] = bool(rows) and draw(st.integers(0, 2)) == 2
     if kind == "unit":
         made["layout"] = draw(st.sampled_from(("separate", *PACKED)))
         some = ((), ("gate_bias",), ("up_bias",), ("gate_bias", "up_bias"))

@@ -48,6 +48,9 @@ class Operands:
             for name in row.parameters:
                 yield name, parameters(case.cols, dtype)[case.parameter]
 
+        if case.row_weight:
+            yield "weight", random(*case.rows, dtype=dtype, seed=case.seed + 17)
+
     def pair(self, inputs: list[Tensor]) -> list[Tensor]:
         """gate and up of what has the form of the inputs; of an activation, x alone."""
         rows = [self.last(t) for t in inputs]

@@ -14,11 +14,12 @@ _VARIANTS = [line.split()[0] for line in ops.info_variants().splitlines()]
 _ACTIVATIONS = [line.split()[0] for line in ops.info_activations().splitlines()]
 _ROWS = {name: index for index, name in enumerate(_VARIANTS + _ACTIVATIONS)}
 _LAYOUTS = {"gate_up": 0, "up_gate": 1, "interleaved": 2}
+_VARIANT, _LAYOUT = 7, 8  # among the options of an operator
 
 
 @torch.library.register_fake(add_op_namespace_prefix("gated"))
 def _gated_fake(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    packed = up is None and options[-2] < len(_VARIANTS)
+    packed = up is None and options[_VARIANT] < len(_VARIANTS)
     if not packed:
         return torch.empty_like(gate, memory_format=torch.contiguous_format)
     return gate.new_empty((*gate.shape[:-1], gate.shape[-1] // 2))
@@ -28,14 +29,15 @@ def _gated_fake(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
 def _glu_backward_options_fake(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, *options: Any
 ) -> Any:
-    needs = options[-1]
+    needs = options[_LAYOUT + 1]
     grad_gate = gate.new_empty(gate.shape if needs & 1 else 0)
     grad_up = gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
-    return grad_gate, grad_up, *(gate.new_empty(0) for _ in range(3))
+    return grad_gate, grad_up, *(gate.new_empty(0) for _ in range(4))
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
-    gate, up, _, _, _, *ctx.numbers = inputs
+    gate, up, *options = inputs
+    ctx.numbers = options[3 : _LAYOUT + 1]
     ctx.save_for_backward(gate, up)
 
 
@@ -47,7 +49,7 @@ def _backward(ctx: Any, grad_out: Tensor) -> Any:
         grad_out, gate, up, None, None, None, *ctx.numbers, needs
     )
     grads = (grad_gate if wanted[0] else None, grad_up if wanted[1] else None)
-    return (*grads, *(None,) * (3 + len(ctx.numbers)))
+    return (*grads, *(None,) * len(ctx.needs_input_grad[2:]))
 
 
 torch.library.register_autograd(
