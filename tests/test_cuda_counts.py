@@ -117,8 +117,6 @@ def calls_with_sums(dtype):
         yield f"bias in {dtype}, two numbers in {number}", call, None
         weight = torch.ones(rows, dtype=number).cuda()
         numbers = None, 1.0, 1.0, None, 1.0, swiglu, 0
-        call = partial(OPS.glu_backward_options, grad_out, gate, up, None, None, *numbers)
-        yield f"weight in {number}", partial(call, 35, weight), None
         by_expert = [torch.zeros(3, cols, dtype=dtype).cuda() for _ in range(2)]
         call = partial(OPS.glu_backward_options, grad_out, gate, up, *by_expert, *numbers, 47)
         for kind, values in (1, [3, 3, 60]), (3, [row % 4 - 1 for row in range(rows)]):

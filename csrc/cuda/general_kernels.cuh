@@ -160,9 +160,9 @@ FUSED_ACTS_DEVICE void store_weight_sum(const GeneralParams& p, Real sum, int64_
 // Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
 template <Direction direction, class T>
 constexpr int kMinBlocksGeneral = sizeof(T) == 8 ? (direction == Direction::kForward ? 8 : 4)
-                                  : direction != Direction::kForward ? 8
-                                  : sizeof(T) == 2                   ? 12
-                                                                     : 10;
+                                  : direction == Direction::kForward  ? (sizeof(T) == 2 ? 12 : 10)
+                                  : direction == Direction::kBackward ? 8
+                                                                      : 9;
 
 template <Direction direction, class T>
 __global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
@@ -170,6 +170,8 @@ __global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
   using Math = MathOf<T, 1>;
   using Real = typename Math::Real;
   constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
+  // Second derivatives are those of calls without row weights and experts.
+  constexpr bool kOfRows = direction != Direction::kDoubleBackward;
   let_next_kernel_start();
 
   const int64_t tile = blockIdx.x % p.tiles, index = blockIdx.x / p.tiles;
@@ -178,10 +180,12 @@ __global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
   const int64_t strand = threadIdx.x >> p.log2_lanes, strands = kBlock >> p.log2_lanes;
 
   wait_for_previous_kernel();
-  const Segment segment = p.segments.at(index);
+  Segments segments = p.segments;
+  if constexpr (!kOfRows) segments.experts = {};
+  const Segment segment = segments.at(index);
   const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
 
-  const int64_t experts = p.segments.experts.count;
+  const int64_t experts = segments.experts.count;
   Numbers<Real> numbers{Real(0.0f), Real(0.0f), static_cast<Real>(p.limit),
                         static_cast<Real>(p.weight)};
   Real gate_bias(0.0f), up_bias(0.0f);
@@ -198,10 +202,10 @@ __global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
   Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
 
   int64_t end = segment.end;
-  if (experts && p.segments.experts.of_row) {
+  if (experts && segments.experts.of_row) {
     bool any = false;
     for (int64_t row = segment.begin + threadIdx.x; row < segment.end; row += kBlock)
-      any |= RowKind(p.segments, segment, row).own;
+      any |= RowKind(segments, segment, row).own;
     if (!__syncthreads_or(any)) end = segment.begin;
   }
   // The threads of a warp stay together, for they add up what is of a row.
@@ -215,12 +219,12 @@ __global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
       at[k].row = first + strand + k * strands;
       at[k].column = column;
       at[k].packed = packed;
-      const RowKind kind(p.segments, segment, at[k].row);
+      const RowKind kind(segments, segment, at[k].row);
       const bool there = column < p.cols && at[k].row * p.cols + column < p.end;
       own[k] = kind.own && there;
       live[k] = kind.live && there;
       weight[k] = numbers.weight;
-      if (live[k] && p.row_weight.data)
+      if (kOfRows && live[k] && p.row_weight.data)
         weight[k] = weight[k] * number_at<T>(p.row_weight.data, p.row_weight.in_real, at[k].row);
       if constexpr (direction != Direction::kForward) {
         seed[k] = {};
