@@ -21,6 +21,7 @@ import fused_acts
         ({"offs": 3}, TypeError, "offs: expected a torch.Tensor, got int"),
         ({"offs": [2, 6], "padding": "none"}, ValueError, "padding: expected one of skip, zero"),
         ({"offs": [2, 6], "bias": torch.ones(3, 8)}, ValueError, "bias: expected values for 2"),
+        ({"offs": [2, 6], "beta": torch.ones(4)}, ValueError, r"beta: .* each of 2 .*got \[4\]"),
         ({"bias": torch.ones(2, 8)}, ValueError, "bias: expected shape"),
         ({"row_expert": [0] * 6, "beta": torch.ones(2, 3)}, ValueError, "beta: expected"),
     ],
