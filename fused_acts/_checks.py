@@ -109,6 +109,14 @@ def check_rows(
     return len(experts)
 
 
+def check_each_expert(name: str, value: Tensor, experts: int | None) -> None:
+    """Checks a parameter that may have a value for each expert, if their number is known."""
+    if experts is not None and value.dim() == 1 and len(value) not in (1, experts):
+        raise ValueError(
+            f"{name}: expected a value for each of {experts} experts, got {list(value.shape)}"
+        )
+
+
 def _real_dtypes(gate: Tensor) -> tuple[torch.dtype, torch.dtype]:
     return gate.dtype, torch.promote_types(gate.dtype, torch.float32)
 

@@ -207,6 +207,7 @@ def _check_arguments(
     if kind:
         for name in ROWS[variant].parameters:
             if name in tensors:
+                _checks.check_each_expert(name, tensors[name], count)
                 tensors[name] = _of_experts(tensors[name], shape[-1])
     packed = not is_unary(variant)
     _checks.check_row_vectors(gate, shape[-1], tensors, packed, count if kind else 0)

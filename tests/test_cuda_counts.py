@@ -84,6 +84,12 @@ def calls(dtype):
     for i, x in enumerate(packed):
         yield f"forward, {PACKED[i]}", lambda i=i, x=x: OPS.glu_forward(x, None, 0, i), [1]
         yield f"backward, {PACKED[i]}", partial(backward, grad_out, x, None, 0, i, 1), [2]
+    weight, offs = torch.ones(ROWS, dtype=dtype).cuda(), torch.tensor([1, 2]).int().cuda()
+    plain = None, None, None, 1.0, 1.0, None, 1.0, 0, 0
+    of_rows = weight, offs, 1
+    yield "forward, offs", lambda: OPS.glu_forward_options(gate, up, *plain, *of_rows), [1]
+    routed = partial(OPS.glu_backward_options, grad_out, gate, up, *plain, 3, *of_rows)
+    yield "backward, offs", routed, [1, 1]
     leaves = [gate.requires_grad_(), up.requires_grad_()]
     recorded = gated("swiglu", leaves)
     grad = torch.autograd.grad
@@ -109,6 +115,14 @@ def calls_with_sums(dtype):
         options = biases[0], None, alphas, 1.0, 1.0, None, 1.0, xielu, 0, 21
         call = partial(OPS.glu_backward_options, grad_out, gate, None, *options)
         yield f"bias in {dtype}, two numbers in {number}", call, None
+        weight = torch.ones(rows, dtype=number).cuda()
+        numbers = None, 1.0, 1.0, None, 1.0, swiglu, 0
+        by_expert = [torch.zeros(3, cols, dtype=dtype).cuda() for _ in range(2)]
+        call = partial(OPS.glu_backward_options, grad_out, gate, up, *by_expert, *numbers, 47)
+        for kind, values in (1, [3, 3, 60]), (3, [row % 4 - 1 for row in range(rows)]):
+            experts = torch.tensor(values).int().cuda()
+            each = partial(call, weight, experts, kind)
+            yield f"weight in {number}, experts' biases, {kind}", each, None
 
 
 def call_everything(record, calls_of):
@@ -249,6 +263,13 @@ def launch_kinds():
         OPS.glu_forward_options(gate, up, *options)
         OPS.glu_backward_options(grad_out, gate, up, *options, needs)
     OPS.glu_backward_options(grad_out, gate, up, *limited, 1)
+    weight, of_row = torch.ones(96).cuda(), (torch.arange(96) % 4 - 1).int().cuda()
+    offs = torch.tensor([8, 8, 80]).int().cuda()
+    of_experts = *(torch.zeros(3, 512).bfloat16().cuda() for _ in range(2)), *biased[2:]
+    for options, of_rows in (plain, (weight, of_row, 3)), (of_experts, (weight, offs, 1)):
+        OPS.glu_forward_options(gate, up, *options, *of_rows)
+        OPS.glu_backward_options(grad_out, gate, up, *options, 47, *of_rows)
+    OPS.glu_forward_options(gate, up, *of_experts, weight, of_row, 3)
     moved = [torch.zeros(96, 513, dtype=torch.bfloat16).cuda()[:, 1:] for _ in range(2)]
     OPS.glu_forward_options(*moved, *plain)
     OPS.glu_double_backward(grad_out, gate, up, gate, up, *plain, True, True)
@@ -259,6 +280,8 @@ KINDS_OF_CALL = [
     *[("forward_kernel", WIDEST), ("backward_kernel", WIDEST)] * 2,
     *[("row_kernel", WIDEST), ("row_kernel", 16), ("reduce_kernel", 4)],  # with biases
     ("row_kernel", 16),  # one gradient alone
+    *[("row_kernel", 16), ("row_kernel", 16), ("reduce_kernel", 4)] * 2,  # row weights, experts
+    ("general_kernel", 4),  # rows anywhere with biases of their experts
     ("general_kernel", 2),  # between two elements
     ("general_kernel", 2),  # of second order
 ]

@@ -322,7 +322,8 @@ def test_bad_arguments():
         GatedExperts(4, 8, 16, layout="x")
     with pytest.raises(TypeError, match="limit: bilinear has no such option"):
         GatedExperts(4, 8, 16, "bilinear", limit=1.0)
-    for name, value in (("inplace_backward", True), ("weight", 2.0), ("padding", "zero")):
+    own = {"inplace_backward": True, "weight": 2.0, "padding": "zero", "rounding": "eager"}
+    for name, value in (own | {"offs": None}).items():
         with pytest.raises(TypeError, match=f"{name}: GatedExperts has no such option"):
             GatedExperts(4, 8, 16, **{name: value})
     module, x, (ids, weights) = experts(), tokens(), routed()

@@ -98,6 +98,18 @@ def test_a_number_or_the_same_for_each_row(variant, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cols", [48, 67])
+def test_a_number_and_one_for_each_row(cols, device):
+    """Both, as operators take them."""
+    gate, up, _ = (to_device(tensor, device) for tensor in operands(5, cols, dtype=torch.float32))
+    weight, (*options, _) = to_device(weights(5, dtype=torch.float32), device), _plain()
+    number, index = 0.5, options[7]
+    out = torch.ops.fused_acts.glu_forward_options(gate, up, *options[:6], number, index, 0, weight)
+    right = fused_acts.swiglu(gate, up, weight=weight * number)
+    assert same_bits(out.cpu(), right.cpu())
+
+
+@pytest.mark.parametrize("device", DEVICES)
 def test_zero_infinite_and_nan(device):
     """A row's weight is a factor like any other, and touches no other row."""
     gate, up, grad_out = operands(6, 70, dtype=torch.float32)

@@ -144,7 +144,7 @@ def test_t5_with_a_quantised_down_projection():
     check_model(module(x), before)
 
 
-@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_oss"])
+@pytest.mark.parametrize("family", ["llama", "phi3"])
 def test_bfloat16_is_no_farther_from_float32(family):
     model = make(family).bfloat16()
     exact = run(copy.deepcopy(model).float(), family)

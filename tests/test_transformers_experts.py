@@ -44,7 +44,8 @@ def output_and_gradients(module, implementation, x, index, weights):
     module.config._experts_implementation = implementation
     leaves = [x.clone().requires_grad_(), weights.clone().requires_grad_(), *module.parameters()]
     y = module(leaves[0], index, leaves[1])
-    return [y.detach(), *torch.autograd.grad(y.float().square().sum(), leaves)]
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(2)).to(y.dtype)
+    return [y.detach(), *torch.autograd.grad(y, leaves, grad)]
 
 
 def check_like(module, implementation, *args):
@@ -101,7 +102,9 @@ def test_patched_models_compute_the_same(family):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("path", ["mixtral.MixtralExperts", "gpt_oss.GptOssExperts"])
 def test_nearer_to_the_exact_values(path, dtype):
+    """By themselves: in a model a token that goes to another expert is more than all roundings."""
     module, (x, index, weights) = experts_of(class_of(path)).to(dtype), routed(tokens=256)
+    module.limit = 7.0  # where next to nothing is clamped
     args = x.to(dtype), index, weights.to(dtype)
     doubles = args[0].double(), index, args[2].double()
     exact = output_and_gradients(copy.deepcopy(module).double(), "eager", *doubles)

@@ -28,7 +28,8 @@ SYMBOL = (
     r"(forward|backward)_kernelINS_4UnitI(.*?)EENS0_6ConfigI(.*?)LNS0_6AccessE(\d)ELi(\d+)ELb(\d)EEE"
     r"(Lb1E)?"  # whether it writes the product too
 )
-ROW_SYMBOL = r"row_kernelINS_4UnitI(.*?)EENS0_9RowConfigI(.*?)Li(\d+)ELb(\d)ELb(\d)EEE"
+ROW_SYMBOL = r"row_kernelINS_4UnitI(.*?)EENS0_9RowConfigI(.*?)Li(\d+)ELb(\d)ELb(\d)ELb0EEE"
+ROUTED_SYMBOL = r"row_kernelINS0_7AnyUnitENS0_9RowConfigI(.*?)Li(\d+)ELb(\d)E"
 GENERAL_SYMBOL = r"general_kernelIL.*?9DirectionE(\d)E(\w+?)EE?v"
 DIRECTIONS = ("forward", "backward", "double backward")
 # {direction: (matrices read, written)} of a gated unit and of an activation
@@ -121,7 +122,7 @@ class KernelOfUnits(AnyKernel):
 
 @dataclass
 class GeneralKernel(KernelOfUnits):
-    """All variants in one."""
+    """All variants in one: for whatever alignment, or with 16 bytes for row weights and experts."""
 
     @property
     def name(self) -> str:
@@ -312,6 +313,11 @@ def read_kernels(cubin: Path, architecture: int) -> Iterator[AnyKernel]:
             access_bytes = SIZES[dtype_of(dtype)]
             direction = DIRECTIONS[int(direction)]
             yield GeneralKernel(*any_kernel, direction, dtype_of(dtype), access_bytes)
+        elif found := re.search(ROUTED_SYMBOL, symbol):
+            dtype, access_bytes, backward = found.groups()
+            yield GeneralKernel(
+                *any_kernel, DIRECTIONS[int(backward)], dtype_of(dtype), int(access_bytes)
+            )
         elif found := re.search(ROW_SYMBOL, symbol):
             functions, dtype, access_bytes, backward, learned = found.groups()
             names = functions_in(functions)

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu/column_values.h"
 #include "cpu/loops.h"
 
 namespace fused_acts::cpu {
@@ -56,10 +57,9 @@ class Call {
         loops_(loops_for(args.dtype)),
         options_(options_of(direction, args)),
         segments_(segments_of(args)),
-        has_vectors_(args.gate_bias.data || args.up_bias.data || args.parameters[0].col_stride ||
-                     args.parameters[1].col_stride || args.experts.count),
         direction_(direction),
-        loop_(loops_.glu(direction, options_, args.variant)) {
+        loop_(loops_.glu(direction, options_, args.variant)),
+        values_(args, loops_) {
     const bool backward = direction != Direction::kForward;
     const bool reads_zeros =
         backward && (!args.grad_out.data || (direction == Direction::kDoubleBackward &&
@@ -74,13 +74,8 @@ class Call {
     block_.past_caches = !scratches && exceeds_caches(direction, args);
     block_.limit = args.limit;
     block_.weight = args.weight;
-    for (int i = 0; i < 2; ++i) {
-      const RowVector& parameter = args.parameters[i];
-      block_.scalars[i] = args.scalars[i];
-      if (parameter.data && !parameter.col_stride)
-        block_.scalars[i] = number_at(parameter.data, parameter.in_real, 0);
-    }
-    if (options_ == Options::kRows && !has_vectors_) read_row_vectors(0, kTile, 0);
+    for (int i = 0; i < 2; ++i) block_.scalars[i] = values_.scalar(i);
+    if (options_ == Options::kRows && !values_.differ()) values_.read(0, kTile, 0);
   }
 
   // Elements [begin, end) of a call without row operands.
@@ -101,7 +96,7 @@ class Call {
     const int64_t first = tile % column_tiles(args_) * kTile, part = tile / column_tiles(args_);
     const int64_t n = std::min(kTile, args_.cols - first);
     const Segment segment = segments_.at(part);
-    if (has_vectors_ && has_live_rows(segment)) read_row_vectors(first, n, segment.expert);
+    if (values_.differ() && has_live_rows(segment)) values_.read(first, n, segment.expert);
 
     const auto& sums = args_.sums;
     for (int i = 0; i < kSums; ++i)
@@ -133,7 +128,7 @@ class Call {
         pad(row, first, n);
         continue;
       }
-      if (weights) block_.weight = number_at(weights, in_real, row);
+      if (weights) block_.weight = args_.weight * values_.number_at(weights, in_real, row);
       if (args_.weight_sums) std::fill_n(weight_sums_, kMostInStep, Real(0));
       run_rows(row, 1, first, n);
       if (args_.weight_sums) weight_sum(row, first) = add_up(weight_sums_);
@@ -228,11 +223,10 @@ class Call {
     block.grad_gate = at(args_.grad_gate, packed, scratch_);
     block.grad_up = at(args_.grad_up, packed, scratch_);
     if (options_ == Options::kRows) {
-      // without them they are alike for all columns
-      const int64_t offset = has_vectors_ ? col - first : 0;
-      block.gate_bias = gate_bias_ + offset;
-      block.up_bias = up_bias_ + offset;
-      for (int i = 0; i < 2; ++i) block.parameters[i] = parameters_[i] + offset;
+      const int64_t offset = values_.differ() ? col - first : 0;
+      block.gate_bias = values_.gate_bias + offset;
+      block.up_bias = values_.up_bias + offset;
+      for (int i = 0; i < 2; ++i) block.parameters[i] = values_.parameters[i] + offset;
       for (int i = 0; i < kSums; ++i)
         block.sums[i] = args_.sums[i] ? group_[i] + (col - first) : nullptr;
       block.weight_sums = args_.weight_sums ? weight_sums_ : nullptr;
@@ -247,56 +241,15 @@ class Call {
     }
   }
 
-  // One of many numbers.
-  Real number_at(const void* data, bool in_real, int64_t i) const {
-    if (in_real) return static_cast<const Real*>(data)[i];
-    Real real;
-    loops_.widen(static_cast<const T*>(data) + i, &real, 1);
-    return real;
-  }
-
-  void read_row_vectors(int64_t first, int64_t n, int64_t expert) {
-    // adding -0 changes nothing, not even the sign of 0
-    read_row_vector(args_.gate_bias, -0.0, first, n, expert, gate_bias_);
-    read_row_vector(args_.up_bias, -0.0, first, n, expert, up_bias_);
-    for (int i = 0; i < 2; ++i) {
-      const RowVector& parameter = args_.parameters[i];
-      const bool is_one = !parameter.col_stride && !parameter.expert_stride;
-      read_row_vector(is_one ? RowVector{} : parameter, block_.scalars[i], first, n, expert,
-                      parameters_[i]);
-    }
-  }
-
-  // n columns of a row vector in the type of the arithmetic, or one value in their place.
-  void read_row_vector(const RowVector& row, double otherwise, int64_t first, int64_t n,
-                       int64_t expert, Real* target) {
-    const int64_t begin = expert * row.expert_stride + first * row.col_stride;
-    if (!row.data) {
-      std::fill_n(target, n, static_cast<Real>(otherwise));
-    } else if (row.in_real) {
-      gather(static_cast<const Real*>(row.data) + begin, row.col_stride, n, target);
-    } else {
-      const T* source = static_cast<const T*>(row.data) + begin;
-      T dense[kTile];
-      if (row.col_stride != 1) gather(source, row.col_stride, n, dense);
-      loops_.widen(row.col_stride == 1 ? source : dense, target, n);
-    }
-  }
-  template <class Element>
-  static void gather(const Element* source, int64_t stride, int64_t n, Element* target) {
-    for (int64_t i = 0; i < n; ++i) target[i] = source[i * stride];
-  }
-
   const GluArgs& args_;
   const Loops& loops_;
   const Options options_;
   const Segments segments_;
-  const bool has_vectors_;  // a value a column
   const Direction direction_;
   const Loop loop_;
   int64_t longest_;  // columns of a block
   Block block_{};    // what all blocks have in common
-  alignas(64) Real gate_bias_[kTile], up_bias_[kTile], parameters_[2][kTile];
+  ColumnValues<T> values_;
   // in the place of operands that are not there or not wanted, also as pairs
   alignas(64) T zeros_[2 * kTile], scratch_[2 * kTile];
   // sums by gate, up and the parameters
@@ -304,43 +257,6 @@ class Call {
   alignas(64) double total_[kSums][kTile];
   alignas(64) Real weight_sums_[kMostInStep];
 };
-
-// In double: a float would lose digits over many parts and over long rows.
-template <class T>
-void reduce(const RowSum& sum, const Segments& segments, const Loops& loops) {
-  using Real = typename MathFor<T>::type::Real;
-  const auto write = [&](int64_t first, const Real* values, int64_t n) {
-    if (sum.in_real) {
-      std::copy_n(values, n, static_cast<Real*>(sum.data) + first);
-    } else {
-      loops.narrow(values, static_cast<T*>(sum.data) + first, n);
-    }
-  };
-  double tile[kTile], total = 0;
-  Real values[kTile];
-  const int64_t experts = sum.by_expert ? segments.experts.count : 1;
-  for (int64_t expert = 0; expert < experts; ++expert) {
-    const Parts parts = sum.by_expert ? segments.parts_of(expert) : Parts{0, sum.parts, -1};
-    for (int64_t first = 0; first < sum.cols; first += kTile) {
-      const int64_t n = std::min(kTile, sum.cols - first);
-      const auto add = [&](int64_t part) {
-        const Real* partials =
-            static_cast<const Real*>(sum.partials.data) + part * sum.partials.row_stride + first;
-        for (int64_t i = 0; i < n; ++i) tile[i] += partials[i];
-      };
-      std::fill_n(tile, n, 0.0);
-      for (int64_t part = parts.begin; part < parts.end; ++part) add(part);
-      if (parts.more >= 0) add(parts.more);
-      for (int64_t i = 0; i < n; ++i) {
-        total += tile[i];
-        values[i] = static_cast<Real>(tile[i]);
-      }
-      if (!sum.total) write(expert * sum.cols + first, values, n);
-    }
-  }
-  values[0] = static_cast<Real>(total);
-  if (sum.total) write(0, values, 1);
-}
 
 }  // namespace
 
@@ -357,13 +273,6 @@ void glu_tiles(Direction direction, const GluArgs& args, int64_t begin, int64_t 
   visit_dtype(args.dtype, [&](auto t) {
     Call<decltype(t)> call(direction, args);
     for (int64_t i = begin; i < end; ++i) call.run_tile(i);
-  });
-}
-
-void reduce_partials(const ReduceArgs& args) {
-  visit_dtype(args.dtype, [&](auto t) {
-    for (int i = 0; i < args.count; ++i)
-      reduce<decltype(t)>(args.sums[i], args.segments, loops_for(args.dtype));
   });
 }
 

@@ -10,6 +10,12 @@ namespace fused_acts::cuda {
 struct Divider {
   uint32_t minus_divisor, magic;
   int shift;
+
+#ifdef __CUDACC__
+  __device__ __forceinline__ operator int32_t() const {
+    return static_cast<int32_t>(-minus_divisor);
+  }
+#endif
 };
 
 inline Divider make_divider(int64_t divisor) {
@@ -23,6 +29,10 @@ inline Divider make_divider(int64_t divisor) {
 #ifdef __CUDACC__
 __device__ __forceinline__ uint32_t divide(uint32_t n, const Divider& d) {
   return static_cast<uint32_t>((static_cast<uint64_t>(n) * d.magic) >> d.shift);
+}
+// Of what is not negative.
+__device__ __forceinline__ int32_t operator/(int32_t n, const Divider& d) {
+  return static_cast<int32_t>(divide(static_cast<uint32_t>(n), d));
 }
 #endif
 

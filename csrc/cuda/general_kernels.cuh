@@ -4,7 +4,6 @@
 #pragma once
 
 #include "cuda/dependent_launch.cuh"
-#include "cuda/launch.h"
 #include "cuda/plan.h"
 #include "cuda/vector.cuh"
 #include "math/unit.h"
@@ -20,21 +19,45 @@ struct GeneralParams {
   ByteMatrix gate, up, out, grad_out, grad_gate, grad_up, gate_tangent, up_tangent;
   RowVector gate_bias, up_bias, parameters[2];
   double scalars[2], limit, weight;
-  void* sums[4];  // [row_blocks, cols] by gate, up and the parameters
+  ColumnVector row_weight;
+  Segments segments;
+  void* sums[4];      // [segments, cols] by gate, up and the parameters
+  void* weight_sums;  // [tiles, rows]
   unsigned* counters;
-  bool has_sums, pairs, product;
+  bool has_sums, pairs, product, zeroes_padding;
   Variant variant;
   int step, log2_lanes;
   unsigned tiles;
-  int64_t block, cols, end, rows_per_block;  // end: elements, a folded row may be cut
+  int64_t block, cols, end;  // end: elements, a folded row may be cut
 };
 
 // A value of a row vector, or the one that stands for all.
 template <class T, class Real>
-FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t column, double otherwise) {
+FUSED_ACTS_DEVICE Real load_row(const RowVector& row, int64_t expert, int64_t column,
+                                double otherwise) {
   if (!row.data) return static_cast<Real>(otherwise);
-  return number_at<T>(row.data, row.in_real, column * row.col_stride);
+  return number_at<T>(row.data, row.in_real, expert * row.expert_stride + column * row.col_stride);
 }
+
+// What a row is to a segment that it lies in.
+struct RowKind {
+  bool own, live;  // whether it is of the segment's expert; and no padding
+
+  FUSED_ACTS_DEVICE RowKind(const Segments& segments, const Segment& segment, int64_t row) {
+    const Experts& experts = segments.experts;
+    if (!experts.of_row) {
+      own = row < segment.end;
+      live = row < segment.live_end;
+      return;
+    }
+    own = live = false;
+    if (row >= segment.end) return;
+    const int64_t expert = experts.of_row[row];
+    const bool padding = expert < 0 || (experts.count && expert >= experts.count);
+    own = !experts.count || (padding ? experts.count : expert) == segment.expert;
+    live = own && !padding;
+  }
+};
 
 // Where a thread is in the matrices.
 template <class T>
@@ -106,9 +129,9 @@ FUSED_ACTS_DEVICE void store_gradients(const GeneralParams& p, const Position<T>
   }
 }
 
-// The sum of a block's rows, always added in the same order, to row `row_block` of sums.
+// The sum of a block's rows, always added in the same order, to row `segment` of sums.
 template <class Real>
-FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_t column,
+FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t segment, int64_t column,
                                  int64_t cols, int log2_lanes) {
   __shared__ Real shared[kBlock];
   shared[threadIdx.x] = sum;
@@ -116,68 +139,110 @@ FUSED_ACTS_DEVICE void store_sum(void* sums, Real sum, int64_t row_block, int64_
   if (threadIdx.x >> log2_lanes == 0 && column < cols) {
     Real total = 0;
     for (int t = threadIdx.x; t < kBlock; t += 1 << log2_lanes) total += shared[t];
-    static_cast<Real*>(sums)[row_block * cols + column] = total;
+    static_cast<Real*>(sums)[segment * cols + column] = total;
   }
   __syncthreads();
 }
 
+// The sum of a row's columns in a tile, of up to a warp, always added in the same order. All
+// threads of the warp are here.
+template <class Real>
+FUSED_ACTS_DEVICE void store_weight_sum(const GeneralParams& p, Real sum, int64_t tile, int64_t row,
+                                        bool own) {
+#pragma unroll 1
+  for (int apart = 1 << p.log2_lanes >> 1; apart > 0; apart /= 2)
+    sum = sum + __shfl_xor_sync(~0u, sum, apart);
+  if (own && (threadIdx.x & ((1 << p.log2_lanes) - 1)) == 0)
+    static_cast<Real*>(p.weight_sums)[tile * p.segments.rows + row] = sum;
+}
+
+// Blocks that fit a multiprocessor at least, which bounds the registers of a thread.
 template <Direction direction, class T>
-__global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__ GeneralParams p) {
+constexpr int kMinBlocksGeneral = sizeof(T) == 8 ? (direction == Direction::kForward ? 8 : 4)
+                                  : direction == Direction::kForward  ? (sizeof(T) == 2 ? 12 : 10)
+                                  : direction == Direction::kBackward ? 8
+                                                                      : 9;
+
+template <Direction direction, class T>
+__global__ void __launch_bounds__(kBlock, kMinBlocksGeneral<direction, T>)
+    general_kernel(const __grid_constant__ GeneralParams p) {
   using Math = MathOf<T, 1>;
   using Real = typename Math::Real;
   constexpr int kRows = sizeof(T) == 8 ? 1 : 2;  // at once, for enough loads in flight
+  // Second derivatives are those of calls without row weights and experts.
+  constexpr bool kOfRows = direction != Direction::kDoubleBackward;
   let_next_kernel_start();
 
-  const int64_t row_block = blockIdx.x / p.tiles;
+  const int64_t tile = blockIdx.x % p.tiles, index = blockIdx.x / p.tiles;
   const int64_t lanes = int64_t{1} << p.log2_lanes;
-  const int64_t lane = threadIdx.x & (lanes - 1);
-  const int64_t column = (blockIdx.x % p.tiles) * lanes + lane;
-  const int64_t row_lanes = kBlock >> p.log2_lanes;
-  const int64_t last = (row_block + 1) * p.rows_per_block;
+  const int64_t lane = threadIdx.x & (lanes - 1), column = tile * lanes + lane;
+  const int64_t strand = threadIdx.x >> p.log2_lanes, strands = kBlock >> p.log2_lanes;
 
   wait_for_previous_kernel();
+  Segments segments = p.segments;
+  if constexpr (!kOfRows) segments.experts = {};
+  const Segment segment = segments.at(index);
   const int64_t packed = p.block ? column + column / p.block * p.block : column * p.step;
 
+  const int64_t experts = segments.experts.count;
   Numbers<Real> numbers{Real(0.0f), Real(0.0f), static_cast<Real>(p.limit),
                         static_cast<Real>(p.weight)};
   Real gate_bias(0.0f), up_bias(0.0f);
-  if (column < p.cols) {
-    numbers.parameter = load_row<T, Real>(p.parameters[0], column, p.scalars[0]);
-    numbers.second = load_row<T, Real>(p.parameters[1], column, p.scalars[1]);
+  if (column < p.cols && !(experts && segment.expert == experts)) {
+    const auto value = [&](const RowVector& row, double otherwise) {
+      return load_row<T, Real>(row, segment.expert, column, otherwise);
+    };
+    numbers.parameter = value(p.parameters[0], p.scalars[0]);
+    numbers.second = value(p.parameters[1], p.scalars[1]);
     // adding -0 changes nothing, not even the sign of 0
-    gate_bias = load_row<T, Real>(p.gate_bias, column, -0.0);
-    up_bias = load_row<T, Real>(p.up_bias, column, -0.0);
+    gate_bias = value(p.gate_bias, -0.0);
+    up_bias = value(p.up_bias, -0.0);
   }
   Real sums[4] = {Real(0.0f), Real(0.0f), Real(0.0f), Real(0.0f)};
 
-  for (int64_t row = row_block * p.rows_per_block + (threadIdx.x >> p.log2_lanes); row < last;
-       row += kRows * row_lanes) {
+  int64_t end = segment.end;
+  if (experts && segments.experts.of_row) {
+    bool any = false;
+    for (int64_t row = segment.begin + threadIdx.x; row < segment.end; row += kBlock)
+      any |= RowKind(segments, segment, row).own;
+    if (!__syncthreads_or(any)) end = segment.begin;
+  }
+  // The threads of a warp stay together, for they add up what is of a row.
+  for (int64_t first = segment.begin; first < end; first += kRows * strands) {
     Position<T> at[kRows];
-    bool valid[kRows];
+    bool own[kRows], live[kRows];
     Vector<T, 1> seed[kRows];
+    Real weight[kRows];
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      at[k].row = row + k * row_lanes;
+      at[k].row = first + strand + k * strands;
       at[k].column = column;
       at[k].packed = packed;
-      valid[k] = at[k].row < last && column < p.cols && at[k].row * p.cols + column < p.end;
+      const RowKind kind(segments, segment, at[k].row);
+      const bool there = column < p.cols && at[k].row * p.cols + column < p.end;
+      own[k] = kind.own && there;
+      live[k] = kind.live && there;
+      weight[k] = numbers.weight;
+      if (kOfRows && live[k] && p.row_weight.data)
+        weight[k] = weight[k] * number_at<T>(p.row_weight.data, p.row_weight.in_real, at[k].row);
       if constexpr (direction != Direction::kForward) {
         seed[k] = {};
-        if (valid[k] && p.grad_out.data) load(at[k].in(p.grad_out), seed[k]);
+        if (live[k] && p.grad_out.data) load(at[k].in(p.grad_out), seed[k]);
       }
     }
     Inputs<Real> inputs[kRows];
     if (p.pairs) {
-      load_inputs<direction, true, T>(p, at, valid, inputs);
+      load_inputs<direction, true, T>(p, at, live, inputs);
     } else {
-      load_inputs<direction, false, T>(p, at, valid, inputs);
+      load_inputs<direction, false, T>(p, at, live, inputs);
     }
     Real out[kRows];
     Gradients<Real> grads[kRows];
     visit_variant(p.variant, [&](auto functions) {
-      const GatedUnit<decltype(functions), Math> unit(numbers, gate_bias, up_bias);
 #pragma unroll
       for (int k = 0; k < kRows; ++k) {
+        const GatedUnit<decltype(functions), Math> unit(
+            {numbers.parameter, numbers.second, numbers.limit, weight[k]}, gate_bias, up_bias);
         const Inputs<Real>& x = inputs[k];
         if constexpr (direction == Direction::kForward) {
           out[k] = unit.forward(x.gate, x.up);
@@ -194,7 +259,15 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
     });
 #pragma unroll
     for (int k = 0; k < kRows; ++k) {
-      if (!valid[k]) continue;
+      // Not multiplied by 0: what padding holds may be anything.
+      if (!live[k]) {
+        out[k] = Real(0.0f);
+        grads[k] = {};
+      }
+      if constexpr (direction == Direction::kBackward) {
+        if (p.weight_sums) store_weight_sum(p, grads[k].weight, tile, at[k].row, own[k]);
+      }
+      if (!own[k] || (direction == Direction::kForward && !live[k] && !p.zeroes_padding)) continue;
       Vector<T, 1> rounded;
       if constexpr (direction != Direction::kBackward) {
         set(rounded, 0, out[k]);
@@ -218,58 +291,7 @@ __global__ void __launch_bounds__(kBlock) general_kernel(const __grid_constant__
     if (p.counters && blockIdx.x == 0 && threadIdx.x < kMostSums) p.counters[threadIdx.x] = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i)
-      if (p.sums[i]) store_sum(p.sums[i], sums[i], row_block, column, p.cols, p.log2_lanes);
-  }
-}
-
-inline GeneralParams general_params(const RowPlan& plan) {
-  const GluArgs& args = plan.args;
-  const int64_t size = dtype_size(args.dtype);
-  const auto matrix = [&](const Matrix& operand) {
-    return ByteMatrix{static_cast<char*>(operand.data), operand.row_stride * size};
-  };
-  return {matrix(args.gate),
-          matrix(args.up),
-          matrix(args.out),
-          matrix(args.grad_out),
-          matrix(args.grad_gate),
-          matrix(args.grad_up),
-          matrix(args.gate_tangent),
-          matrix(args.up_tangent),
-          args.gate_bias,
-          args.up_bias,
-          {args.parameters[0], args.parameters[1]},
-          {args.scalars[0], args.scalars[1]},
-          args.limit,
-          args.weight,
-          {args.sums[0], args.sums[1], args.sums[2], args.sums[3]},
-          args.counters,
-          args.row_blocks > 0,
-          plan.pairs,
-          args.product,
-          args.variant,
-          args.step,
-          plan.log2_lanes,
-          static_cast<unsigned>(plan.tiles),
-          args.block,
-          args.cols,
-          (args.rows - 1) * args.cols + plan.last_cols,
-          plan.rows_per_block};
-}
-
-template <class T>
-cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream) {
-  const auto launch = [&](auto kernel) {
-    return launch_kernel(kernel, static_cast<unsigned>(plan.tiles * plan.row_blocks), kBlock, 0,
-                         stream, general_params(plan));
-  };
-  switch (direction) {
-    case Direction::kForward:
-      return launch(general_kernel<Direction::kForward, T>);
-    case Direction::kBackward:
-      return launch(general_kernel<Direction::kBackward, T>);
-    default:
-      return launch(general_kernel<Direction::kDoubleBackward, T>);
+      if (p.sums[i]) store_sum(p.sums[i], sums[i], index, column, p.cols, p.log2_lanes);
   }
 }
 

@@ -38,6 +38,7 @@ int run(Direction direction, const GluArgs& args, void* cuda_stream) {
                         [&](auto t) { return launch_flat<decltype(t)>(args, *plan, stream); });
   }
   const RowPlan plan = make_row_plan(args, second_order, widest_access());
+  if (plan.tiles * plan.segments >= kThreadsEnd) return cudaErrorInvalidConfiguration;
   if (plan.wide)
     return visit_wide(args.dtype, [&](auto t) { return launch_rows<decltype(t)>(plan, stream); });
   return visit_dtype(args.dtype,
@@ -51,9 +52,14 @@ int glu_forward(const GluArgs& args, void* stream) {
 }
 
 int glu_backward(const GluArgs& args, void* stream) {
-  if (!args.grad_gate.data && !args.grad_up.data && !args.row_blocks && !args.product)
+  if (!args.grad_gate.data && !args.grad_up.data && !args.segment_rows && !args.weight_sums &&
+      !args.product)
     return cudaSuccess;
   return run(Direction::kBackward, args, stream);
+}
+
+int64_t column_tiles(const GluArgs& args) {
+  return make_row_plan(args, false, widest_access()).tiles;
 }
 
 int glu_double_backward(const GluArgs& args, void* stream) {

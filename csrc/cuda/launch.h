@@ -54,7 +54,7 @@ constexpr int widest_compiled() {
 }
 
 // The one launch of a call, for each kind of kernel: backward if it has a grad_out. Defined in
-// flat_launch.cuh, row_kernels.cuh and general_kernels.cuh, and instantiated in a translation unit
+// flat_launch.cuh, row_launch.cuh and general_launch.cuh, and instantiated in a translation unit
 // for each storage type T.
 template <class T>
 cudaError_t launch_flat(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream);

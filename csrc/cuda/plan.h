@@ -19,6 +19,11 @@ constexpr int64_t kThreadsEnd = int64_t{1} << 31, kVectorsEnd = int64_t{1} << 32
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Whether a backward pass has more values alive than the registers of other units hold.
+template <class Unit>
+constexpr bool kHasManyValues =
+    Unit::kHasSecond || std::is_same_v<typename Unit::template F<Math64>, Softplus<Math64>>;
+
 namespace internal {
 
 inline bool is_pair(const Matrix& gate, const Matrix& up, int64_t size) {
@@ -43,6 +48,15 @@ inline bool is_aligned(const GluArgs& args, int64_t columns) {
   return both(args.gate, args.up) && both(args.grad_gate, args.grad_up) &&
          both(args.gate_tangent, args.up_tangent) && is_aligned(args, args.out, columns) &&
          is_aligned(args, args.grad_out, columns) && args.block % columns == 0;
+}
+
+inline bool has_many_values(Variant variant) {
+  return visit_variant(variant, [](auto unit) { return kHasManyValues<decltype(unit)>; });
+}
+
+// Whether rows anywhere share an expert's values.
+inline bool has_scattered_experts(const GluArgs& args) {
+  return args.experts.of_row && args.experts.count;
 }
 
 // Whether an operand spans few enough vectors of so many elements.
@@ -126,15 +140,16 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
 // ---- Row kernels, and the general ones --------------------------------------------------------
 
 // A block is a grid of threads, lanes by 128 / lanes. A lane stays at its columns, so that a bias
-// is read and a sum over rows kept once, and goes through the rows of a row_block.
+// is read and a sum over rows kept once, and goes through the rows of a segment.
 struct RowPlan {
   GluArgs args;      // folded into short rows, if all operands are dense
   bool wide;         // for a row kernel
+  bool routed;       // with row weights or experts
   int access_bytes;  // to out and grad_out
   int columns;       // of a lane at once
   bool pairs;  // whether gate and up of a column are accessed at once, as they are interleaved
   int log2_lanes;
-  int64_t tiles, row_blocks, rows_per_block;
+  int64_t tiles, segments, rows_per_segment;
   int64_t last_cols;  // of the last row, which a folded one need not fill
 };
 
@@ -153,15 +168,21 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   };
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
   const bool folds = args.rows == 1 && !args.has_row_operands() && !args.block;
-  plan.wide = !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
+  plan.routed = args.row_weight.data || args.experts.any();
+  const bool suits =
+      plan.routed
+          ? !has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
+                args.experts.ends_count < kThreadsEnd / 2 &&
+                !(args.grad_out.data && (args.parameters[0].data || has_many_values(args.variant)))
+          // no gradient that is 0
+          : !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
+  plan.wide = suits && !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&
-              args.cols < (folds ? 4 : 1) * kThreadsEnd &&
-              // a gradient that is 0
-              !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
+              args.cols < (folds ? 4 : 1) * kThreadsEnd;
   plan.pairs = args.step == 2 && fits(1);
   // Backward a thread has enough in flight by 16 bytes, and its sums would take too much memory.
-  const bool widest = !args.grad_out.data && fits(widest_access / size);
+  const bool widest = !args.grad_out.data && !plan.routed && fits(widest_access / size);
   plan.access_bytes = !plan.wide ? size : widest ? widest_access : 16;
   plan.columns = plan.access_bytes / size;
 
@@ -177,17 +198,22 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
     plan.last_cols = end - (args.rows - 1) * args.cols;
   }
   const int64_t vectors = args.cols / plan.columns;
-  const int most = call.rows == 1 && !args.segment_rows ? most_lanes : kMostLanes;
+  // A sum over columns is one over the lanes of a warp.
+  const bool sums_columns = args.row_weight.data != nullptr;
+  const int most = call.rows == 1 && !args.segment_rows && !sums_columns ? most_lanes : kMostLanes;
   // the order in which rows are added up is for all kernels the same
   while ((1 << plan.log2_lanes) < most &&
          (args.segment_rows || (int64_t{1} << plan.log2_lanes) < vectors))
     ++plan.log2_lanes;
   plan.tiles = ceil_div(args.cols, int64_t{plan.columns} << plan.log2_lanes);
-  plan.rows_per_block = args.segment_rows ? args.segment_rows : kBlock >> plan.log2_lanes;
-  // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors.
-  for (int doubled = 0; doubled < 3 && !args.segment_rows; ++doubled)
-    if (plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_block) plan.rows_per_block *= 2;
-  plan.row_blocks = args.segments(plan.rows_per_block).count();
+  plan.rows_per_segment = args.segment_rows ? args.segment_rows : kBlock >> plan.log2_lanes;
+  // Up to 8 rows of a thread, as long as there are blocks for all multiprocessors; and where each
+  // expert looks through all rows for its own, as many as make that quick.
+  const bool scattered = has_scattered_experts(args);
+  for (int doubled = 0; doubled < (scattered ? 8 : 3) && !args.segment_rows; ++doubled)
+    if (scattered || plan.tiles * args.rows > kBlocksWanted * 2 * plan.rows_per_segment)
+      plan.rows_per_segment *= 2;
+  plan.segments = args.segments(plan.rows_per_segment).count();
   return plan;
 }
 

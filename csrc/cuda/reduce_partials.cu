@@ -1,5 +1,6 @@
-// Sums over rows from the partial ones of row blocks.
+// Sums from partial ones: over rows from those of segments, over columns from those of tiles.
 #include <algorithm>
+#include <limits>
 
 #include "cuda/dependent_launch.cuh"
 #include "cuda/launch.h"
@@ -9,7 +10,7 @@
 namespace fused_acts::cuda {
 namespace {
 
-// A block adds up kColumns columns, each in kStrands parts of the row blocks side by side.
+// A block adds up kColumns columns, kStrands partial sums side by side.
 constexpr int kColumns = 32, kStrands = 32, kThreads = kColumns * kStrands;
 
 // Adds up kThreads values to the first `left` of them, always in the same order: in double, for a
@@ -36,6 +37,11 @@ FUSED_ACTS_DEVICE void store_rounded(const RowSum& sum, int64_t index, double va
   sum.in_real ? store_as(Real{}) : store_as(T{});
 }
 
+// The sums that there are of each column.
+FUSED_ACTS_INLINE int64_t results_of(const ReduceArgs& args, const RowSum& sum) {
+  return sum.by_expert ? args.segments.experts.count : 1;
+}
+
 // Of a total every block leaves its own part where its first partial sum was, and the block that is
 // the last to do so adds up all parts.
 template <class T>
@@ -45,19 +51,28 @@ __global__ void __launch_bounds__(kThreads, 2)
   let_next_kernel_start();
   const RowSum& sum = args.sums[blockIdx.y];
   Real* const partials = static_cast<Real*>(sum.partials.data);
-  const int64_t column = int64_t{blockIdx.x} * kColumns + threadIdx.x % kColumns;
   const auto blocks = static_cast<unsigned>((sum.cols + kColumns - 1) / kColumns);
+  const unsigned expert = blockIdx.x / blocks, block = blockIdx.x % blocks;
+  const int64_t column = int64_t{block} * kColumns + threadIdx.x % kColumns;
   wait_for_previous_kernel();
-  if (blockIdx.x >= blocks) return;
+  if (expert >= results_of(args, sum)) return;
 
+  const Parts parts = sum.by_expert ? args.segments.parts_of(expert) : Parts{0, sum.parts, -1};
   double value = 0;
   if (column < sum.cols) {
-    for (int64_t i = threadIdx.x / kColumns; i < args.row_blocks; i += kStrands)
-      value += partials[i * sum.partials.row_stride + column];
+    const Real* from = partials + column;
+    if (parts.more >= 0 && threadIdx.x < kColumns)
+      value = from[parts.more * sum.partials.row_stride];
+    // fewer than a launch has blocks
+    const auto end = static_cast<unsigned>(parts.end);
+    for (unsigned i = static_cast<unsigned>(parts.begin) + threadIdx.x / kColumns; i < end;
+         i += kStrands)
+      value += from[i * sum.partials.row_stride];
   }
   value = add_up(value, sum.total ? 1 : kColumns);
   if (!sum.total) {
-    if (threadIdx.x < kColumns && column < sum.cols) store_rounded<T, Real>(sum, column, value);
+    if (threadIdx.x < kColumns && column < sum.cols)
+      store_rounded<T, Real>(sum, expert * sum.cols + column, value);
     return;
   }
   __shared__ bool is_last;
@@ -80,10 +95,13 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 int reduce_partials(const ReduceArgs& args, void* stream) {
   int64_t most = 0;
-  for (int i = 0; i < args.count; ++i) most = std::max(most, args.sums[i].cols);
+  for (int i = 0; i < args.count; ++i) {
+    const int64_t blocks = (args.sums[i].cols + kColumns - 1) / kColumns;
+    most = std::max(most, blocks * results_of(args, args.sums[i]));
+  }
   if (most == 0) return cudaSuccess;
-  const dim3 grid(static_cast<unsigned>((most + kColumns - 1) / kColumns),
-                  static_cast<unsigned>(args.count));
+  if (most > std::numeric_limits<int32_t>::max()) return cudaErrorInvalidConfiguration;
+  const dim3 grid(static_cast<unsigned>(most), static_cast<unsigned>(args.count));
   return visit_dtype(args.dtype, [&](auto t) {
     return launch_kernel(reduce_kernel<decltype(t)>, grid, kThreads, 0,
                          static_cast<cudaStream_t>(stream), args);

@@ -28,11 +28,6 @@ template <class T, int kCount>
 using MathOf =
     std::conditional_t<sizeof(T) == 2 && kCount % 2 == 0, Math16<F32x2>, typename MathFor<T>::type>;
 
-// Whether a backward pass has more values alive than the registers of other units hold.
-template <class Unit>
-constexpr bool kHasManyValues =
-    Unit::kHasSecond || std::is_same_v<typename Unit::template F<Math64>, Softplus<Math64>>;
-
 // kCount elements of T as they lie in memory; a single 16-bit one is the low half of its word.
 template <class StorageType, int kCount>
 struct Vector {

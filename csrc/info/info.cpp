@@ -86,7 +86,7 @@ std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, in
     return {0, plan->grid, cuda::kBlock, plan->access_bytes, plan->vectors};
   const cuda::RowPlan plan = cuda::make_row_plan(args, false, static_cast<int>(widest_access));
   const int64_t bytes = plan.access_bytes * (plan.pairs && !plan.wide ? 2 : 1);
-  return {plan.wide ? 1 : 2, plan.tiles * plan.row_blocks, cuda::kBlock, bytes, 1};
+  return {plan.wide ? 1 : 2, plan.tiles * plan.segments, cuda::kBlock, bytes, 1};
 }
 
 }  // namespace

@@ -5,7 +5,7 @@ down[e](f(gate[e](x)) * g(up[e](x))), or without a gate down[e](f(up[e](x))). Th
 multiplied by in the unit, so that all of it but the biases of down is products of sorted rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -46,15 +46,21 @@ def _is_known(ids: Tensor, of_experts: Tensor) -> Tensor:
     return (ids >= 0) & (ids < of_experts.shape[0])
 
 
-def _with_bias(y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """y and, for each token, the biases of its experts times its weights."""
+def _with_bias(
+    summed: Callable[[Tensor], Tensor],
+    rows: Tensor,
+    ids: Tensor,
+    weights: Tensor,
+    bias: Tensor | None,
+) -> Tensor:
+    """The sum of each token's rows and, times its weights, of the biases of its experts."""
     if bias is None:
-        return y
-    real = _real(y)
+        return summed(rows)
+    real = _real(rows)
     added = by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
     # Selected for the gradient: that of a token of no expert may be anything.
     added = torch.where(_is_known(ids, bias).any(1, keepdim=True), added, 0.0)
-    return (y.to(real) + added).to(y.dtype)
+    return (summed(rows.to(real)) + added).to(rows.dtype)
 
 
 def _bias_gradients(
@@ -88,7 +94,11 @@ def _decomposed(
     hidden = multiply(rows, inputs.gate_up.transpose(1, 2), routing.offs)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
     rows = multiply(product, inputs.down.transpose(1, 2), routing.offs)
-    return _with_bias(routing.slots(rows).sum(1), ids, weights, inputs.down_bias)
+
+    def summed(rows: Tensor) -> Tensor:
+        return routing.slots(rows).sum(1)
+
+    return _with_bias(summed, rows, ids, weights, inputs.down_bias)
 
 
 def _hidden(inputs: Inputs, routing: Routing) -> Tensor:
@@ -112,7 +122,7 @@ def _computed(
     hidden = _hidden(inputs, routing)
     product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
     rows = grouped.without_derivatives(product, inputs.down.transpose(1, 2), routing.offs)
-    y = _with_bias(routing.summed(rows), ids, weights, inputs.down_bias)
+    y = _with_bias(routing.summed, rows, ids, weights, inputs.down_bias)
     return y, routing, hidden, product
 
 

@@ -37,12 +37,16 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     return base
 
 
-def own_forward(module: nn.Module) -> Any:
-    """Without set_forward, in a class derived since then, too."""
+def own_function(module: nn.Module) -> Any:
+    """The forward of its class without set_forward, in a class derived since then, too."""
     forward: Any = own_class(module).forward
     while (base := getattr(forward, "fused_acts_base", None)) is not None:
         forward = base.forward
-    return forward.__get__(module)
+    return forward
+
+
+def own_forward(module: nn.Module) -> Any:
+    return own_function(module).__get__(module)
 
 
 def fused_forward(module: nn.Module) -> Any:

@@ -127,7 +127,7 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
             return _fuse_whole(module)
     if not _experts.has_gate(module):
         raise Unfusable("has no gate")
-    eager = inspect.unwrap(type(module).forward)
+    eager = inspect.unwrap(_classes.own_function(module))
     unit = _experts.gate_of(module, rounding)
     call = unit.gate(rounding)
     changes = [Change(module, "_apply_gate", call)]
@@ -144,7 +144,7 @@ def _fuse_experts(module: Any, rounding: str) -> Fused:
 def _fuse_whole(module: Any) -> Fused:
     if not _experts.are_plain(module):
         raise Unfusable("has weights that are quantised or sharded")
-    unit = _experts.unit(module, inspect.unwrap(type(module).forward))
+    unit = _experts.unit(module, inspect.unwrap(_classes.own_function(module)))
     forward = functools.partial(_experts.in_place, unit=unit)
     changes = [Change(module, _forward_attribute(module), forward)]
     if _experts.has_gate(module):  # for the implementations that stay
@@ -164,7 +164,7 @@ def _fuse_own(module: nn.Module, rounding: str) -> Fused | None:
         variant = unit_of(activation)
         method = functools.partial(deferred, gate=gate(variant, LAYOUTS[0], rounding))
         forward = functools.partial(_forward_around, name=name, method=method)
-        if not tried(inspect.unwrap(type(module).forward), forward, small, rounding):
+        if not tried(inspect.unwrap(_classes.own_function(module)), forward, small, rounding):
             raise Unfusable(other_than(variant, rounding))
     else:
         return None
@@ -187,7 +187,7 @@ def _fuse_unit(activation: nn.Module, rounding: str) -> tuple[str, Callable[...,
 
 def _small_own(module: nn.Module, name: str) -> Callable[..., Any] | None:
     """How to make the module small, if then it multiplies what its activation makes."""
-    own, products = inspect.unwrap(type(module).forward), 0
+    own, products = inspect.unwrap(_classes.own_function(module)), 0
     activation = getattr(module, name)
 
     def product(gate: Tensor, up: Tensor) -> Tensor:
@@ -213,4 +213,6 @@ def _forward_around(module: nn.Module, *args: Any, name: str, method: Callable[.
     activation = _trial.changed(getattr(module, name))
     _classes.set_forward(activation, method)
     modules = {**module._modules, name: activation}
-    return inspect.unwrap(type(module).forward)(_trial.changed(module, _modules=modules), *args)
+    return inspect.unwrap(_classes.own_function(module))(
+        _trial.changed(module, _modules=modules), *args
+    )

@@ -14,6 +14,9 @@ from fused_acts._names import VariantName
 from fused_acts.nn import experts_checkpoints as checkpoints
 from fused_acts.nn.gated import check_options
 
+# Options of the unit that the block has other ways for, or none.
+_OWN = {"inplace_backward", "weight", "padding", "rounding", "offs", "counts", "row_expert"}
+
 
 class GatedExperts(torch.nn.Module):
     """y[t] = sum over j of weights[t, j] * down[e](f(gate[e](x[t])) * g(up[e](x[t]))), with the
@@ -80,9 +83,8 @@ class GatedExperts(torch.nn.Module):
         if recompute not in RECOMPUTE:
             raise unknown("recompute", recompute, RECOMPUTE)
         check_options(self._row, layout, options)
-        for name in ("inplace_backward", "weight", "padding"):
-            if name in options:
-                raise TypeError(f"{name}: GatedExperts has no such option")
+        for name in {*options} & _OWN:
+            raise TypeError(f"{name}: GatedExperts has no such option")
         self.num_experts, self.d_model, self.d_ff = num_experts, d_model, d_ff
         self.variant, self.layout, self.recompute = variant, layout, recompute
         self.options = options
