@@ -68,12 +68,13 @@ def gated(
             shape of gate without its columns, a number for each row, which is differentiated too:
             the weights of tokens in a mixture of experts. In the dtype of gate, or float32.
         offs, counts, row_expert: which rows belong to which expert: none of them, or one. Biases
-            are then [cols] or [experts, cols], parameters [experts] or [experts, cols], with
-            gradients by each expert's own rows. int32 on the device of gate, where no host reads
-            them. offs: [experts], ends of the rows of each, as torch's grouped_mm takes them; rows
-            behind the last are padding. counts: [experts], for gate [experts, rows, cols] how many
-            rows of each are its own, the others padding. row_expert: the shape of gate without its
-            columns, the expert of each row, -1 for padding.
+            are then [cols] or [experts, cols], parameters [experts] or [experts, cols] (of one
+            dimension: experts), with gradients by each expert's own rows. int32 on the device of
+            gate, where no host reads them. offs: [experts], ends of the rows of each, as torch's
+            grouped_mm takes them; rows behind the last are padding. counts: [experts], for gate
+            [experts, rows, cols] how many rows of each are its own, the others padding.
+            row_expert: the shape of gate without its columns, the expert of each row, -1 for
+            padding.
         padding: "skip": rows of padding in the result are left as they are, uninitialised without
             out. "zero": they are written 0. Padding of the arguments is not read, and its gradients
             are 0.

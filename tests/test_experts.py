@@ -210,6 +210,25 @@ def test_unusual_weights(weight):
         torch.testing.assert_close(a[a.isfinite()], e[e.isfinite()], **CLOSE)
 
 
+def test_an_expert_without_tokens_may_hold_anything():
+    module, x, (ids, weights) = experts(bias=True), tokens(), routed()
+    ids = ids.clamp(max=module.num_experts - 2)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter[-1] = torch.nan
+    results = gradients(module, module, x, ids, weights, x.cos())
+    assert all(result.isfinite().all() for result in results)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_token_does_not_depend_on_others(dtype):
+    """Nor its rounding: sums that lie between two numbers go to the even one."""
+    module, x, (ids, weights) = experts(dtype=dtype), tokens(64, dtype), routed(64, dtype=dtype)
+    other = ids.clone()
+    other[-1] = -1
+    assert same_bits(module(x, ids, weights)[:-1], module(x, other, weights)[:-1])
+
+
 @pytest.mark.parametrize("form", FORMS[3:6], ids=str)
 def test_double_backward(form):
     module, x, (ids, weights) = experts(**form), tokens(3), routed(3, lowest=-1)

@@ -98,18 +98,6 @@ def test_a_number_or_the_same_for_each_row(variant, device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("cols", [48, 67])
-def test_a_number_and_one_for_each_row(cols, device):
-    """Both, as operators take them."""
-    gate, up, _ = (to_device(tensor, device) for tensor in operands(5, cols, dtype=torch.float32))
-    weight, (*options, _) = to_device(weights(5, dtype=torch.float32), device), _plain()
-    number, index = 0.5, options[7]
-    out = torch.ops.fused_acts.glu_forward_options(gate, up, *options[:6], number, index, 0, weight)
-    right = fused_acts.swiglu(gate, up, weight=weight * number)
-    assert same_bits(out.cpu(), right.cpu())
-
-
-@pytest.mark.parametrize("device", DEVICES)
 def test_zero_infinite_and_nan(device):
     """A row's weight is a factor like any other, and touches no other row."""
     gate, up, grad_out = operands(6, 70, dtype=torch.float32)
@@ -285,6 +273,14 @@ def test_refusals(weight, error, message, device):
             function(to_device(gate, device), to_device(up, device), weight=weight)
     with pytest.raises(error, match=message):
         fused_acts.gelu(to_device(gate, device), weight=weight)
+
+
+def test_a_number_and_one_for_each_row():
+    """An operator takes one of them, whose gradient would be by a product."""
+    gate, up, _ = operands(5, 8, dtype=torch.float32)
+    *options, _, index, layout = _plain()
+    with pytest.raises(ValueError, match="weight: expected a number or one for each row"):
+        torch.ops.fused_acts.gated(gate, up, *options, 0.5, index, layout, torch.ones(5))
 
 
 def test_out_over_the_weight():

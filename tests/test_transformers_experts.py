@@ -52,7 +52,7 @@ def check_like(module, implementation, *args):
     expected = output_and_gradients(module, implementation, *args)
     with FusedCalls() as calls:
         results = output_and_gradients(module, NAME, *args)
-    assert calls.count == 1
+    assert calls.packed == 1
     for actual, right in zip(results, expected, strict=True):
         assert actual.dtype == right.dtype
         check_model(actual, right)
@@ -71,7 +71,7 @@ def test_logits_loss_and_gradients(family):
     model.set_experts_implementation(NAME)
     with FusedCalls() as calls:
         result = run(model, family)
-    assert calls.count == sum(map(is_experts, model.modules())) == 2
+    assert calls.packed == sum(map(is_experts, model.modules())) == 2
     check_runs(result, before)
 
 
@@ -84,7 +84,7 @@ def test_generates_the_same_tokens(family):
     model.set_experts_implementation(NAME)
     with FusedCalls() as calls:
         assert torch.equal(model.generate(ids, **options), before)
-    assert calls.count == 2 * 8
+    assert calls.packed == 2 * 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,7 +142,7 @@ def test_chosen_by_name_in_configurations_and_files(tmp_path):
         other.load_state_dict(model.state_dict())
         with FusedCalls() as calls:
             assert torch.equal(other(**inputs("")).logits, logits)
-        assert calls.count == 2
+        assert calls.packed == 2
     assert NAME not in (tmp_path / "config.json").read_text()
     assert kind.from_pretrained(tmp_path).config._experts_implementation != NAME
 

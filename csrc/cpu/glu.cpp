@@ -128,7 +128,7 @@ class Call {
         pad(row, first, n);
         continue;
       }
-      if (weights) block_.weight = args_.weight * values_.number_at(weights, in_real, row);
+      if (weights) block_.weight = values_.number_at(weights, in_real, row);
       if (args_.weight_sums) std::fill_n(weight_sums_, kMostInStep, Real(0));
       run_rows(row, 1, first, n);
       if (args_.weight_sums) weight_sum(row, first) = add_up(weight_sums_);

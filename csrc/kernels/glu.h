@@ -67,7 +67,7 @@ struct GluArgs {
   double scalars[2] = {1.0, 1.0};  // the parameters where they are no row vectors
   double limit = std::numeric_limits<double>::infinity();
   double weight = 1.0;
-  ColumnVector row_weight;  // times the other one
+  ColumnVector row_weight;  // in its place
 
   // Padding is not read. It is written 0 by a backward pass, and by a forward one if asked to.
   Experts experts;

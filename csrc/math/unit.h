@@ -14,7 +14,7 @@ namespace fused_acts {
 // The gradients by gate, up, the parameters and the weight, and the product that they are of.
 template <class Real>
 struct Gradients {
-  Real gate, up, parameter, second, weight, product;
+  Real gate, up, parameter, second, product, weight;
 };
 
 // Of sum(grad_out * out), twice: by grad_out, gate and up, of its gradients by gate and up times
@@ -64,7 +64,7 @@ struct GatedUnit {
   FUSED_ACTS_INLINE Gradients<Real> backward(GradOut later_grad_out, Real gate, Up later_up) const {
     const Real z = biased_gate(gate);
     auto f_dual = f.dual(limited_gate(z));
-    const Real w = biased_up(later_up), unweighed = later_grad_out, grad_out = weighed(unweighed);
+    const Real w = biased_up(later_up), grad_out = weighed(later_grad_out);
     auto g_dual = g.dual(limited_up(w));
     const Real seed = grad_out * g_dual.value, value = limited_value(f_dual.value);
     const Real up_seed = grad_out * value;
@@ -72,8 +72,8 @@ struct GatedUnit {
             by_up(w, times(g_dual.derivative, up_seed)),
             by_parameter(limited_gate(z), seed),
             by_second(limited_gate(z), seed, limited_up(w), up_seed),
-            unweighed * (value * g_dual.value),
-            weighed(value * g_dual.value)};
+            weighed(value * g_dual.value),
+            by_weight(later_grad_out, value * g_dual.value)};
   }
 
   FUSED_ACTS_INLINE SecondGradients<Real> double_backward(Real unweighed, Real gate, Real up,
@@ -149,6 +149,16 @@ struct GatedUnit {
     return options == Options::kNone ? derivative : select(abs(x) > limit, Real(0.0f), derivative);
   }
 
+  // grad_out is converted once more, which takes no register until then.
+  template <class GradOut>
+  FUSED_ACTS_INLINE Real by_weight([[maybe_unused]] GradOut later_grad_out,
+                                   [[maybe_unused]] Real product) const {
+    if constexpr (options == Options::kRows) {
+      return static_cast<Real>(later_grad_out) * product;
+    } else {
+      return Real(0.0f);
+    }
+  }
   FUSED_ACTS_INLINE Real by_parameter([[maybe_unused]] Real z, [[maybe_unused]] Real seed) const {
     if constexpr (Unit::kHasTwoOfF || std::is_constructible_v<F, Real>) {
       return f.by_parameter(z, seed);

@@ -218,6 +218,8 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   args.scalars[1] = options.second;
   args.limit = options.limit;
   args.weight = options.weight;
+  if (options.row_weight && options.weight != 1.0)
+    fail("weight: expected a number or one for each row, got both");
   if (options.row_weight)
     args.row_weight =
         column_vector_of(View(*options.row_weight, "weight"), "weight", gate, &call.weight_copy);

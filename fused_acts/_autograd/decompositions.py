@@ -20,17 +20,33 @@ from fused_acts.tables import ROWS, Activation, of_gate, of_up
 Tensors = Sequence[Tensor | None]
 
 
-def experts_of_rows(like: Tensor, experts: Tensor, rows: int) -> tuple[Tensor, Tensor]:
-    """The expert of each row of `like`, and whether it has one: else it is padding."""
+def experts_of_rows(
+    like: Tensor, experts: Tensor, rows: int, count: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The expert of each row of `like`, and whether it has one, of `count`: else it is padding."""
     shape, kind = like.shape[:-1], rows % ZERO_PADDING
     if kind == ROW_KINDS["row_expert"]:
-        return experts.long().clamp(min=0), experts >= 0
+        if count is None:
+            return experts.long(), experts >= 0
+        return experts.long().clamp(0, count - 1), (experts >= 0) & (experts < count)
     if kind == ROW_KINDS["counts"]:
         owner = torch.arange(shape[0], device=like.device).unsqueeze(-1).expand(shape)
         return owner, torch.arange(shape[1], device=like.device) < experts.unsqueeze(-1)
     index = torch.arange(shape.numel(), dtype=experts.dtype, device=like.device)
     owner = torch.searchsorted(experts, index, right=True).view(shape)
     return owner.clamp(max=len(experts) - 1), owner < len(experts)
+
+
+def _count(call: Call, vectors: Tensors) -> int | None:
+    """How many experts have values of their own."""
+    gate_bias, up_bias, parameter = vectors[:3]
+    for bias in (gate_bias, up_bias):
+        if bias is not None and bias.dim() == 2:
+            return bias.shape[0]
+    pair = len(ROWS[call.variant].parameters) == 2
+    if parameter is not None and parameter.dim() == 2 + pair:
+        return parameter.shape[-2]
+    return None
 
 
 def _added(x: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
@@ -79,7 +95,7 @@ def forward(
         gate, up = unpack(gate, call.layout)
     owner = live = None
     if experts is not None:
-        owner, live = experts_of_rows(gate, experts, call.rows)
+        owner, live = experts_of_rows(gate, experts, call.rows, _count(call, vectors))
         live = live.unsqueeze(-1)
         gate = torch.where(live, gate, 0.0)
         up = None if up is None else torch.where(live, up, 0.0)

@@ -17,8 +17,8 @@ from fused_acts import _ops
 from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim
-from fused_acts._autograd.routing import Routing, by_expert
-from fused_acts._call import NUMBERS, ROW_KINDS, Call, is_unary
+from fused_acts._autograd.routing import Routing
+from fused_acts._call import NUMBERS, ROW_KINDS, VARIANT_INDEX, ZERO_PADDING, Call, is_unary, parse
 from fused_acts._layouts import pack, unpack_bias
 
 
@@ -42,42 +42,44 @@ def _real(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _is_known(ids: Tensor, of_experts: Tensor) -> Tensor:
-    return (ids >= 0) & (ids < of_experts.shape[0])
+# What a row has of the bias of its expert is a unit, too: (0 + bias) * 1 * weight.
+_BIAS = parse(VARIANT_INDEX["bilinear"], "gate_up")
+_BIAS = _BIAS._replace(rows=ROW_KINDS["offs"] + ZERO_PADDING, has_options=True)
 
 
-def _with_bias(
+def _bias_unit(rows: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Its gate, up and gate_bias."""
+    real = _real(rows)
+    gate = torch.zeros(rows.shape[1], dtype=real, device=rows.device)
+    return gate.expand(rows.shape), torch.ones_like(gate).expand(rows.shape), bias.to(real)
+
+
+def _summed(
     summed: Callable[[Tensor], Tensor],
     rows: Tensor,
-    ids: Tensor,
     weights: Tensor,
     bias: Tensor | None,
+    offs: Tensor,
 ) -> Tensor:
-    """The sum of each token's rows and, times its weights, of the biases of its experts."""
+    """The sum of each token's rows and of their biases, times the weights of the rows."""
     if bias is None:
         return summed(rows)
-    real = _real(rows)
-    added = by_expert(weights.to(real), ids, bias.shape[0]) @ bias.to(real)
-    # Selected for the gradient: that of a token of no expert may be anything.
-    added = torch.where(_is_known(ids, bias).any(1, keepdim=True), added, 0.0)
-    return (summed(rows.to(real)) + added).to(rows.dtype)
+    operands = *_bias_unit(rows, bias), None, None, weights.to(_real(rows)), offs
+    return summed(rows.to(_real(rows)) + gated.gated(*operands, _BIAS)).to(rows.dtype)
 
 
 def _bias_gradients(
-    grad_y: Tensor, ids: Tensor, weights: Tensor, bias: Tensor, by_bias: bool, by_weights: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Of _with_bias, by bias and by weights."""
-    grad_y, matrix = grad_y.to(_real(grad_y)), bias.to(_real(bias))
-    is_known = _is_known(ids, bias)
-    grad_bias = grad_weights = None
-    if by_bias:
-        live = torch.where(is_known.any(1, keepdim=True), grad_y, 0.0)
-        each = by_expert(weights.to(grad_y.dtype), ids, bias.shape[0])
-        grad_bias = (each.t() @ live).to(bias.dtype)
-    if by_weights:
-        chosen = (grad_y @ matrix.t()).gather(1, torch.where(is_known, ids, 0).long())
-        grad_weights = torch.where(is_known, chosen, 0.0).to(weights.dtype)
-    return grad_bias, grad_weights
+    grad_rows: Tensor, weights: Tensor, bias: Tensor, offs: Tensor, by_bias: bool, by_weights: bool
+) -> tuple[Tensor, Tensor]:
+    """Of the biases in _summed, by bias and by weights."""
+    real = _real(grad_rows)
+    _, _, of_bias, _, _, of_weights = _ops.current().glu_backward_options(
+        *(grad_rows.to(real), *_bias_unit(grad_rows, bias), None, None),
+        *_BIAS[:6],
+        _ops.needs_mask(False, False, by_bias, False, False, by_weights),
+        *(weights.to(real), offs, _BIAS.rows),
+    )
+    return of_bias.to(bias.dtype), of_weights
 
 
 def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
@@ -92,13 +94,14 @@ def _decomposed(
     routing = Routing.of(ids, inputs.down.shape[0])
     rows = routing.rows_of_slots(inputs.x)
     hidden = multiply(rows, inputs.gate_up.transpose(1, 2), routing.offs)
-    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    of_rows = routing.sorted(weights)
+    product = _unit(hidden, inputs, of_rows, routing.offs, call)
     rows = multiply(product, inputs.down.transpose(1, 2), routing.offs)
 
     def summed(rows: Tensor) -> Tensor:
         return routing.slots(rows).sum(1)
 
-    return _with_bias(summed, rows, ids, weights, inputs.down_bias)
+    return _summed(summed, rows, of_rows, inputs.down_bias, routing.offs)
 
 
 def _hidden(inputs: Inputs, routing: Routing) -> Tensor:
@@ -120,9 +123,10 @@ def _computed(
     """The result, and what it was made by: the routing, gate and up, and the unit's product."""
     routing = Routing.of(ids, inputs.down.shape[0])
     hidden = _hidden(inputs, routing)
-    product = _unit(hidden, inputs, routing.sorted(weights), routing.offs, call)
+    of_rows = routing.sorted(weights)
+    product = _unit(hidden, inputs, of_rows, routing.offs, call)
     rows = grouped.without_derivatives(product, inputs.down.transpose(1, 2), routing.offs)
-    y = _with_bias(routing.summed, rows, ids, weights, inputs.down_bias)
+    y = _summed(routing.summed, rows, of_rows, inputs.down_bias, routing.offs)
     return y, routing, hidden, product
 
 
@@ -166,7 +170,12 @@ class _Experts(torch.autograd.Function):
         claimed = hidden is not None and (needs_unit or needs_product) and claim(ctx)
         if (needs_unit or needs_product) and not claimed:
             hidden = _hidden(inputs, routing)
-        grad_rows: Any = routing.rows(grad_y) if needs_unit or needs.down else None
+        of_rows = routing.sorted(weights)
+        bias: Any = inputs.down_bias
+        needs_bias = bias is not None and (needs.down_bias or needs_weights)
+        grad_rows: Any = None
+        if needs_unit or needs.down or needs_bias:
+            grad_rows = routing.rows(grad_y)
         by_x = by_gate_up = by_bias = by_down = by_down_bias = None
         by_weights: Any = None
         if needs_unit:
@@ -179,20 +188,26 @@ class _Experts(torch.autograd.Function):
                 *ctx.call[:6],
                 _ops.needs_mask(*wanted),
                 needs_product,
-                *(routing.sorted(weights), offs, ctx.call.rows),
+                *(of_rows, offs, ctx.call.rows),
             )
             if needs.gate_up_bias:
                 gate_bias, up_bias = by_biases
                 is_packed = not is_unary(ctx.call.variant)
                 by_bias = pack(gate_bias, up_bias, ctx.call.layout) if is_packed else gate_bias
-            by_weights = routing.slots(by_row_weight) if needs_weights else None
+            by_weights = by_row_weight if needs_weights else None
             product = grad_product if needs_product else product
             del grad_product
         elif needs_product:
-            product = _unit(hidden, inputs, routing.sorted(weights), offs, ctx.call)
+            product = _unit(hidden, inputs, of_rows, offs, ctx.call)
             if claimed:
                 ctx.written = False  # others may read what is still there
 
+        if needs_bias:
+            flags = bool(needs.down_bias), needs_weights
+            by_down_bias, more = _bias_gradients(grad_rows, of_rows, bias, offs, *flags)
+            by_down_bias = by_down_bias if needs.down_bias else None
+            if needs_weights:
+                by_weights = (by_weights + more).to(weights.dtype)
         if needs.down:
             by_down = _by_matrix(grad_rows, product, inputs.down, offs)
         del product, grad_rows  # whose memory the others take
@@ -200,11 +215,7 @@ class _Experts(torch.autograd.Function):
             by_gate_up = _by_matrix(hidden, routing.rows(inputs.x), inputs.gate_up, offs)
         if needs.x:
             by_x = routing.summed(grouped.without_derivatives(hidden, inputs.gate_up, offs))
-        if inputs.down_bias is not None:
-            by_down_bias, more = _bias_gradients(
-                grad_y, ids, weights, inputs.down_bias, bool(needs.down_bias), needs_weights
-            )
-            by_weights = by_weights if more is None else by_weights + more
+        by_weights = None if by_weights is None else routing.slots(by_weights)
         return None, None, None, by_weights, by_x, by_gate_up, by_bias, by_down, by_down_bias
 
 

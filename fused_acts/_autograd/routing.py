@@ -20,7 +20,7 @@ class Routing(NamedTuple):
 
     @classmethod
     def of(cls, ids: Tensor, experts: int) -> "Routing":
-        flat = ids.flatten()
+        flat = ids.flatten().long()  # whose type may be too narrow for `experts`
         # Not by bincount, whose result torch would have to wait for on a GPU.
         owner = torch.where((flat >= 0) & (flat < experts), flat, experts).int()
         ranked, order = torch.sort(owner, stable=True)
@@ -60,10 +60,6 @@ class Routing(NamedTuple):
         end = int(self.offs[-1])
         index = self._row_of_slot().clamp(max=end).view(self.shape)
         skipped = end if end < rows.shape[0] else None
-        return embedding_bag(index, rows, mode="sum", padding_idx=skipped)
-
-
-def by_expert(weights: Tensor, ids: Tensor, experts: int) -> Tensor:
-    """[tokens, experts]: the sum of the weights, [tokens, k], that a token gives to each."""
-    is_chosen = ids.unsqueeze(-1) == torch.arange(experts, device=ids.device)
-    return torch.where(is_chosen, weights.unsqueeze(-1), 0.0).sum(1)
+        # In float32, for in bfloat16 it may not round ties to even.
+        real = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        return embedding_bag(index, real, mode="sum", padding_idx=skipped).to(rows.dtype)

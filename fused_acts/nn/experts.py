@@ -82,9 +82,11 @@ class GatedExperts(torch.nn.Module):
         self._row = index_of("variant", variant, VARIANT_INDEX)
         if recompute not in RECOMPUTE:
             raise unknown("recompute", recompute, RECOMPUTE)
-        check_options(self._row, layout, options)
         for name in {*options} & _OWN:
             raise TypeError(f"{name}: GatedExperts has no such option")
+        check_options(self._row, layout, options)
+        if num_experts < 1:
+            raise ValueError(f"num_experts: expected at least 1, got {num_experts}")
         self.num_experts, self.d_model, self.d_ff = num_experts, d_model, d_ff
         self.variant, self.layout, self.recompute = variant, layout, recompute
         self.options = options

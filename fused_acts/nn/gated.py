@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _checks, functional
-from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
+from fused_acts._call import ROW_KINDS, VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
 from fused_acts.tables import VARIANTS, Activation, Variant
@@ -15,6 +15,9 @@ LEARNED = ("learned", "per_channel")
 
 
 def check_options(variant: int, layout: str, options: dict[str, Any]) -> None:
+    for name in (*ROW_KINDS, "padding"):
+        if name in options:
+            raise TypeError(f"{name}: expected none, for a module takes no rows of experts")
     resolve(variant, layout, options)
     for name, value in options.items():
         if isinstance(value, Tensor):
