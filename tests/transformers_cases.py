@@ -124,7 +124,8 @@ class FusedCalls(TorchDispatchMode):
         self.count = self.packed = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace == "fused_acts" and "forward" in func.__name__:
+        # biases of down are a unit of their own, whose gate is the same in every row
+        if func.namespace == "fused_acts" and "forward" in func.__name__ and args[0].stride(0):
             self.count += 1
             self.packed += args[1] is None
         return func(*args, **(kwargs or {}))

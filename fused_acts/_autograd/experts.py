@@ -18,8 +18,9 @@ from fused_acts._autograd import context, decompositions, dispatch, gated, group
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim
 from fused_acts._autograd.routing import Routing
-from fused_acts._call import NUMBERS, ROW_KINDS, VARIANT_INDEX, ZERO_PADDING, Call, is_unary, parse
+from fused_acts._call import NUMBERS, ROW_KINDS, ZERO_PADDING, Call, is_unary, parse
 from fused_acts._layouts import pack, unpack_bias
+from fused_acts.tables import ROWS
 
 
 class Inputs(NamedTuple):
@@ -43,7 +44,8 @@ def _real(tensor: Tensor) -> torch.dtype:
 
 
 # What a row has of the bias of its expert is a unit, too: (0 + bias) * 1 * weight.
-_BIAS = parse(VARIANT_INDEX["bilinear"], "gate_up")
+_PRODUCT = next(i for i, row in enumerate(ROWS) if row.formula == "gate * up")
+_BIAS = parse(_PRODUCT, "gate_up")
 _BIAS = _BIAS._replace(rows=ROW_KINDS["offs"] + ZERO_PADDING, has_options=True)
 
 
