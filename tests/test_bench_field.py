@@ -20,6 +20,7 @@ from bench.rivals.units import DTYPES, GATED, UNITS, Case, Pool, pool_size  # no
 from bench.rivals.worker import Worker  # noqa: E402
 
 
+@pytest.mark.slow
 def test_two_competitors(tmp_path):
     chosen = [
         "--competitors",
@@ -58,6 +59,7 @@ def test_those_that_do_not_come_are_named(tmp_path, monkeypatch):
     assert environments.reason("Collecting a\nERROR: No matching one\nhint\n") == "No matching one"
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_is_noted_and_started_again(tmp_path):
     one = driver.Competitor(EAGER, sys.executable, tmp_path / "log", threads=1, limit=60)
     field, case = driver.Field([one]), Case("swiglu", "bf16", 2, 64)
@@ -108,6 +110,7 @@ class Fails(ADAPTERS[EAGER]):
         return call
 
 
+@pytest.mark.slow
 def test_who_is_wrong_or_fails_is_not_timed(tmp_path):
     adapters = {EAGER: ADAPTERS[EAGER](), OURS: ADAPTERS[OURS](), "a": Wrong(), "b": Fails()}
     field = driver.Field([InThisProcess(name, adapter) for name, adapter in adapters.items()])

@@ -122,6 +122,7 @@ def test_export_with_options():
     assert list(exported.state_dict) == ["beta"]
 
 
+@pytest.mark.slow
 def test_aotinductor_package(tmp_path):
     """A compiled package that is loaded from a file calls the kernels, options and all."""
 
