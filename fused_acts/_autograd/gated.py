@@ -16,7 +16,12 @@ from torch.autograd import forward_ad
 from fused_acts import _checks, _ops
 from fused_acts._autograd import context, decompositions, dispatch
 from fused_acts._autograd.dispatch import Gradients, require_grad
-from fused_acts._autograd.gated_backward import backward_inplace, glu_backward, saved_operands
+from fused_acts._autograd.gated_backward import (
+    backward_inplace,
+    glu_backward,
+    has_rows,
+    saved_operands,
+)
 from fused_acts._autograd.gated_second import OPERANDS, double_backward
 from fused_acts._call import NUMBERS, ZERO_PADDING, Call
 from fused_acts._nested import on_values
@@ -54,22 +59,17 @@ def _kernel(
     forward = ops.glu_forward_options
     if type(call.scalar) is not float:
         forward = _ops.glu_forward_numbers
-    if row_weight is None and not call.rows:  # what is not there takes as long to pass
+    if not has_rows(row_weight, call):
         return forward(*operands, *call[:6])
     return forward(*operands, *call[:6], row_weight, experts, call.rows)
 
 
-def has_rows(*arguments: Any) -> bool:
-    """Whether rows have anything of their own."""
-    *_, row_weight, experts, _call = arguments
-    return row_weight is not None or experts is not None
-
-
 def _save(ctx: Any, inputs: Any) -> None:
     call = ctx.call = inputs[-1]
-    # What is not there takes as long to save.
-    has_rows = call.rows or inputs[_ROW_WEIGHT] is not None
-    ctx.save_for_backward(*inputs[: OPERANDS if has_rows else 5 if call.has_options else 2])
+    count = _ROW_WEIGHT if call.has_options else 2
+    if has_rows(inputs[_ROW_WEIGHT], call):
+        count = OPERANDS
+    ctx.save_for_backward(*inputs[:count])
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, needs: tuple[bool, ...]) -> Gradients:
@@ -133,7 +133,9 @@ class _GluTransformable(_Glu):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> Any:
-        if any(dim is not None for dim in in_dims[2:OPERANDS]) or has_rows(*args):
+        if any(dim is not None for dim in in_dims[2:OPERANDS]) or has_rows(
+            args[_ROW_WEIGHT], args[-1]
+        ):
             outputs, dims = dispatch.vmap_decomposition(
                 lambda *inputs: (decompositions.forward(*inputs),), info, in_dims, args
             )
@@ -205,13 +207,18 @@ def _decomposed_recorded(*inputs: Any) -> Tensor:
     return decompositions.forward(*_of_recorded(*inputs))
 
 
+def _has_no_rows(*inputs: Any) -> bool:
+    operands = _of_recorded(*inputs)
+    return not has_rows(operands[_ROW_WEIGHT], operands[-1])
+
+
 dispatch.register_recorded(
     _ops.gated,
     _backward_recorded,
     _setup_recorded,
     _decomposed_recorded,
     of_rows=2,
-    is_one_call=lambda *inputs: not has_rows(*_of_recorded(*inputs)),
+    is_one_call=_has_no_rows,
 )
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)

@@ -24,8 +24,8 @@ from fused_acts._autograd.gated_second import (
 from fused_acts._call import Call
 
 
-def _has_rows(row_weight: Tensor | None, call: Call) -> bool:
-    """Whether rows have anything of their own; what is not there takes as long to pass."""
+def has_rows(row_weight: Tensor | None, call: Call) -> bool:
+    """Whether rows have anything of their own; what is not there takes as long to pass, or save."""
     return row_weight is not None or call.rows != 0
 
 
@@ -61,7 +61,7 @@ class _GluBackward(torch.autograd.Function):
             backward = ops.glu_backward_options
             if isinstance(call.scalar, Tensor):
                 backward = _ops.glu_backward_numbers
-            of_rows = (row_weight, experts, call.rows) if _has_rows(row_weight, call) else ()
+            of_rows = (row_weight, experts, call.rows) if has_rows(row_weight, call) else ()
             by_gate, by_up, *computed = backward(grad_out, *operands, *call[:6], mask, *of_rows)
             vectors = only_needed(computed, (*operands[2:], row_weight), needs[2:-1])
         return (
@@ -117,7 +117,7 @@ class _GluBackwardTransformable(_GluBackward):
         *_, call, needs = args
         # A sum over rows is one for each element of the batch, which the kernel does not keep apart
         decomposes = any(needs[2:]) or any(dim is not None for dim in in_dims[3 : OPERANDS + 1])
-        if decomposes or _has_rows(args[OPERANDS - 1], call):
+        if decomposes or has_rows(args[OPERANDS - 1], call):
             return dispatch.vmap_decomposition(decompositions.backward, info, in_dims, args)
         tensors = dispatch.batch_first(info, in_dims[:3], args[:3])
         grads = glu_backward(*tensors, *args[3:])
