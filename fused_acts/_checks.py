@@ -102,7 +102,7 @@ def check_rows(
         raise ValueError(
             f"counts: expected gate as [experts, rows, cols], got shape {list(gate.shape)}"
         )
-    if experts.dim() != 1 or not experts.numel():
+    if experts.dim() != 1 or (name == "offs" and not experts.numel()):
         raise ValueError(f"{name}: expected shape [experts], got {list(experts.shape)}")
     if name == "counts" and len(experts) != shape[0]:
         raise ValueError(f"counts: expected shape {shape[:1]}, got {list(experts.shape)}")

@@ -159,9 +159,8 @@ class _Rows:
 
     def vector(self, value: Any) -> Any:
         """A bias, of one row or one for each expert."""
-        return (
-            value if self.owner is None or value is None or value.dim() < 2 else value[self.owner]
-        )
+        is_shared = value is None or value.dim() < 2
+        return value if self.owner is None or is_shared else value[self.owner]
 
     def parameter(self, value: Any) -> Any:
         if self.owner is not None and isinstance(value, Tensor) and value.numel() > 1:
