@@ -66,6 +66,12 @@ def test_counts_are_cut_to_the_rows_there_are(device):
     assert same_bits(out[0], fused_acts.swiglu(x).cpu()[0]) and (out[1] == 0).all()
 
 
+@pytest.mark.parametrize("rounding", ["single", "eager"])
+def test_no_experts_at_all(rounding):
+    counts = torch.zeros(0, dtype=torch.int32)
+    assert fused_acts.swiglu(torch.ones(0, 3, 8), counts=counts, rounding=rounding).numel() == 0
+
+
 def test_nested_tensors_have_no_rows_of_their_own():
     x = torch.nested.nested_tensor([torch.ones(2, 8), torch.ones(3, 8)], layout=torch.jagged)
     with pytest.raises(ValueError, match="weight: expected no tensor with nested"):
