@@ -1,0 +1,149 @@
+// Eight and four bits: what values and scales become, by the bits. Host and device; vectors and
+// hardware conversions give the same.
+#pragma once
+
+#include <cstdint>
+
+#include "math/primitives.h"
+
+namespace fused_acts {
+
+enum class Format : int {
+  kFp8Tensor,    // e4m3, the scale given
+  kFp8Row,       // e4m3, a scale for each row
+  kInt8Row,      // int8, a scale for each row
+  kFp8Block128,  // e4m3, a scale for each 128 columns
+  kMxfp8,        // e4m3, a scale of 8 exponent bits for each 32 columns
+  kNvfp4,        // e2m1, a scale in e4m3 for each 16 columns, and one of the tensor given
+  kCount
+};
+
+constexpr float kLargestE4m3 = 448.0f, kLargestE2m1 = 6.0f, kLargestInt8 = 127.0f;
+
+// The columns that share a scale, or 0: those of a row.
+constexpr int64_t group_columns(Format format) {
+  return format == Format::kFp8Block128 ? 128
+         : format == Format::kMxfp8     ? 32
+         : format == Format::kNvfp4     ? 16
+                                        : 0;
+}
+constexpr bool takes_scale(Format format) {
+  return format == Format::kFp8Tensor || format == Format::kNvfp4;
+}
+
+FUSED_ACTS_INLINE uint32_t bits_of(float x) {
+#ifdef __CUDA_ARCH__
+  return __float_as_uint(x);
+#else
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+#endif
+}
+FUSED_ACTS_INLINE float float_of(uint32_t bits) {
+#ifdef __CUDA_ARCH__
+  return __uint_as_float(bits);
+#else
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+#endif
+}
+
+constexpr uint32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
+
+// Magnitudes as integers have the order of their values, and NaN above all.
+FUSED_ACTS_INLINE uint32_t magnitude_of(float x) { return bits_of(x) & kMagnitude; }
+
+// To even where two are as near; what is too large is the largest, NaN is NaN.
+FUSED_ACTS_INLINE uint8_t to_e4m3(float x) {
+  const uint32_t bits = bits_of(x), magnitude = bits & kMagnitude;
+  if (magnitude > kInfinity) return 0x7f;
+  const uint32_t sign = bits >> 24 & 0x80;
+  if (magnitude >= 0x43e00000) return sign | 0x7e;  // 448
+  // below 2^-6 in steps of 2^-9: those that floats of 2^14 have
+  if (magnitude < 0x3c800000) return sign | (bits_of(float_of(magnitude) + 16384.0f) & 0xf);
+  const uint32_t rounded = magnitude + 0x7ffff + (magnitude >> 20 & 1);
+  return sign | ((rounded >> 20) - (120 << 3));
+}
+FUSED_ACTS_INLINE float from_e4m3(uint8_t x) {
+  const uint32_t sign = uint32_t{x} << 24 & 0x80000000, magnitude = x & 0x7f;
+  if (magnitude == 0x7f) return float_of(sign | 0x7fc00000);
+  if (magnitude < 8) return float_of(sign | bits_of(magnitude * 0x1p-9f));
+  return float_of(sign | ((magnitude << 20) + (uint32_t{120} << 23)));
+}
+
+// 0, 0.5, 1, 1.5, 2, 3, 4, 6; NaN is 6, as the instruction has it.
+FUSED_ACTS_INLINE uint8_t to_e2m1(float x) {
+  const float magnitude = float_of(magnitude_of(x));
+  // to even: a midpoint goes up to what has an even last bit
+  const int code = !(magnitude <= 0.25f) + (magnitude >= 0.75f) + !(magnitude <= 1.25f) +
+                   (magnitude >= 1.75f) + !(magnitude <= 2.5f) + (magnitude >= 3.5f) +
+                   !(magnitude <= 5.0f);
+  if (!(magnitude == magnitude)) return 7;
+  return (bits_of(x) >> 28 & 8) | code;
+}
+
+// To even where two are as near, -127 to 127; NaN is 0.
+FUSED_ACTS_INLINE int8_t to_int8(float x) {
+  if (!(x == x)) return 0;
+  const float limited = clamp(x, -kLargestInt8, kLargestInt8);
+  return static_cast<int8_t>(static_cast<int32_t>(bits_of(limited + 0x1.8p23f) << 10) >> 10);
+}
+
+// The power of two that is next to x above, or is x; infinity and NaN stay. x is not negative.
+FUSED_ACTS_INLINE float power_above(float x) {
+  const uint32_t bits = bits_of(x);
+  if (bits >= kInfinity) return x;
+  if (bits >= 0x800000) return float_of((bits + 0x7fffff) & kInfinity);
+  uint32_t power = 1;  // subnormal
+  while (power < bits) power *= 2;
+  return bits ? float_of(power) : 0.0f;
+}
+
+// The exponent alone, with 127 more, of the power next above: 0 is 2^-127, and there is nothing
+// below; 254 is that of infinity too; 255 is NaN. x is not negative.
+FUSED_ACTS_INLINE uint8_t to_e8m0(float x) {
+  const uint32_t bits = bits_of(x);
+  if (bits > kInfinity) return 0xff;
+  if (bits == kInfinity) return 0xfe;
+  if (bits < 0x800000) return bits > 0x400000;
+  return (bits >> 23) + ((bits & 0x7fffff) != 0);
+}
+FUSED_ACTS_INLINE float from_e8m0(uint8_t x) {
+  if (x == 0xff) return float_of(0x7fc00000);
+  return float_of(x ? uint32_t{x} << 23 : 0x400000);
+}
+
+// What a group is scaled by: value ~ q * divisor / factor, with a factor of nvfp4 alone.
+struct GroupScale {
+  float divisor;
+  uint32_t bits;  // of the scale as it is stored: a float, or 8 bits
+};
+
+// Of a group by its largest magnitude, which may be NaN. `packed`: as 8 bits of e8m0, also of
+// formats that have a float; that is one of a power of two.
+FUSED_ACTS_INLINE GroupScale group_scale(Format format, float largest, float floor, bool power,
+                                         bool packed, float tensor_scale) {
+  const float a = largest < floor ? floor : largest;
+  if (format == Format::kNvfp4) {
+    const uint8_t scale = to_e4m3(tensor_scale * a / kLargestE2m1);
+    return {from_e4m3(scale), scale};
+  }
+  float s = a / (format == Format::kInt8Row ? kLargestInt8 : kLargestE4m3);
+  if (format != Format::kMxfp8) {
+    if (s == 0) s = 1;
+    if (power) s = power_above(s);
+    if (!packed) return {s, bits_of(s)};
+  }
+  const uint8_t scale = to_e8m0(s);
+  return {from_e8m0(scale), scale};
+}
+
+// What a value is before it becomes that of its format.
+FUSED_ACTS_INLINE float scaled(Format format, float y, GroupScale scale, float tensor_scale) {
+  if (format != Format::kNvfp4) return y / scale.divisor;
+  return scale.divisor == 0 ? y * 0.0f : y * tensor_scale / scale.divisor;
+}
+
+}  // namespace fused_acts
