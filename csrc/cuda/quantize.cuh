@@ -26,11 +26,9 @@ FUSED_ACTS_DEVICE float largest_of_lanes(float largest, int lanes) {
 //
 //   q = y * r,  q - (q * divisor - y) * r      with r = 1 / divisor, rounded
 //
-// That differs from the rounded quotient only where the exact one is next to the middle of two
-// floats, by 3 parts of 2^48, and changes what it is converted to only where that middle is next to
-// one of the format, which has 8 bits. With integers Y / S for y / divisor such a middle is
-// b * 2^16 +- 1 to 2^24, so |2^24 * Y - (b * 2^16 +- 1) * S| <= 3, and S is within 3 of a multiple of
-// 2^17. For these, and where r or q could leave the range of normal numbers, there is the division.
+// Before it is rounded that is off by 3 parts of 2^48 at most, and all quotients that are as near to
+// the middle of two floats can be listed: of none does it go to the wrong side. So it is the rounded
+// quotient wherever r is a normal number and q, if it matters at all, no tiny one.
 struct GroupDivisor {
   float divisor, reciprocal;
   float factor;  // of y before
@@ -44,9 +42,7 @@ struct GroupDivisor {
     if (zero) divisor = 1.0f;
     reciprocal = 1.0f / divisor;
     bound = divisor * 512.0f;
-    const uint32_t low = bits_of(divisor) & 0x1ffff;
-    divides = !(divisor >= 0x1p-90f && divisor < 0x1p118f) ||
-              (low != 0 && ((low + 7) & 0x1ffff) < 15);
+    divides = !(divisor >= 0x1p-90f && divisor < 0x1p118f);
   }
   // Of a power of two, where a multiplication is as good.
   FUSED_ACTS_DEVICE explicit GroupDivisor(GroupScale scale)

@@ -22,6 +22,7 @@ struct QuantizedVector {
   RowVector vector;
   float otherwise;  // where there is no vector
   bool whole;       // whether the columns of a thread can be read at once
+  int place;        // among those that there are
 };
 
 struct QuantizedParams {
@@ -43,6 +44,7 @@ struct QuantizedParams {
   Format format;
   float amax_floor, limit, weight;
   QuantizedVector of_columns[4];  // gate_bias, up_bias and two parameters
+  int vectors_of_columns;         // that there are
   ColumnVector row_weight;
   SegmentsOf<int32_t, Divider> rows;
 };
@@ -56,6 +58,8 @@ struct QuantizedConfig {
   using Math = MathOf<T, kColumns>;
   using Real = typename Math::Real;
   static constexpr int kLanes = cuda::kLanes<Real>;
+  static constexpr int kParts = kColumns / kLanes;  // of a vector, a Real each
+  using Shared = std::conditional_t<kLanes == 2, float2, float>;
 };
 
 // A row of the matrices, or of the padding of scales.
@@ -150,9 +154,6 @@ struct QuantizedColumns {
 
   // What the columns have, gate_bias for example.
   FUSED_ACTS_DEVICE void read(const QuantizedVector& of, float (&values)[kColumns]) const {
-#pragma unroll
-    for (int k = 0; k < kColumns; ++k) values[k] = of.otherwise;
-    if (!of.vector.data) return;
     const int64_t first = row.expert * of.vector.expert_stride;
     if (of.whole) {
       const auto read_as = [&](auto type) {
@@ -173,9 +174,35 @@ struct QuantizedColumns {
     }
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) {
+      values[k] = 0.0f;
       if (column + k < p.cols)
         values[k] = number_at<T>(of.vector.data, of.vector.in_real,
                                  first + (column + k) * of.vector.col_stride);
+    }
+  }
+
+  // Of a vector the thread's values, in its own part of shared memory: in registers they would leave
+  // room for too few threads.
+  FUSED_ACTS_DEVICE typename C::Shared& kept(int place, int part) const {
+    extern __shared__ uint4 shared[];
+    const unsigned threads = blockDim.x * blockDim.y;
+    return reinterpret_cast<typename C::Shared*>(
+        shared)[(place * C::kParts + part) * threads + threadIdx.y * blockDim.x + threadIdx.x];
+  }
+  FUSED_ACTS_DEVICE void keep_values() const {
+#pragma unroll 1
+    for (const QuantizedVector& of : p.of_columns) {
+      if (!of.vector.data) continue;
+      float values[kColumns];
+      read(of, values);
+#pragma unroll
+      for (int part = 0; part < C::kParts; ++part) {
+        if constexpr (C::kLanes == 2) {
+          kept(of.place, part) = make_float2(values[2 * part], values[2 * part + 1]);
+        } else {
+          kept(of.place, part) = values[part];
+        }
+      }
     }
   }
 
@@ -183,6 +210,7 @@ struct QuantizedColumns {
   FUSED_ACTS_DEVICE void compute(float (&y)[kColumns]) const {
     GateUp<T, kColumns, false> x;
     read(x);
+    if constexpr (C::kWithRows) keep_values();
     if (p.identity) {
 #pragma unroll
       for (int k = 0; k < kColumns; ++k) y[k] = element(x.gate_vector, k);
@@ -247,18 +275,15 @@ struct QuantizedColumns {
       }
     };
     if constexpr (C::kWithRows) {
-      float values[4][kColumns];
-      read(p.of_columns[0], values[0]);
-      if constexpr (!Unit::kIsUnary) read(p.of_columns[1], values[1]);
-      if constexpr (Unit::kHasParameter) read(p.of_columns[2], values[2]);
-      if constexpr (Unit::kHasSecond) read(p.of_columns[3], values[3]);
       all([&](int k) {
         const auto value = [&](int i, bool has) {
-          if (!has) return Real(1.0f);
+          const QuantizedVector& of = p.of_columns[i];
+          if (!has || !of.vector.data) return Real(has ? of.otherwise : 1.0f);
+          const auto shared = kept(of.place, k / C::kLanes);
           if constexpr (C::kLanes == 2) {
-            return Real(values[i][k], values[i][k + 1]);
+            return Real(shared.x, shared.y);
           } else {
-            return values[i][k];
+            return shared;
           }
         };
         return GatedUnit<Unit, typename C::Math>(
@@ -361,7 +386,7 @@ FUSED_ACTS_DEVICE float largest_of_row(float largest) {
   if (lane == 0) of_warps[threadIdx.x / kWarp] = largest;
   __syncthreads();
   largest = lane < blockDim.x / kWarp ? of_warps[lane] : 0.0f;
-  return largest_of_lanes(largest, kQuantizedThreads / kWarp);
+  return largest_of_lanes(largest, kWarp);
 }
 
 // What is to be quantised is kept in shared memory, or computed again where a row does not fit.
@@ -372,7 +397,9 @@ __global__ void __launch_bounds__(kQuantizedThreads, 2)
   let_next_kernel_start();
   const uint32_t line = blockIdx.x * blockDim.y + threadIdx.y;
   extern __shared__ uint4 shared[];
-  uint4* const kept = shared + threadIdx.y * C::kWords * p.vectors;
+  uint4* const kept = shared + (p.vectors_of_columns * blockDim.x * blockDim.y +
+                                threadIdx.y * p.vectors) *
+                                   C::kWords;
   wait_for_previous_kernel();
   const QuantizedRow row(p, C{}, line);
   float largest = 0.0f;

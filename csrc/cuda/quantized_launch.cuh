@@ -58,7 +58,7 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
     const int size = v.in_real ? 4 : sizeof(T);
     const bool whole = p.whole && v.col_stride == 1 && v.expert_stride * size % 16 == 0 &&
                        reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
-    return QuantizedVector{v, otherwise, whole};
+    return QuantizedVector{v, otherwise, whole, v.data ? p.vectors_of_columns++ : 0};
   };
   // adding -0 changes nothing, not even the sign of 0
   p.of_columns[0] = of_columns(glu.gate_bias, -0.0f);
@@ -74,6 +74,8 @@ template <class C>
 cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stream) {
   constexpr int kWarp = 32;
   QuantizedParams p = quantized_params<typename C::T>(args);
+  const int64_t of_thread = C::kColumns * sizeof(float);
+  const int64_t values_of_thread = C::kWithRows ? p.vectors_of_columns * of_thread : 0;
   if (group_columns(args.format) || args.format == Format::kFp8Tensor) {
     const int64_t group = std::max<int64_t>(group_columns(args.format) / C::kColumns, 1);
     const int64_t vectors = p.scales.data ? p.scales.padded_groups * group : p.vectors;
@@ -89,18 +91,19 @@ cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stre
     if (blocks == 0) return cudaSuccess;
     if (blocks >= kThreadsEnd) return cudaErrorInvalidConfiguration;
     p.tiles = make_divider(tiles);
-    return launch_kernel(quantized_groups_kernel<C>, static_cast<unsigned>(blocks), kBlock, 0,
-                         stream, p);
+    return launch_kernel(quantized_groups_kernel<C>, static_cast<unsigned>(blocks), kBlock,
+                         static_cast<size_t>(kBlock * values_of_thread), stream, p);
   }
   // As many threads as go through the row in equally many steps.
   const int64_t steps = std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads), 1);
   const int64_t warps = std::max<int64_t>(ceil_div(ceil_div(p.vectors, steps), kWarp), 1);
   const dim3 block(static_cast<unsigned>(warps * kWarp), warps == 1 ? kBlock / kWarp : 1);
-  const int64_t kept = int64_t{block.y} * p.vectors * C::kColumns * sizeof(float);
-  p.keeps = kept <= kMostShared;
+  const int64_t values = int64_t{block.x} * block.y * values_of_thread;
+  const int64_t kept = int64_t{block.y} * p.vectors * of_thread;
+  p.keeps = values + kept <= kMostShared;
   return launch_kernel(quantized_rows_kernel<C>,
                        static_cast<unsigned>(ceil_div(p.lines, block.y)), block,
-                       p.keeps ? static_cast<size_t>(kept) : 0, stream, p);
+                       static_cast<size_t>(values + (p.keeps ? kept : 0)), stream, p);
 }
 
 template <class T>
