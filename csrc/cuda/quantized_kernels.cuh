@@ -264,6 +264,8 @@ struct QuantizedColumns {
     const auto all = [&](const auto& unit_of) {
 #pragma unroll
       for (int k = 0; k < kColumns; k += C::kLanes) {
+        // never true: as in the flat kernels, what is before it needs no registers behind it
+        if (k > 0 && p.vectors == ~uint32_t{0} - k) break;
         const Real value =
             unit_of(k).forward(x.template gate<Real>(k), x.template up<Real>(k));
         if constexpr (C::kLanes == 2) {
@@ -340,7 +342,7 @@ FUSED_ACTS_DEVICE GroupDivisor divisor_of(const QuantizedParams& p, float larges
 }
 
 template <class C>
-__global__ void __launch_bounds__(kBlock, C::kWithRows ? 8 : 10)
+__global__ void __launch_bounds__(kBlock, C::kWithRows ? 7 : 10)
     quantized_groups_kernel(const __grid_constant__ QuantizedParams p) {
   constexpr int kColumns = C::kColumns;
   let_next_kernel_start();
@@ -374,14 +376,16 @@ __global__ void __launch_bounds__(kBlock, C::kWithRows ? 8 : 10)
   columns.store(words);
 }
 
-constexpr int kQuantizedThreads = 512;
+// Of a block at most, of which two fit a multiprocessor.
+template <class C>
+constexpr int kQuantizedThreads = C::kWithRows ? 448 : 512;
 
 // Over the threads of a row: a warp, or the block.
 FUSED_ACTS_DEVICE float largest_of_row(float largest) {
   constexpr int kWarp = 32;
   largest = largest_of_lanes(largest, kWarp);
   if (blockDim.x == kWarp) return largest;
-  __shared__ float of_warps[kQuantizedThreads / kWarp];
+  __shared__ float of_warps[kWarp];
   const unsigned lane = threadIdx.x % kWarp;
   if (lane == 0) of_warps[threadIdx.x / kWarp] = largest;
   __syncthreads();
@@ -391,7 +395,7 @@ FUSED_ACTS_DEVICE float largest_of_row(float largest) {
 
 // What is to be quantised is kept in shared memory, or computed again where a row does not fit.
 template <class C>
-__global__ void __launch_bounds__(kQuantizedThreads, 2)
+__global__ void __launch_bounds__(kQuantizedThreads<C>, 2)
     quantized_rows_kernel(const __grid_constant__ QuantizedParams p) {
   constexpr int kColumns = C::kColumns;
   let_next_kernel_start();

@@ -29,10 +29,10 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
   p.values = static_cast<char*>(args.values.data);
   p.value_row_bytes = args.values.row_stride;
   p.scales = args.scales;
-  // a matrix an expert, whose row says how many are its own
-  p.scales.matrices = glu.experts.counts ? glu.rows / glu.experts.rows_each : 1;
-  p.scales.rows = glu.rows / p.scales.matrices;
-  if (!p.scales.data || p.scales.layout == ScaleLayout::kRow) p.scales.padded_rows = p.scales.rows;
+  if (!p.scales.data) {
+    p.scales.matrices = glu.experts.counts ? glu.rows / glu.experts.rows_each : 1;
+    p.scales.padded_rows = p.scales.rows = glu.rows / p.scales.matrices;
+  }
   p.tensor_scale = args.tensor_scale;
   p.cols = glu.cols;
   p.vectors = static_cast<uint32_t>(ceil_div(glu.cols, kColumns));
@@ -73,6 +73,11 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
 template <class C>
 cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stream) {
   constexpr int kWarp = 32;
+  const Scales& scales = args.scales;
+  const int64_t lines = scales.data ? scales.matrices * scales.padded_rows : args.glu.rows;
+  if (lines == 0) return cudaSuccess;
+  if (lines >= kThreadsEnd || args.glu.cols / C::kColumns >= kThreadsEnd)
+    return cudaErrorInvalidConfiguration;
   QuantizedParams p = quantized_params<typename C::T>(args);
   const int64_t of_thread = C::kColumns * sizeof(float);
   const int64_t values_of_thread = C::kWithRows ? p.vectors_of_columns * of_thread : 0;
@@ -95,7 +100,7 @@ cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stre
                          static_cast<size_t>(kBlock * values_of_thread), stream, p);
   }
   // As many threads as go through the row in equally many steps.
-  const int64_t steps = std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads), 1);
+  const int64_t steps = std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads<C>), 1);
   const int64_t warps = std::max<int64_t>(ceil_div(ceil_div(p.vectors, steps), kWarp), 1);
   const dim3 block(static_cast<unsigned>(warps * kWarp), warps == 1 ? kBlock / kWarp : 1);
   const int64_t values = int64_t{block.x} * block.y * values_of_thread;
