@@ -27,7 +27,7 @@ constexpr int64_t group_columns(Format format) {
          : format == Format::kNvfp4     ? 16
                                         : 0;
 }
-constexpr bool takes_scale(Format format) {
+FUSED_ACTS_INLINE constexpr bool takes_scale(Format format) {
   return format == Format::kFp8Tensor || format == Format::kNvfp4;
 }
 
