@@ -8,7 +8,7 @@ from fused_acts import reference as reference
 from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
-from fused_acts._call import Rounding
+from fused_acts._call import Rounding, Save
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName
 from fused_acts.functional import activations as activations
@@ -39,6 +39,7 @@ def gated(
     block: int = ...,
     rounding: Rounding = ...,
     inplace_backward: bool = ...,
+    save: Save | None = ...,
     limit: float | None = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
@@ -58,6 +59,7 @@ def activation(
     counts: Tensor | None = ...,
     row_expert: Tensor | None = ...,
     padding: str = ...,
+    save: Save | None = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
     slope: float | Tensor = ...,
@@ -83,6 +85,7 @@ def glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def bilinear(
     gate: Tensor,
@@ -102,6 +105,7 @@ def bilinear(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def reglu(
     gate: Tensor,
@@ -122,6 +126,7 @@ def reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def geglu(
     gate: Tensor,
@@ -142,6 +147,7 @@ def geglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def geglu_tanh(
     gate: Tensor,
@@ -162,6 +168,7 @@ def geglu_tanh(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu(
     gate: Tensor,
@@ -183,6 +190,7 @@ def swiglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def gtu(
     gate: Tensor,
@@ -202,6 +210,7 @@ def gtu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def tanh_glu(
     gate: Tensor,
@@ -221,6 +230,7 @@ def tanh_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def leaky_reglu(
     gate: Tensor,
@@ -241,6 +251,7 @@ def leaky_reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def preglu(
     gate: Tensor,
@@ -261,6 +272,7 @@ def preglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def elu_glu(
     gate: Tensor,
@@ -281,6 +293,7 @@ def elu_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def squared_reglu(
     gate: Tensor,
@@ -300,6 +313,7 @@ def squared_reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def quick_geglu(
     gate: Tensor,
@@ -320,6 +334,7 @@ def quick_geglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def glu_relu(
     gate: Tensor,
@@ -339,6 +354,7 @@ def glu_relu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu_oai(
     gate: Tensor,
@@ -360,6 +376,7 @@ def swiglu_oai(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def softplus_glu(
     gate: Tensor,
@@ -380,6 +397,7 @@ def softplus_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def fatreglu(
     gate: Tensor,
@@ -400,6 +418,7 @@ def fatreglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def situ_glu(
     gate: Tensor,
@@ -421,6 +440,7 @@ def situ_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu_step(
     gate: Tensor,
@@ -441,6 +461,7 @@ def swiglu_step(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def sigmoid(
     x: Tensor,
@@ -452,6 +473,7 @@ def sigmoid(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def tanh(
     x: Tensor,
@@ -463,6 +485,7 @@ def tanh(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def relu(
     x: Tensor,
@@ -474,6 +497,7 @@ def relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def squared_relu(
     x: Tensor,
@@ -485,6 +509,7 @@ def squared_relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def gelu(
     x: Tensor,
@@ -496,6 +521,7 @@ def gelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def gelu_tanh(
     x: Tensor,
@@ -507,6 +533,7 @@ def gelu_tanh(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def swish(
     x: Tensor,
@@ -519,6 +546,7 @@ def swish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def mish(
     x: Tensor,
@@ -530,6 +558,7 @@ def mish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def leaky_relu(
     x: Tensor,
@@ -542,6 +571,7 @@ def leaky_relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def prelu(
     x: Tensor,
@@ -554,6 +584,7 @@ def prelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def elu(
     x: Tensor,
@@ -566,6 +597,7 @@ def elu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def quick_gelu(
     x: Tensor,
@@ -578,6 +610,7 @@ def quick_gelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def softplus(
     x: Tensor,
@@ -590,6 +623,7 @@ def softplus(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def relu6(
     x: Tensor,
@@ -601,6 +635,7 @@ def relu6(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def hardsigmoid(
     x: Tensor,
@@ -612,6 +647,7 @@ def hardsigmoid(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def hardswish(
     x: Tensor,
@@ -623,6 +659,7 @@ def hardswish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def softsign(
     x: Tensor,
@@ -634,6 +671,7 @@ def softsign(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def xielu(
     x: Tensor,
@@ -647,6 +685,7 @@ def xielu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def silu(
     x: Tensor,
@@ -659,4 +698,5 @@ def silu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...

@@ -17,7 +17,12 @@ from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fused_acts"
 # The arguments whose values are names.
-LITERALS = {"layout": "Layout", "rounding": "Rounding", "variant": "VariantName"}
+LITERALS = {
+    "layout": "Layout",
+    "rounding": "Rounding",
+    "save": "Save",
+    "variant": "VariantName",
+}
 
 NAMES = '''"""The names of the tables as types. Written by tools/write_stubs.py."""
 
@@ -41,7 +46,7 @@ from fused_acts import reference as reference
 from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
-from fused_acts._call import Rounding
+from fused_acts._call import Rounding, Save
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName
 from fused_acts.functional import activations as activations
