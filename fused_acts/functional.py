@@ -98,12 +98,12 @@ def gated(
             or the variant has no such option, or save with float64.
         ValueError: a shape or device does not match, a packed width is odd or not of whole blocks,
             a tensor is 0-d, a name is unknown, a layout or dim is given with two tensors,
-            inplace_backward with a leaf or with save, or two of offs, counts and row_expert. On the CPU, also
-            offs that decrease or exceed the rows, and a row_expert that has no bias or parameter;
-            a GPU treats such rows as padding, or as another expert's.
+            inplace_backward with a leaf or with save, or two of offs, counts and row_expert. On the
+            CPU, also offs that decrease or exceed the rows, and a row_expert that has no bias or
+            parameter; a GPU treats such rows as padding, or as another expert's.
         IndexError: x has no dimension dim.
-        RuntimeError: out is given and an argument requires grad or has a tangent; or save in forward
-            mode, under a transform of torch.func, or, in the backward pass, with create_graph.
+        RuntimeError: out is given and an argument requires grad or has a tangent; or save under a
+            transform of torch.func, in forward mode, or, in the backward pass, with create_graph.
     """
     index = index_of("variant", variant, VARIANT_INDEX)
     if dim != -1:
@@ -150,8 +150,8 @@ def activation(
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or
             the activation has no such parameter, or save with float64.
         ValueError: a shape or device does not match, x is 0-d, or the name is unknown.
-        RuntimeError: out is given and an argument requires grad or has a tangent; or save in forward
-            mode, under a transform of torch.func, or, in the backward pass, with create_graph.
+        RuntimeError: out is given and an argument requires grad or has a tangent; or save under a
+            transform of torch.func, in forward mode, or, in the backward pass, with create_graph.
     """
     if bias is not None:
         options["bias"] = bias
