@@ -158,7 +158,9 @@ def _explain(
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
             written = () if out is None else (out,)
-            function: Callable[..., Tensor] = gated_out if written else saved_gated
+            in_eight_bits = call.save and not written
+            function: Callable[..., Tensor] = gated_out if written else gated
+            function = saved_gated if in_eight_bits else function
             return function(*changed, call, *written)
     _check_arguments(gate, up, variant, out, options)
     _rename(error, variant, options)

@@ -85,7 +85,8 @@ def _bias_gradients(
 
 
 def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
-    return saved.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
+    unit = saved.gated if call.save else gated.gated
+    return unit(hidden, None, *inputs.biases(call), None, weights, offs, call)
 
 
 def _decomposed(

@@ -62,7 +62,8 @@ def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit(hidden: Iterable[Tensor], inputs: Inputs, call: Call) -> Tensor:
-    return saved.gated(*_pair(hidden), *inputs.bias_pair(call), None, None, None, call)
+    unit = saved.gated if call.save else gated.gated
+    return unit(*_pair(hidden), *inputs.bias_pair(call), None, None, None, call)
 
 
 def _decomposed(call: Call, inputs: Inputs) -> Tensor:

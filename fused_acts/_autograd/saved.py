@@ -150,10 +150,8 @@ def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
 
 
 def gated(*arguments: Any) -> Tensor:
-    """What `gated.gated` is, of a call with save or without."""
-    gate, call = arguments[0], arguments[-1]
-    if not call.save:
-        return exact.gated(*arguments)
+    """What `gated.gated` is, of a call with save."""
+    gate = arguments[0]
     if gate.dtype == torch.float64:
         raise TypeError(f"save: expected float32, float16 or bfloat16, got {gate.dtype}")
     if dispatch.is_looked_at():
