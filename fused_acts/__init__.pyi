@@ -8,7 +8,7 @@ from fused_acts import reference as reference
 from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
-from fused_acts._call import Rounding
+from fused_acts._call import Rounding, Save
 from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName
@@ -41,6 +41,7 @@ def gated(
     block: int = ...,
     rounding: Rounding = ...,
     inplace_backward: bool = ...,
+    save: Save | None = ...,
     limit: float | None = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
@@ -60,6 +61,7 @@ def activation(
     counts: Tensor | None = ...,
     row_expert: Tensor | None = ...,
     padding: str = ...,
+    save: Save | None = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
     slope: float | Tensor = ...,
@@ -89,6 +91,7 @@ def gated_quantized(
     row_expert: Tensor | None = ...,
     padding: str = ...,
     block: int = ...,
+    save: Save | None = ...,
     limit: float | None = ...,
     beta: float | Tensor = ...,
     negative_slope: float | Tensor = ...,
@@ -117,6 +120,7 @@ def glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def bilinear(
     gate: Tensor,
@@ -136,6 +140,7 @@ def bilinear(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def reglu(
     gate: Tensor,
@@ -156,6 +161,7 @@ def reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def geglu(
     gate: Tensor,
@@ -176,6 +182,7 @@ def geglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def geglu_tanh(
     gate: Tensor,
@@ -196,6 +203,7 @@ def geglu_tanh(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu(
     gate: Tensor,
@@ -217,6 +225,7 @@ def swiglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def gtu(
     gate: Tensor,
@@ -236,6 +245,7 @@ def gtu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def tanh_glu(
     gate: Tensor,
@@ -255,6 +265,7 @@ def tanh_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def leaky_reglu(
     gate: Tensor,
@@ -275,6 +286,7 @@ def leaky_reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def preglu(
     gate: Tensor,
@@ -295,6 +307,7 @@ def preglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def elu_glu(
     gate: Tensor,
@@ -315,6 +328,7 @@ def elu_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def squared_reglu(
     gate: Tensor,
@@ -334,6 +348,7 @@ def squared_reglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def quick_geglu(
     gate: Tensor,
@@ -354,6 +369,7 @@ def quick_geglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def glu_relu(
     gate: Tensor,
@@ -373,6 +389,7 @@ def glu_relu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu_oai(
     gate: Tensor,
@@ -394,6 +411,7 @@ def swiglu_oai(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def softplus_glu(
     gate: Tensor,
@@ -414,6 +432,7 @@ def softplus_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def fatreglu(
     gate: Tensor,
@@ -434,6 +453,7 @@ def fatreglu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def situ_glu(
     gate: Tensor,
@@ -455,6 +475,7 @@ def situ_glu(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def swiglu_step(
     gate: Tensor,
@@ -475,6 +496,7 @@ def swiglu_step(
     block: int = 1,
     rounding: Rounding = "single",
     inplace_backward: bool = False,
+    save: Save | None = None,
 ) -> Tensor: ...
 def sigmoid(
     x: Tensor,
@@ -486,6 +508,7 @@ def sigmoid(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def tanh(
     x: Tensor,
@@ -497,6 +520,7 @@ def tanh(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def relu(
     x: Tensor,
@@ -508,6 +532,7 @@ def relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def squared_relu(
     x: Tensor,
@@ -519,6 +544,7 @@ def squared_relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def gelu(
     x: Tensor,
@@ -530,6 +556,7 @@ def gelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def gelu_tanh(
     x: Tensor,
@@ -541,6 +568,7 @@ def gelu_tanh(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def swish(
     x: Tensor,
@@ -553,6 +581,7 @@ def swish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def mish(
     x: Tensor,
@@ -564,6 +593,7 @@ def mish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def leaky_relu(
     x: Tensor,
@@ -576,6 +606,7 @@ def leaky_relu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def prelu(
     x: Tensor,
@@ -588,6 +619,7 @@ def prelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def elu(
     x: Tensor,
@@ -600,6 +632,7 @@ def elu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def quick_gelu(
     x: Tensor,
@@ -612,6 +645,7 @@ def quick_gelu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def softplus(
     x: Tensor,
@@ -624,6 +658,7 @@ def softplus(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def relu6(
     x: Tensor,
@@ -635,6 +670,7 @@ def relu6(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def hardsigmoid(
     x: Tensor,
@@ -646,6 +682,7 @@ def hardsigmoid(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def hardswish(
     x: Tensor,
@@ -657,6 +694,7 @@ def hardswish(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def softsign(
     x: Tensor,
@@ -668,6 +706,7 @@ def softsign(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def xielu(
     x: Tensor,
@@ -681,6 +720,7 @@ def xielu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...
 def silu(
     x: Tensor,
@@ -693,4 +733,5 @@ def silu(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "skip",
+    save: Save | None = None,
 ) -> Tensor: ...

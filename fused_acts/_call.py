@@ -26,6 +26,8 @@ Rounding = Literal["single", "eager"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
 Padding = Literal["skip", "zero"]
 PADDINGS: tuple[Padding, ...] = get_args(Padding)
+Save = Literal["fp8_block128"]
+SAVES: tuple[Save, ...] = get_args(Save)
 
 # What says which rows are whose, as the operators take it: the kind of the tensor `experts`, and as
 # another bit whether padding is to be written 0.
@@ -51,6 +53,7 @@ class Call(NamedTuple):
     has_options: bool  # whether there is more to it than variant and layout
     eager: bool
     inplace: bool
+    save: bool  # whether gate and up are kept in eight bits
 
 
 NUMBERS = 4  # of a Call
@@ -76,12 +79,14 @@ def options_of(variant: int) -> dict[str, Any]:
     row = ROWS[variant]
     options: dict[str, Any] = {**row.parameters}
     rows = {"weight": 1.0} | dict.fromkeys(ROW_KINDS) | {"padding": "skip"}
+    save = {"save": None}
     if isinstance(row, Activation):
-        return options | {"bias": None} | rows
+        return options | {"bias": None} | rows | save
     if row.limits:
         options["limit"] = row.limit
     options |= dict.fromkeys(("gate_bias", "up_bias", "bias"))
-    return options | rows | {"block": 1, "rounding": "single", "inplace_backward": False}
+    rest = {"block": 1, "rounding": "single", "inplace_backward": False}
+    return options | rows | rest | save
 
 
 def _defaults(variant: int) -> tuple[list[float], bool, float | None]:
@@ -170,6 +175,11 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
     if rounding not in ROUNDINGS:
         raise unknown("rounding", rounding, ROUNDINGS)
     eager = rounding == "eager"
+    save, inplace = chosen["save"], bool(chosen.get("inplace_backward", False))
+    if save is not None and save not in SAVES:
+        raise unknown("save", save, SAVES)
+    if save and inplace:
+        raise ValueError("inplace_backward: expected False with save, which keeps no gate and up")
     weight: Any = chosen["weight"]
     weight = 1.0 if weight is Tensor else number("weight", weight)
     # 1.0 is what the operator without options has for numbers. Dynamo would compile for it.
@@ -188,7 +198,8 @@ def parse(variant: int, layout: str, *options: Any) -> Call:
         _row_kind(given, chosen["padding"]),
         has_options,
         eager,
-        bool(chosen.get("inplace_backward", False)),
+        inplace,
+        save is not None,
     )
 
 

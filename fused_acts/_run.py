@@ -14,6 +14,7 @@ from torch import Tensor
 from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
+from fused_acts._autograd.saved import gated as saved_gated
 from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resolve, unknown
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS, value_of
@@ -49,6 +50,8 @@ def run(
             vectors = tensors_of(gate, up, variant, call.layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
+            if call.save and out is None:
+                return saved_gated(gate, up, *vectors, call)
         if out is not None:
             return gated_out(gate, up, *vectors, call, out)
         return gated(gate, up, *vectors, call)
@@ -155,7 +158,9 @@ def _explain(
         changed: Any = promoted_operands(*operands)
         if any(a is not b for a, b in zip(changed, operands, strict=True)):
             written = () if out is None else (out,)
+            in_eight_bits = call.save and not written
             function: Callable[..., Tensor] = gated_out if written else gated
+            function = saved_gated if in_eight_bits else function
             return function(*changed, call, *written)
     check_arguments(gate, up, variant, out, options)
     rename(error, variant, options)

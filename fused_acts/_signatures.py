@@ -24,6 +24,7 @@ _TYPES: dict[str, Any] = {
     "block": int,
     "rounding": str,
     "inplace_backward": bool,
+    "save": str | None,
 }  # what is not here is a parameter of f or g
 
 

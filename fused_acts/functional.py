@@ -83,6 +83,11 @@ def gated(
         inplace_backward: whether the backward pass writes the gradients over gate and up, which
             saves their memory. They must not be leaves, and the graph runs backward only once.
             Ignored under torch.compile.
+        save: "fp8_block128": what the backward pass needs of gate and up is kept as e4m3 with a
+            float32 scale for each 128 columns of each, 2.06 bytes for the two in place of 4, and
+            the gradients are those of what these stand for, in the dtype of gate. The result is
+            the same. Infinity and NaN make their 128 columns NaN there. A recorded program, as of
+            torch.export, keeps gate and up as they are.
 
     Returns:
         [..., cols] in the dtype of gate, contiguous if dim is the last. Computed in float32, or in
@@ -90,14 +95,15 @@ def gated(
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of gate,
-            or the variant has no such option.
+            or the variant has no such option, or save with float64.
         ValueError: a shape or device does not match, a packed width is odd or not of whole blocks,
             a tensor is 0-d, a name is unknown, a layout or dim is given with two tensors,
-            inplace_backward with a leaf, or two of offs, counts and row_expert. On the CPU, also
-            offs that decrease or exceed the rows, and a row_expert that has no bias or parameter;
-            a GPU treats such rows as padding, or as another expert's.
+            inplace_backward with a leaf or with save, or two of offs, counts and row_expert. On the
+            CPU, also offs that decrease or exceed the rows, and a row_expert that has no bias or
+            parameter; a GPU treats such rows as padding, or as another expert's.
         IndexError: x has no dimension dim.
-        RuntimeError: out is given and an argument requires grad or has a tangent.
+        RuntimeError: out is given and an argument requires grad or has a tangent; or save under a
+            transform of torch.func, in forward mode, or, in the backward pass, with create_graph.
     """
     index = index_of("variant", variant, VARIANT_INDEX)
     if dim != -1:
@@ -130,6 +136,10 @@ def activation(
             padding.
         padding: "skip": rows of padding in the result are left as they are, uninitialised without
             out. "zero": they are written 0. Padding of x is not read, and its gradients are 0.
+        save: "fp8_block128": what the backward pass needs of x is kept as e4m3 with a float32 scale
+            for each 128 columns, and the gradients are those of what these stand for, in the dtype
+            of x. The result is the same. Infinity and NaN make their 128 columns NaN there. A
+            recorded program, as of torch.export, keeps x as it is.
 
     Returns:
         [..., cols] in the dtype of x, contiguous; without what columns or rows have of their own of
@@ -138,9 +148,10 @@ def activation(
 
     Raises:
         TypeError: an argument is no tensor, or its dtype is not one of these or not that of x, or
-            the activation has no such parameter.
+            the activation has no such parameter, or save with float64.
         ValueError: a shape or device does not match, x is 0-d, or the name is unknown.
-        RuntimeError: out is given and an argument requires grad or has a tangent.
+        RuntimeError: out is given and an argument requires grad or has a tangent; or save under a
+            transform of torch.func, in forward mode, or, in the backward pass, with create_graph.
     """
     if bias is not None:
         options["bias"] = bias

@@ -199,6 +199,7 @@ def gated(
     block: int = 1,
     rounding: str = "single",
     inplace_backward: bool = False,
+    save: str | None = None,
     **options: Any,
 ) -> Tensor:
     """f(gate) * g(up) in plain torch; arguments and result as in `fused_acts.gated`.
@@ -251,6 +252,7 @@ def activation(
     counts: Tensor | None = None,
     row_expert: Tensor | None = None,
     padding: str = "zero",
+    save: str | None = None,
     **options: Any,
 ) -> Tensor:
     """f(x + bias) * weight in plain torch; arguments and result as in `fused_acts.activation`.

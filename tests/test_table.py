@@ -74,6 +74,7 @@ def test_signatures_are_alike(variant):
     expected |= {option: (keyword, default) for option, default in OF_ROWS.items()}
     expected |= {"block": (keyword, 1)}
     expected |= {"rounding": (keyword, "single"), "inplace_backward": (keyword, False)}
+    expected |= {"save": (keyword, None)}
     actual = signature(getattr(fused_acts, variant))
     if row.layout != "gate_up":  # that of packed inputs alone
         assert actual["layout"] == (keyword, None)
@@ -109,6 +110,7 @@ def test_signatures_of_activations_are_alike(name):
     keyword = inspect.Parameter.KEYWORD_ONLY
     expected |= {name: (keyword, value) for name, value in row.parameters.items()}
     expected |= {option: (keyword, default) for option, default in OF_ROWS.items()}
+    expected |= {"save": (keyword, None)}
     actual = signature(getattr(fused_acts, name))
     assert actual == expected and list(actual) == list(expected)
 

@@ -18,7 +18,12 @@ from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS
 
 PACKAGE = Path(__file__).resolve().parent.parent / "fused_acts"
 # The arguments whose values are names.
-LITERALS = {"layout": "Layout", "rounding": "Rounding", "variant": "VariantName"}
+LITERALS = {
+    "layout": "Layout",
+    "rounding": "Rounding",
+    "save": "Save",
+    "variant": "VariantName",
+}
 QUANTIZED = {
     "variant": "VariantName | ActivationName",
     "format": "FormatName",
@@ -49,7 +54,7 @@ from fused_acts import reference as reference
 from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
-from fused_acts._call import Rounding
+from fused_acts._call import Rounding, Save
 from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName

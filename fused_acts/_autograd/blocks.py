@@ -6,9 +6,21 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from fused_acts._call import Save, unknown
+
 # What is kept for backward, in elements a token: d_model + 3 * d_ff, d_model + 2 * d_ff, d_model.
 Recompute = Literal["none", "product", "all"]
 RECOMPUTE: tuple[Recompute, ...] = get_args(Recompute)
+
+
+def check_kept(recompute: str, save: Save | None) -> None:
+    """Raises ValueError for another level, or one at which there is nothing to save."""
+    if recompute not in RECOMPUTE:
+        raise unknown("recompute", recompute, RECOMPUTE)
+    if recompute == "all" and save is not None:
+        raise ValueError(
+            f"save: expected None with recompute='all', which keeps no gate and up, got {save!r}"
+        )
 
 
 def is_batched(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from fused_acts import _ops
-from fused_acts._autograd import context, decompositions, dispatch, gated, grouped
+from fused_acts._autograd import context, decompositions, dispatch, gated, grouped, saved
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim
 from fused_acts._autograd.routing import Routing
@@ -85,7 +85,8 @@ def _bias_gradients(
 
 
 def _unit(hidden: Tensor, inputs: Inputs, weights: Tensor, offs: Tensor, call: Call) -> Tensor:
-    return gated.gated(hidden, None, *inputs.biases(call), None, weights, offs, call)
+    unit = saved.gated if call.save else gated.gated
+    return unit(hidden, None, *inputs.biases(call), None, weights, offs, call)
 
 
 def _decomposed(
@@ -139,10 +140,12 @@ class _Experts(torch.autograd.Function):
     ) -> Tensor:
         y, routing, hidden, product = _computed(call, ids, weights, Inputs(*tensors))
         kept: list[Tensor | None] = [] if recompute == "all" else [hidden]
+        if call.save:
+            kept = [*saved.quantized([hidden], call)]
         if recompute == "none":
             kept.append(product if Inputs(*ctx.needs_input_grad[4:]).down else None)
         ctx.save_for_backward(routing.order, routing.offs, ids, weights, *tensors, *kept)
-        ctx.call, ctx.written = call, False
+        ctx.call, ctx.recompute, ctx.written = call, recompute, False
         return y
 
     @staticmethod
@@ -154,9 +157,11 @@ class _Experts(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, grad_y: Tensor) -> Any:
-        order, offs, ids, weights, *saved = ctx.saved_tensors
-        tensors, kept = saved[:5], saved[5:]
+        order, offs, ids, weights, *rest = ctx.saved_tensors
+        tensors, kept = rest[:5], rest[5:]
         needed = ctx.needs_input_grad[3:]
+        if ctx.call.save:
+            saved.check_backward(grad_y)
         if torch.is_grad_enabled() or is_batched(grad_y):
             function = partial(_decomposed, ctx.call, ids)
             grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)
@@ -164,14 +169,18 @@ class _Experts(torch.autograd.Function):
         inputs, routing = Inputs(*tensors), Routing(order, offs, ids.shape)
         needs_weights, needs = needed[0], Inputs(*needed[1:])  # of flags
 
-        hidden, product = (*kept, None, None)[:2]
+        *kept, product = kept if ctx.recompute == "none" else (*kept, None)
+        hidden: Any = None
         needs_hidden = needs.x or needs.gate_up
         needs_unit = needs_hidden or needs.gate_up_bias or needs_weights
         needs_product = needs.down and product is None
-        # By one thread at a time, also where it only reads.
-        claimed = hidden is not None and (needs_unit or needs_product) and claim(ctx)
-        if (needs_unit or needs_product) and not claimed:
-            hidden = _hidden(inputs, routing)
+        claimed = False
+        if (needs_unit or needs_product) and ctx.call.save:
+            (hidden,) = saved.dequantized(kept, grad_y, ctx.call)
+        elif needs_unit or needs_product:
+            # By one thread at a time, also where it only reads.
+            claimed = bool(kept) and claim(ctx)
+            hidden = kept[0] if claimed else _hidden(inputs, routing)
         of_rows = routing.sorted(weights)
         bias: Any = inputs.down_bias
         needs_bias = bias is not None and (needs.down_bias or needs_weights)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from fused_acts import _ops
-from fused_acts._autograd import context, decompositions, dispatch, gated
+from fused_acts._autograd import context, decompositions, dispatch, gated, saved
 from fused_acts._autograd.blocks import Recompute, differentiable_backward, is_batched
 from fused_acts._autograd.gated_backward import claim, only_needed
 from fused_acts._call import NUMBERS, Call, is_unary
@@ -62,7 +62,8 @@ def _pair(hidden: Iterable[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 def _unit(hidden: Iterable[Tensor], inputs: Inputs, call: Call) -> Tensor:
-    return gated.gated(*_pair(hidden), *inputs.bias_pair(call), None, None, None, call)
+    unit = saved.gated if call.save else gated.gated
+    return unit(*_pair(hidden), *inputs.bias_pair(call), None, None, None, call)
 
 
 def _decomposed(call: Call, inputs: Inputs) -> Tensor:
@@ -81,6 +82,8 @@ class _FFN(torch.autograd.Function):
         hidden = inputs.hidden()
         product = _unit(hidden, inputs, call)
         kept: list[Tensor | None] = [] if recompute == "all" else [*hidden]
+        if call.save:
+            kept = [*saved.quantized(hidden, call)]
         if recompute == "none":
             needs_down = Inputs.of(ctx.needs_input_grad[2:]).down
             kept.append(product if needs_down else None)
@@ -97,8 +100,10 @@ class _FFN(torch.autograd.Function):
 
     @staticmethod
     def _backward(ctx: Any, grad_y: Tensor) -> Any:
-        saved, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
-        inputs, kept = Inputs.of(saved[: ctx.count]), saved[ctx.count :]
+        tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        inputs, kept = Inputs.of(tensors[: ctx.count]), tensors[ctx.count :]
+        if ctx.call.save:
+            saved.check_backward(grad_y)
         if torch.is_grad_enabled() or is_batched(grad_y):
             function = partial(_of_tensors, ctx.call)
             return None, None, *differentiable_backward(function, inputs.flat(), needed, grad_y)
@@ -109,10 +114,13 @@ class _FFN(torch.autograd.Function):
         wanted = (needs_hidden[0], needs_hidden[-1], needs.biases[0], needs.biases[-1], False)
         *hidden, product = kept if ctx.recompute == "none" else (*kept, None)
         needs_unit, needs_product = any(wanted), needs.down and product is None
-        # By one thread at a time, also where it only reads.
-        claimed = bool(hidden) and (needs_unit or needs_product) and claim(ctx)
-        if (needs_unit or needs_product) and not claimed:
-            hidden = inputs.hidden()
+        claimed = False
+        if (needs_unit or needs_product) and ctx.call.save:
+            hidden = saved.dequantized(hidden, grad_y, ctx.call)
+        elif needs_unit or needs_product:
+            # By one thread at a time, also where it only reads.
+            claimed = bool(hidden) and claim(ctx)
+            hidden = hidden if claimed else inputs.hidden()
         grad_biases: tuple[Tensor | None, ...] = (None,) * len(inputs.biases)
         if needs_unit:
             # They take the place of gate and up, which nobody else can see, and the product that

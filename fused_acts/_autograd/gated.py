@@ -144,7 +144,7 @@ class _GluTransformable(_Glu):
         return gated(gate, up, *args[2:]), 0  # type: ignore[arg-type]
 
 
-def _prepared(*arguments: Any) -> Any:
+def as_prepared(*arguments: Any) -> Any:
     """As autocast wants the operands, symbolic numbers as tensors, nothing in place."""
     *operands, call = arguments
     if context.autocasts(operands[0]):
@@ -184,7 +184,8 @@ def _of_recorded(*inputs: Any) -> Any:
     row_weight, experts, rows = of_rows + (None, None, 0)[len(of_rows) :]
     limit = math.inf if limit is None else limit
     numbers = scalar, second, limit, weight
-    call = Call(*numbers, variant, layout, rows, has_options=True, eager=False, inplace=False)
+    flags = {"has_options": True, "eager": False, "inplace": False, "save": False}
+    call = Call(*numbers, variant, layout, rows, **flags)
     return *operands, row_weight, experts, call
 
 
@@ -223,7 +224,7 @@ dispatch.register_recorded(
 
 _apply: Callable[..., Tensor] = dispatch.raw_apply(_Glu)
 _looked_at: Callable[..., Tensor] = dispatch.entry(
-    _Glu, _GluTransformable, decompositions.forward, _recorded, _prepared, _records_kernel
+    _Glu, _GluTransformable, decompositions.forward, _recorded, as_prepared, _records_kernel
 )
 
 
@@ -312,7 +313,7 @@ def _write_rows(out: Tensor, result: Tensor, experts: Tensor | None, call: Call)
 
 
 def _write(*arguments: Any) -> None:
-    prepared: Any = _prepared(*arguments[:-1])
+    prepared: Any = as_prepared(*arguments[:-1])
     out, call, (gate, up, *vectors) = arguments[-1], prepared[-1], prepared[:-1]
     *vectors, row_weight, experts = vectors
     if call.eager or isinstance(call.scalar, Tensor):

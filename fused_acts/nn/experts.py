@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._autograd.blocks import RECOMPUTE, Recompute
+from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.experts import Inputs, experts
-from fused_acts._call import VARIANT_INDEX, index_of, resolve, unknown
+from fused_acts._call import VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
 from fused_acts.nn import experts_checkpoints as checkpoints
@@ -38,6 +38,8 @@ class GatedExperts(torch.nn.Module):
             f(gate) * g(up) again: d_model + 2 * k * d_ff. "all", where another matrix product
             computes gate and up again too: d_model. And the order of the tokens, 8 * k bytes.
         device, dtype: of the parameters.
+        save: "fp8_block128": gate and up are kept in eight bits, as by `fused_acts.gated`, 2.06
+            bytes for the two of them in place of 4; a product that is computed again is of these.
         **options: numbers and names, as `fused_acts.gated` takes them.
 
     The parameters are `gate_up_proj` [num_experts, 2 * d_ff, d_model] and `down_proj`
@@ -56,8 +58,9 @@ class GatedExperts(torch.nn.Module):
     than bfloat16, before compute capability 9.0, and here for rows that are no multiple of 16
     bytes.
 
-    Raises ValueError for an unknown variant, layout or recompute and for other shapes, TypeError
-    for an option that the variant does not have and for ids that are no integers.
+    Raises ValueError for an unknown variant, layout, recompute or save, for save with
+    recompute="all" and for other shapes, TypeError for an option that the variant does not have and
+    for ids that are no integers.
     """
 
     gate_up_proj: Tensor
@@ -76,12 +79,14 @@ class GatedExperts(torch.nn.Module):
         recompute: Recompute = "product",
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: Save | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         self._row = index_of("variant", variant, VARIANT_INDEX)
-        if recompute not in RECOMPUTE:
-            raise unknown("recompute", recompute, RECOMPUTE)
+        check_kept(recompute, save)
+        if save is not None:
+            options = {**options, "save": save}
         for name in {*options} & _OWN:
             raise TypeError(f"{name}: GatedExperts has no such option")
         check_options(self._row, layout, options)

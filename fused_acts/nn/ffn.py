@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._autograd.blocks import RECOMPUTE, Recompute
+from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.ffn import Inputs, block
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of, resolve, unknown
+from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._names import ActivationName, VariantName
 from fused_acts._run import run
 from fused_acts.nn.gated import check_options
@@ -22,11 +22,18 @@ class _Block(torch.nn.Module):
     down_proj: torch.nn.Linear
 
     def __init__(
-        self, d_model: int, d_ff: int, row: int, recompute: Recompute, options: dict[str, Any]
+        self,
+        d_model: int,
+        d_ff: int,
+        row: int,
+        recompute: Recompute,
+        save: Save | None,
+        options: dict[str, Any],
     ) -> None:
         super().__init__()
-        if recompute not in RECOMPUTE:
-            raise unknown("recompute", recompute, RECOMPUTE)
+        check_kept(recompute, save)
+        if save is not None:
+            options = {**options, "save": save}
         check_options(row, "gate_up", options)
         if "inplace_backward" in options:
             kind = type(self).__name__
@@ -95,6 +102,8 @@ class GatedFFN(_Block):
             product is computed again by the kernel of the gradients; d_model + 2 * d_ff. "all":
             gate and up are too, for another matrix product; d_model.
         device, dtype: of the parameters.
+        save: "fp8_block128": gate and up are kept in eight bits, as by `fused_acts.gated`, 2.06
+            bytes for the two of them in place of 4; a product that is computed again is of these.
         **options: numbers and names, as `fused_acts.gated` takes them.
 
     The projections are nn.Linear modules. Where one of them has hooks, was replaced (LoRA,
@@ -106,8 +115,8 @@ class GatedFFN(_Block):
 
     Shapes: [..., d_model] to [..., d_model].
 
-    Raises ValueError for an unknown variant or recompute or an input of another width, TypeError
-    for an option that the variant does not have.
+    Raises ValueError for an unknown variant, recompute or save, for save with recompute="all" and
+    for an input of another width, TypeError for an option that the variant does not have.
     """
 
     def __init__(
@@ -120,10 +129,11 @@ class GatedFFN(_Block):
         recompute: Recompute = "product",
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: Save | None = None,
         **options: Any,
     ) -> None:
         index = index_of("variant", variant, VARIANT_INDEX)
-        super().__init__(d_model, d_ff, index, recompute, options)
+        super().__init__(d_model, d_ff, index, recompute, save, options)
         self.variant = variant
 
         def linear(width: int, out: int) -> torch.nn.Linear:
@@ -168,6 +178,8 @@ class FFN(_Block):
             again by the kernel of the gradients; d_model + d_ff. "all": up is too, for another
             matrix product; d_model.
         device, dtype: of the parameters.
+        save: "fp8_block128": up is kept in eight bits, as by `fused_acts.activation`; an f(up) that
+            is computed again is of these.
         **options: the parameter of f as a number, where it has one.
 
     The projections are nn.Linear modules, called as modules where they are more than a product, as
@@ -179,8 +191,8 @@ class FFN(_Block):
 
     Shapes: [..., d_model] to [..., d_model].
 
-    Raises ValueError for an unknown activation or recompute or an input of another width, TypeError
-    for an option that the activation does not have.
+    Raises ValueError for an unknown activation, recompute or save, for save with recompute="all"
+    and for an input of another width, TypeError for an option that the activation does not have.
     """
 
     def __init__(
@@ -192,10 +204,11 @@ class FFN(_Block):
         recompute: Recompute = "product",
         device: Any = None,
         dtype: torch.dtype | None = None,
+        save: Save | None = None,
         **options: Any,
     ) -> None:
         index = index_of("activation", activation, ACTIVATION_INDEX)
-        super().__init__(d_model, d_ff, index, recompute, options)
+        super().__init__(d_model, d_ff, index, recompute, save, options)
         self.activation = activation
         self.up_proj = torch.nn.Linear(d_model, d_ff, bias, device, dtype)
         self.down_proj = torch.nn.Linear(d_ff, d_model, bias, device, dtype)

@@ -92,7 +92,7 @@ class GatedActivation(torch.nn.Module):
         **options: the options of the variant, as `fused_acts.gated` takes them, without tensors.
             A parameter of the variant, such as beta, may also be "learned", one value for all
             channels, or "per_channel"; it is then a Parameter of that name that starts at the
-            default value.
+            default value. save="fp8_block128" keeps gate and up in eight bits.
         device, dtype: of that Parameter.
 
     Shapes: (gate, up) with [..., cols] each, or one packed [..., 2 * cols], to [..., cols].
@@ -155,7 +155,8 @@ class GatedLinear(torch.nn.Module):
         bias: whether there are biases b and c.
         layout: where weight and bias hold gate (W, b) and up (V, c), see `fused_acts.gated`.
         device, dtype: of the parameters.
-        **options: numbers and names, as `fused_acts.gated` takes them.
+        **options: numbers and names, as `fused_acts.gated` takes them. save="fp8_block128" keeps
+            gate and up in eight bits for the backward pass.
 
     weight is [2 * out_features, in_features] and bias [2 * out_features], as of nn.Linear, and so
     are their first values. Shapes: [..., in_features] to [..., out_features].

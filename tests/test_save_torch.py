@@ -1,0 +1,157 @@
+"""save= where torch looks at calls: what is refused, torch.compile, recorded programs."""
+
+from functools import partial
+
+import pytest
+import torch
+from cases import operands, random, same_bits
+from compile_cases import Graphs
+from save_cases import SAVE, kept_by
+from torch.autograd import forward_ad
+
+import fused_acts
+from fused_acts.nn import GatedExperts, GatedFFN
+
+COLS = 136
+
+
+def ffn() -> GatedFFN:
+    torch.manual_seed(0)
+    return GatedFFN(24, COLS, dtype=torch.bfloat16, **SAVE)
+
+
+def experts():
+    torch.manual_seed(0)
+    module = GatedExperts(4, 24, COLS, dtype=torch.bfloat16, layout="interleaved", **SAVE)
+    ids = torch.tensor([[0, 1], [3, 1], [2, 4]])  # the last is of no expert
+    weights = torch.rand(3, 2)
+    return lambda x: module(x, ids, weights)
+
+
+CALLS = {
+    "two tensors": (lambda x: fused_acts.swiglu(x, 2 * x, **SAVE), COLS),
+    "interleaved": (lambda x: fused_acts.swiglu(x, layout="interleaved", **SAVE), 2 * COLS),
+    "activation": (partial(fused_acts.gelu, **SAVE), COLS),
+    "GatedFFN": (ffn(), 24),
+    "GatedExperts": (experts(), 24),
+}
+each_call = pytest.mark.parametrize(("function", "width"), CALLS.values(), ids=CALLS.keys())
+
+
+def leaf(width: int) -> torch.Tensor:
+    return random(3, width, dtype=torch.bfloat16, seed=1).requires_grad_()
+
+
+@each_call
+def test_no_second_derivative(function, width):
+    x = leaf(width)
+    y = function(x)
+    with pytest.raises(RuntimeError, match="save: expected a backward pass without create_graph"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+@each_call
+def test_one_backward_pass_at_a_time(function, width):
+    x = leaf(width)
+    y = function(x)
+    with pytest.raises(RuntimeError, match="save: expected one backward pass at a time"):
+        torch.autograd.grad(y, x, torch.ones(2, *y.shape, dtype=y.dtype), is_grads_batched=True)
+
+
+@each_call
+def test_no_transforms(function, width):
+    x = leaf(width).detach()
+
+    def forward_mode(x):
+        with forward_ad.dual_level():
+            return function(forward_ad.make_dual(x, x))
+
+    transforms = {
+        "grad": torch.func.grad(lambda x: function(x).float().sum()),
+        "jvp": lambda x: torch.func.jvp(function, (x,), (x,)),
+        "vmap": lambda x: torch.vmap(function)(x.expand(2, *x.shape)),
+        "forward mode": forward_mode,
+    }
+    for call in transforms.values():
+        with pytest.raises(RuntimeError, match="save: expected None under the transforms"):
+            call(x)
+
+
+def test_forward_mode_of_others():
+    """A level without a tangent of these is none of their business."""
+    gate, up, _ = operands(3, COLS, dtype=torch.float32)
+    expected = fused_acts.swiglu(gate, up)
+    with forward_ad.dual_level():
+        out = fused_acts.swiglu(gate.requires_grad_(), up, **SAVE)
+        (actual,) = torch.autograd.grad(out.sum(), gate)
+    again = fused_acts.swiglu(gate, up, **SAVE)
+    assert same_bits(out, expected)
+    assert same_bits(actual, torch.autograd.grad(again.sum(), gate)[0])
+
+
+def test_refused_options():
+    gate, up, _ = operands(3, COLS, dtype=torch.float64)
+    with pytest.raises(TypeError, match="save: expected float32, float16 or bfloat16, got torch.f"):
+        fused_acts.swiglu(gate, up, **SAVE)
+    gate, up = gate.float().requires_grad_() * 1, up.float()
+    with pytest.raises(ValueError, match="inplace_backward: expected False with save"):
+        fused_acts.swiglu(gate, up, inplace_backward=True, **SAVE)
+    with pytest.raises(ValueError, match="save: expected one of fp8_block128, got 'mxfp8'"):
+        fused_acts.swiglu(gate, up, save="mxfp8")
+    with pytest.raises(ValueError, match="up: expected shape"):
+        fused_acts.swiglu(gate, up[:2], **SAVE)
+    with pytest.raises(TypeError, match="up: expected a torch.Tensor"):
+        fused_acts.swiglu(gate, 2.0, **SAVE)
+
+
+@each_call
+def test_compiled(function, width):
+    """One graph, which keeps eight bits for the other, and the bits of eager code."""
+    torch._dynamo.reset()
+    graphs = Graphs()
+    compiled = torch.compile(function, fullgraph=True, backend=graphs.backend())
+    x = leaf(width)
+    (y, kept), (expected, kept_in_eager) = (kept_by(partial(f, x)) for f in (compiled, function))
+    assert same_bits(y, expected)
+    of_both = [torch.autograd.grad(each.sum(), x)[0] for each in (y, expected)]
+    assert same_bits(*of_both)
+    names = graphs.ours()
+    assert any("quantize_blocks.default" in name for name in names)
+    assert kept == kept_in_eager
+
+
+def test_compiled_with_a_number_that_changes():
+    torch._dynamo.reset()
+
+    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
+    def compiled(x, beta):
+        return fused_acts.swiglu(x, beta=beta, **SAVE)
+
+    for beta in (1.5, 2.5, 3.5):
+        x = leaf(2 * COLS)
+        expected = fused_acts.swiglu(x, beta=beta, **SAVE)
+        y = compiled(x, beta)
+        assert same_bits(y, expected)
+        of_both = [torch.autograd.grad(each.sum(), x)[0] for each in (y, expected)]
+        assert same_bits(*of_both)
+
+
+def test_recorded():
+    """A program of torch.export has the unit itself, and is trained by its own gate and up."""
+
+    class Unit(torch.nn.Module):
+        def __init__(self, options):
+            super().__init__()
+            self.options = options
+
+        def forward(self, x):
+            return fused_acts.swiglu(x, **self.options)
+
+    gradients = []
+    for options in (SAVE, {}):
+        x = leaf(2 * COLS)
+        program = torch.export.export(Unit(options), (x,))
+        assert "quantize" not in program.graph_module.code
+        y = program.module()(x)
+        gradients.append(torch.autograd.grad(y.sum(), x)[0])
+    assert same_bits(*gradients)
