@@ -31,7 +31,7 @@ def _halves(x: Tensor, layout: int) -> Tensor:
     """[..., 2, cols] of a packed x; a view where each half is in one piece."""
     if is_interleaved(layout):
         return torch.stack(unpack(x, layout), -2)
-    return x.unflatten(-1, (2, x.shape[-1] // 2))
+    return torch.unflatten(x, -1, (2, x.shape[-1] // 2))
 
 
 def quantized(hidden: Sequence[Tensor], call: Call) -> list[Tensor]:
@@ -50,7 +50,8 @@ def dequantized(kept: Sequence[Tensor], grad: Tensor, call: Call) -> list[Tensor
         return hidden
     halves = hidden[0]
     if is_interleaved(call.layout):
-        return [pack(*halves.unbind(-2), call.layout)]
+        gate, up = halves.unbind(-2)
+        return [pack(gate, up, call.layout)]
     return [halves.flatten(-2)]
 
 
@@ -140,7 +141,7 @@ def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     if gate.is_nested:
         return on_values(lambda gate, up=None: gated(gate, up, *rest), gate=gate, up=up)
     *vectors, call = rest
-    operands = gate, up, *vectors
+    operands: Any = gate, up, *vectors
     _check_forward(*operands)
     if torch.compiler.is_dynamo_compiling():
         return _traced_node(*operands, call)
