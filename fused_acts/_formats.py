@@ -125,7 +125,7 @@ def _parts(n: int, size: int) -> int:
 
 
 def check_floor(amax_floor: float, name: str) -> None:
-    if not 0 <= amax_floor < math.inf:
+    if not 0 <= amax_floor <= torch.finfo(_FLOAT).max:
         raise ValueError(
             f"amax_floor: expected a finite number that is not negative, got {amax_floor}"
         )

@@ -51,6 +51,8 @@ def dequantize_blocks(values: Tensor, scales: Tensor, dtype: int) -> Tensor:
     if not 0 < dtype < len(_checks.DTYPES):
         raise ValueError(f"dtype: expected 1, 2 or 3, not float64, got {dtype}")
     _checks.check_dense("values", values)
+    if values.dim() == 0:
+        raise ValueError("values: expected at least one dimension, got a 0-d tensor")
     like = _BLOCKS.new_results(values, values.shape, False)
     _checks.check_matches("values", values, values.shape, like[0])
     _checks.check_matches("scales", scales, like[1].shape, like[1])
