@@ -81,6 +81,8 @@ def _written(
     """What the operator is to write, of what it may."""
     if chosen.name == "fp8_tensor":
         scales = gate.new_empty(0, dtype=torch.float32)
+    if torch.compiler.is_compiling():
+        return values, scales
     for name, tensor in (("values", values), ("scales", scales)):
         if tensor.is_inference() and not torch.is_inference_mode_enabled():
             raise RuntimeError(
@@ -179,6 +181,8 @@ def _explain(
         scale = gate.new_tensor(number("scale", scale), dtype=torch.float32)
     chosen.check(gate, up, shape[-1], scale)
     if out is not None:
+        if not isinstance(out, tuple | list) or len(out) != 2:
+            raise TypeError(f"out: expected values and scales, got {type(out).__name__}")
         like = chosen.new_results(gate, shape, has_counts(call.rows))
         values, scales = out
         check_tensors(values=values, scales=scales)
