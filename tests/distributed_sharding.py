@@ -283,7 +283,8 @@ def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
     no_rule = {name for name in names if name.startswith("fused_acts::info_")}
     no_rule |= {"fused_acts::grouped_mm"}  # experts that are DTensors are composed
     assert {op.name() for op in _ops.OPERATORS} == names - no_rule
-    names = ("maxout", "softmax_glu", "row_unit")  # of whole rows or groups
+    # of whole rows or groups
+    names = "maxout", "softmax_glu", "row_unit", "quantize_blocks", "dequantize_blocks"
     whole = tuple(f"fused_acts::{name}" for name in names)
     units = {op for op in _ops.OPERATORS if not op.name().startswith(whole)}
     assert sharding.RESULTS.keys() == units
