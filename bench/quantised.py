@@ -21,7 +21,7 @@ from .timing import Clock, buffer_sets, interleave, make_sampler
 
 UNIT_ALONE = f"{OURS}, unit alone"
 READING = """Times are medians of interleaved rounds, ratios those to the first line. Bytes: what an
-element moves on a GPU at best, read and written: by one kernel, or by the unit and one behind it.
+element moves on a GPU at best, read and written: by one kernel, and by the unit and one behind it.
 """
 Pair = tuple[Tensor, Tensor]  # values, scales
 Function = Callable[[Tensor, Tensor], Pair]
@@ -138,7 +138,7 @@ class Time:
     dtype: str
     tokens: int
     cols: int
-    bytes_per_element: float  # that a GPU moves at best
+    bytes_per_element: float | None  # that a GPU moves at best, of our kernels
     seconds: float
     ratio: float  # to the first contender
     rounds: int
@@ -165,15 +165,16 @@ def times(name: str, dtype: str, tokens: int, args: argparse.Namespace) -> Itera
     }
     seconds = args.seconds if args.seconds is not None else 0.1 if args.quick else 3
     timings = interleave(samplers, seconds, Clock(10 * seconds), 10**6)
+    moved = 2 * size + FORMATS[name].bytes(args.cols)
+    between = 2 * size  # the unit's result, there and back
     for label in samplers:
-        between = 0 if label[0] == OURS else 2 * size  # the unit's result, there and back
         yield Time(
             name,
             label[0],
             dtype,
             tokens,
             args.cols,
-            2 * size + between + FORMATS[name].bytes(args.cols),
+            {OURS: moved, UNIT_ALONE: moved + between}.get(label[0]),
             timings.seconds(label),
             timings.ratio(label, (EAGER, "fresh")),
             len(timings.samples[label]),
@@ -191,8 +192,9 @@ def result_tables(results: Sequence[Time]) -> Iterator[Table]:
             cells: list[str | Text] = [report.styled_ratio(row.ratio) for row in line]
             if who == EAGER:
                 cells = [report.format_time(row.seconds) for row in line]
-            moved = {row.dtype: f"{row.bytes_per_element:.2f}" for row in line}
-            table.add_row(who, *cells, *(moved[dtype] for dtype in dtypes))
+            moved = {row.dtype: row.bytes_per_element for row in line}
+            counts = (f"{count:.2f}" if (count := moved[each]) else "" for each in dtypes)
+            table.add_row(who, *cells, *counts)
         yield table
 
 
