@@ -26,7 +26,7 @@ def _nearest(x: Tensor, magnitudes: Sequence[float]) -> Tensor:
     middles = (all_of_them[1:] + all_of_them[:-1]) / 2
     beyond = torch.nextafter(middles, torch.tensor(torch.inf))
     odd = torch.arange(len(middles)) % 2 == 1
-    return torch.bucketize(x.abs(), torch.where(odd, middles, beyond), right=True)
+    return torch.bucketize(x.abs().contiguous(), torch.where(odd, middles, beyond), right=True)
 
 
 def _floating(x: Tensor, magnitudes: Sequence[float], nan: int) -> Tensor:
@@ -155,13 +155,13 @@ def laid_out(stored: Tensor, matrices: int | None, scale_layout: str) -> Tensor:
     whole[:, :rows, :groups] = stored.reshape(count, rows, groups)
     if scale_layout == "swizzled":
         # Of 128 rows the 4 that are 32 apart are neighbours, with 4 groups each.
-        tiles = whole.reshape(count, -1, 4, 32, whole.shape[-1] // 4, 4).permute(0, 1, 4, 3, 2, 5)
-        whole = tiles.reshape(whole.shape)
+        tiles = whole.reshape(count, whole.shape[1] // 128, 4, 32, whole.shape[2] // 4, 4)
+        whole = tiles.permute(0, 1, 4, 3, 2, 5).reshape(whole.shape)
     elif scale_layout == "packed_ue8m0":
         bytes_of_words = whole.long().unflatten(-1, (-1, 4)) << torch.tensor([0, 8, 16, 24])
         whole = bytes_of_words.sum(-1).to(torch.int32)
     if scale_layout != "swizzled":
-        whole = whole.mT.contiguous().mT
+        whole = whole.mT.clone(memory_format=torch.contiguous_format).mT
     return whole[0] if matrices is None else whole
 
 
@@ -177,7 +177,8 @@ def _by_rows(scales: Tensor, lead: torch.Size, groups: int, scale_layout: str) -
     if scale_layout == "packed_ue8m0":
         whole = (whole.unsqueeze(-1) >> torch.tensor([0, 8, 16, 24])).flatten(-2) & 0xFF
     elif scale_layout == "swizzled":
-        tiles = whole.reshape(len(whole), -1, whole.shape[-1] // 4, 32, 4, 4)
+        _, padded_rows, padded_groups = whole.shape
+        tiles = whole.reshape(len(whole), padded_rows // 128, padded_groups // 4, 32, 4, 4)
         whole = tiles.permute(0, 1, 4, 3, 2, 5).reshape(whole.shape)
     rows = lead.numel() // max(len(whole), 1)
     return whole[:, :rows, :groups].reshape(*lead, groups)
