@@ -58,7 +58,8 @@ class Quantization(NamedTuple):
 
     @property
     def layout(self) -> str:
-        return list(SCALE_LAYOUT_INDEX)[self.scale_layout]
+        name: str = get_args(ScaleLayout)[self.scale_layout]
+        return name
 
     def check(self, gate: Tensor, up: Tensor | None, cols: int, scale: Tensor | None) -> None:
         """Of a call whose unit has passed its checks."""

@@ -143,7 +143,8 @@ def _without_symbols(
         values = [one * value for value in call[:count]]
         parameter = torch.stack(values).unsqueeze(-1) if count == 2 else values[0]
         call = call._replace(scalar=1.0, second=1.0)
-    if row_weight is None and isinstance(call.weight, SYMBOLS):
+    changes = isinstance(call.weight, SYMBOLS)
+    if row_weight is None and changes:
         row_weight = (one * call.weight).expand(gate.shape[:-1])
         call = call._replace(weight=1.0)
     if isinstance(call.limit, SYMBOLS):

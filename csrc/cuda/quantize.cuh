@@ -26,9 +26,9 @@ FUSED_ACTS_DEVICE float largest_of_lanes(float largest, int lanes) {
 //
 //   q = y * r,  q - (q * divisor - y) * r      with r = 1 / divisor, rounded
 //
-// Before it is rounded that is off by 3 parts of 2^48 at most, and all quotients that are as near to
-// the middle of two floats can be listed: of none does it go to the wrong side. So it is the rounded
-// quotient wherever r is a normal number and q, if it matters at all, no tiny one.
+// Before it is rounded that is off by 3 parts of 2^48 at most, and all quotients that are as near
+// to the middle of two floats can be listed: of none does it go to the wrong side. So it is the
+// rounded quotient wherever r is a normal number and q, if it matters at all, no tiny one.
 struct GroupDivisor {
   float divisor, reciprocal;
   float factor;  // of y before
@@ -99,8 +99,8 @@ FUSED_ACTS_DEVICE uint32_t to_e4m3_pair(float low, float high) {
 // The bits of 1.5 * 2^23 + i, which has i at the end.
 constexpr float kIntegers = 0x1.8p23f;
 
-// 0 to 7, behind more bits that are always the same: steps of 0.5, from 2 of 1 and from 4 of 2, each
-// to even.
+// 0 to 7, behind more bits that are always the same: steps of 0.5, from 2 of 1 and from 4 of 2,
+// each to even.
 FUSED_ACTS_DEVICE uint32_t e2m1_magnitude(float magnitude) {
   const float halves = fma(magnitude, 2.0f, kIntegers), ones = magnitude + (kIntegers + 2.0f);
   const float twos = fma(magnitude, 0.5f, kIntegers + 4.0f);

@@ -21,8 +21,8 @@ struct DequantizeParams {
 
 // A vector of out each thread, which lies in one group.
 template <class T>
-__global__ void __launch_bounds__(kBlock) dequantize_kernel(const __grid_constant__
-                                                                DequantizeParams p) {
+__global__ void __launch_bounds__(kBlock)
+    dequantize_kernel(const __grid_constant__ DequantizeParams p) {
   constexpr int kColumns = 16 / sizeof(T);
   let_next_kernel_start();
   const uint32_t n = blockIdx.x * kBlock + threadIdx.x;

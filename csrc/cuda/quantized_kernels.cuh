@@ -1,6 +1,6 @@
-// The kernels of quantised results, for any unit, layout, alignment and format: one where a group of
-// columns shares a scale, or all values do, and one where a row does. Both are without row operands
-// and with them. They branch, all threads alike, to the unit and the format of a call.
+// The kernels of quantised results, for any unit, layout, alignment and format: one where a group
+// of columns shares a scale, or all values do, and one where a row does. Both are without row
+// operands and with them. They branch, all threads alike, to the unit and the format of a call.
 #pragma once
 
 #include "cuda/dependent_launch.cuh"
@@ -181,8 +181,8 @@ struct QuantizedColumns {
     }
   }
 
-  // Of a vector the thread's values, in its own part of shared memory: in registers they would leave
-  // room for too few threads.
+  // Of a vector the thread's values, in its own part of shared memory: in registers they would
+  // leave room for too few threads.
   FUSED_ACTS_DEVICE typename C::Shared& kept(int place, int part) const {
     extern __shared__ uint4 shared[];
     const unsigned threads = blockDim.x * blockDim.y;
@@ -266,8 +266,7 @@ struct QuantizedColumns {
       for (int k = 0; k < kColumns; k += C::kLanes) {
         // never true: as in the flat kernels, what is before it needs no registers behind it
         if (k > 0 && p.vectors == ~uint32_t{0} - k) break;
-        const Real value =
-            unit_of(k).forward(x.template gate<Real>(k), x.template up<Real>(k));
+        const Real value = unit_of(k).forward(x.template gate<Real>(k), x.template up<Real>(k));
         if constexpr (C::kLanes == 2) {
           y[k] = value.lo;
           y[k + 1] = value.hi;
@@ -401,9 +400,9 @@ __global__ void __launch_bounds__(kQuantizedThreads<C>, 2)
   let_next_kernel_start();
   const uint32_t line = blockIdx.x * blockDim.y + threadIdx.y;
   extern __shared__ uint4 shared[];
-  uint4* const kept = shared + (p.vectors_of_columns * blockDim.x * blockDim.y +
-                                threadIdx.y * p.vectors) *
-                                   C::kWords;
+  uint4* const kept =
+      shared +
+      (p.vectors_of_columns * blockDim.x * blockDim.y + threadIdx.y * p.vectors) * C::kWords;
   wait_for_previous_kernel();
   const QuantizedRow row(p, C{}, line);
   float largest = 0.0f;

@@ -106,9 +106,8 @@ cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stre
   const int64_t values = int64_t{block.x} * block.y * values_of_thread;
   const int64_t kept = int64_t{block.y} * p.vectors * of_thread;
   p.keeps = values + kept <= kMostShared;
-  return launch_kernel(quantized_rows_kernel<C>,
-                       static_cast<unsigned>(ceil_div(p.lines, block.y)), block,
-                       static_cast<size_t>(values + (p.keeps ? kept : 0)), stream, p);
+  return launch_kernel(quantized_rows_kernel<C>, static_cast<unsigned>(ceil_div(p.lines, block.y)),
+                       block, static_cast<size_t>(values + (p.keeps ? kept : 0)), stream, p);
 }
 
 template <class T>

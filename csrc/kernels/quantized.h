@@ -49,11 +49,11 @@ struct QuantizedArgs {
   bool identity = false;  // glu.gate as it is, no unit of it
   bool single = false;    // not rounded to the type of gate before
   Format format = Format::kFp8Tensor;
-  bool power = false;      // scales are powers of two
-  float amax_floor = 0;    // of a largest magnitude
+  bool power = false;                   // scales are powers of two
+  float amax_floor = 0;                 // of a largest magnitude
   const float* tensor_scale = nullptr;  // where the format takes one, beside the matrices
-  Matrix values;           // bytes, [rows, cols], or [rows, cols / 2] of e2m1
-  Scales scales;           // no data where the one scale is given
+  Matrix values;                        // bytes, [rows, cols], or [rows, cols / 2] of e2m1
+  Scales scales;                        // no data where the one scale is given
 
   int64_t group() const {
     const int64_t columns = group_columns(format);

@@ -146,7 +146,7 @@ def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     if torch.compiler.is_dynamo_compiling():
         return _traced_node(*operands, call)
     if dispatch.is_recorded():
-        return exact.gated(*operands, call)
+        return exact.gated(gate, up, *rest)
     return _traced(*operands, call)
 
 
