@@ -54,11 +54,12 @@ class Quantization(NamedTuple):
 
     @property
     def name(self) -> str:
-        return list(FORMATS)[self.format]
+        return [*FORMATS][self.format]
 
     @property
     def layout(self) -> str:
-        return list(SCALE_LAYOUT_INDEX)[self.scale_layout]
+        names: tuple[str, ...] = get_args(ScaleLayout)
+        return names[self.scale_layout]
 
     def check(self, gate: Tensor, up: Tensor | None, cols: int, scale: Tensor | None) -> None:
         """Of a call whose unit has passed its checks."""

@@ -137,14 +137,15 @@ def _without_symbols(
     As numbers of an operator they would be compiled anew for each value, as that of a limit is.
     """
     *biases, parameter, row_weight, experts = vectors
+    numbers: Any = call[:NUMBERS]
     one = torch.ones((), dtype=torch.float32, device=gate.device)
     count = len(ROWS[call.variant].parameters)
     if parameter is None and count:
-        values = [one * value for value in call[:count]]
+        values = [one * value for value in numbers[:count]]
         parameter = torch.stack(values).unsqueeze(-1) if count == 2 else values[0]
         call = call._replace(scalar=1.0, second=1.0)
     if row_weight is None and isinstance(call.weight, SYMBOLS):
-        row_weight = (one * call.weight).expand(gate.shape[:-1])
+        row_weight = (one * numbers[-1]).expand(gate.shape[:-1])
         call = call._replace(weight=1.0)
     if isinstance(call.limit, SYMBOLS):
         call = call._replace(limit=float(call.limit))

@@ -80,7 +80,7 @@ def _grouped(y: Tensor, format: str) -> Tensor:
     cols = y.shape[-1]
     size = GROUPS.get(format, max(cols, 1))
     count = -(-cols // size) if format in GROUPS else 1
-    return F.pad(y, (0, count * size - cols)).unflatten(-1, (count, size))
+    return torch.unflatten(F.pad(y, (0, count * size - cols)), -1, (count, size))
 
 
 def quantize(
