@@ -2,15 +2,17 @@
 #include "kernels/quantized.h"
 
 #include <algorithm>
-#include <vector>
+#include <memory>
 
 #include "cpu/glu_call.h"
+#include "cpu/group_scales.h"
+#include "cpu/widened_tile.h"
 
 namespace fused_acts::cpu {
 namespace {
 
 // Rows of a tile, and bytes of a scratch that holds whole rows: what stays in the nearer caches.
-constexpr int64_t kTileRowsAtMost = 16, kScratchBytes = int64_t{256} << 10;
+constexpr int64_t kMostRows = 16, kScratchBytes = int64_t{256} << 10;
 
 bool is_scaled_by_row(Format format) {
   return format == Format::kFp8Row || format == Format::kInt8Row;
@@ -22,7 +24,7 @@ int64_t tile_columns(const QuantizedArgs& args) {
 
 int64_t tile_rows(const QuantizedArgs& args) {
   const int64_t row = tile_columns(args) * (args.single ? 4 : dtype_size(args.glu.dtype));
-  return std::clamp<int64_t>(kScratchBytes / row, 1, kTileRowsAtMost);
+  return std::clamp<int64_t>(kScratchBytes / row, 1, kMostRows);
 }
 
 int64_t column_tiles_of(const QuantizedArgs& args) {
@@ -54,49 +56,6 @@ void pad_scales(const Scales& scales) {
         write_scale(scales, matrix, row, group, scales.padding_bits());
 }
 
-// Gate and up of some rows and columns in float32.
-class Widened {
- public:
-  Widened(const GluArgs& from, int64_t rows)
-      : from_(from), loops_(loops_for(from.dtype)), gate_(rows * kTile), up_(rows * kTile) {}
-
-  // Points `to` at the rows and columns.
-  void read(int64_t row, int64_t rows, int64_t first, int64_t n, GluArgs* to) {
-    for (int64_t i = 0; i < rows; ++i) {
-      read(from_.gate, row + i, first, n, gate_.data() + i * kTile);
-      if (from_.up.data) read(from_.up, row + i, first, n, up_.data() + i * kTile);
-    }
-    to->gate = origin_of(gate_.data(), row, first);
-    if (from_.up.data) to->up = origin_of(up_.data(), row, first);
-  }
-
-  static Matrix origin_of(float* data, int64_t row, int64_t first) {
-    return {data - (row * kTile + first), kTile};
-  }
-
- private:
-  void read(const Matrix& matrix, int64_t row, int64_t first, int64_t n, float* target) {
-    const auto* source = static_cast<const uint16_t*>(matrix.data) + row * matrix.row_stride;
-    if (from_.block) {
-      for (int64_t i = first, count; i < first + n; i += count) {
-        count = std::min(first + n - i, from_.block - i % from_.block);
-        loops_.widen(source + i + i / from_.block * from_.block, target + (i - first), count);
-      }
-    } else if (from_.step == 2) {
-      // the last one has no other behind it in the tensor
-      loops_.widen(source + 2 * first, pairs_, 2 * n - 1);
-      for (int64_t i = 0; i < n; ++i) target[i] = pairs_[2 * i];
-    } else {
-      loops_.widen(source + first, target, n);
-    }
-  }
-
-  const GluArgs& from_;
-  const Loops& loops_;
-  std::vector<float> gate_, up_;
-  float pairs_[2 * kTile];
-};
-
 // The call that computes what is quantised: of the type that it is rounded to.
 GluArgs unit_of(const QuantizedArgs& args) {
   GluArgs unit = args.glu;
@@ -120,8 +79,10 @@ class Tiles {
         segments_(tile_segments(args)),
         columns_(tile_columns(args)),
         column_tiles_(column_tiles_of(args)),
+        loops_(loops_for(unit_.dtype)),
         widened_(args.glu, unit_.dtype == args.glu.dtype ? 0 : tile_rows(args)),
-        scratch_(args.identity ? 0 : columns_ * tile_rows(args)) {
+        groups_(args),
+        scratch_(args.identity ? nullptr : new T[columns_ * tile_rows(args)]) {
     call_.stay_in_caches();
   }
 
@@ -141,7 +102,7 @@ class Tiles {
 
  private:
   void compute(const Segment& segment, int64_t first, int64_t n) {
-    unit_.out = {scratch_.data() - (segment.begin * columns_ + first), columns_};
+    unit_.out = {scratch_.get() - (segment.begin * columns_ + first), columns_};
     const int64_t rows = segment.live_end - segment.begin;
     for (int64_t i = 0; i < n; i += kTile) {
       const int64_t count = std::min(kTile, n - i);
@@ -155,7 +116,7 @@ class Tiles {
   const T* computed(const Segment& segment, int64_t row, int64_t first) const {
     const Matrix& x = args_.glu.gate;
     if (args_.identity) return static_cast<const T*>(x.data) + row * x.row_stride + first;
-    return scratch_.data() + (row - segment.begin) * columns_;
+    return scratch_.get() + (row - segment.begin) * columns_;
   }
 
   uint8_t* values_at(int64_t row, int64_t col) const {
@@ -164,32 +125,56 @@ class Tiles {
   }
 
   void quantize(int64_t row, const T* y, int64_t first, int64_t n) {
-    const int64_t group = args_.scales.data ? args_.group() : n;
-    const float tensor_scale = args_.tensor_scale ? *args_.tensor_scale : 1.0f;
-    for (int64_t i = 0; i < n; i += group) {
-      const int64_t count = std::min(group, n - i);
-      std::vector<float> y32(count);
-      loops_for(unit_.dtype).widen(y + i, y32.data(), count);
-      GroupScale scale{tensor_scale, 0};
-      if (args_.scales.data) {
-        uint32_t largest = 0;
-        for (float x : y32) largest = std::max(largest, magnitude_of(x));
-        scale = group_scale(args_.format, float_of(largest), args_.amax_floor, args_.power,
-                            args_.scales.layout == ScaleLayout::kPackedUe8m0, tensor_scale);
-        write_scale(args_.scales, row / args_.scales.rows, row % args_.scales.rows,
-                    (first + i) / group, scale.bits);
+    if (is_scaled_by_row(args_.format)) {
+      float largest = 0;
+      for (int64_t i = 0; i < n; i += kTile) {
+        const int64_t count = std::min(kTile, n - i);
+        largest = largest_of(widened(y + i, count), count, largest);
       }
-      uint8_t* const q = values_at(row, first + i);
-      for (int64_t k = 0; k < count; ++k) {
-        const float x = scaled(args_.format, y32[k], scale, tensor_scale);
-        if (args_.format == Format::kNvfp4)
-          q[k / 2] = k % 2 ? q[k / 2] | to_e2m1(x) << 4 : to_e2m1(x);
-        else if (args_.format == Format::kInt8Row)
-          q[k] = static_cast<uint8_t>(to_int8(x));
-        else
-          q[k] = to_e4m3(x);
-      }
+      uint32_t bits;
+      groups_.set(&largest, 1, &bits);
+      write_scale(row, 0, bits);
     }
+    for (int64_t i = 0; i < n; i += kTile) {
+      const int64_t count = std::min(kTile, n - i);
+      const float* const y32 = widened(y + i, count);
+      int64_t group = group_columns(args_.format);
+      if (group) {
+        scale_groups(row, y32, first + i, count);
+      } else {
+        group = count;
+        if (args_.format == Format::kFp8Tensor) groups_.set_given(largest_of(y32, count, 0));
+      }
+      groups_.quantize(y32, count, group, values_at(row, first + i));
+    }
+  }
+
+  // As floats.
+  const float* widened(const T* y, int64_t n) {
+    if constexpr (std::is_same_v<T, float>) return y;
+    loops_.widen(y, wide_, n);
+    return wide_;
+  }
+
+  float largest_of(const float* y, int64_t n, float before) const {
+    float largest;
+    loops_.quantize.largest(y, n, n, &largest);
+    return float_of(std::max(bits_of(largest), bits_of(before)));
+  }
+
+  void scale_groups(int64_t row, const float* y, int64_t first, int64_t n) {
+    const int64_t group = group_columns(args_.format);
+    const int64_t count = (n + group - 1) / group;
+    float largest[kMostGroups];
+    uint32_t bits[kMostGroups];
+    loops_.quantize.largest(y, n, group, largest);
+    groups_.set(largest, count, bits);
+    for (int64_t i = 0; i < count; ++i) write_scale(row, first / group + i, bits[i]);
+  }
+
+  void write_scale(int64_t row, int64_t group, uint32_t bits) const {
+    const Scales& scales = args_.scales;
+    cpu::write_scale(scales, row / scales.rows, row % scales.rows, group, bits);
   }
 
   void pad(int64_t row, int64_t first, int64_t n) {
@@ -201,8 +186,7 @@ class Tiles {
     if (!scales.data) return;
     const int64_t group = args_.group();
     for (int64_t i = 0; i < n; i += group)
-      write_scale(scales, row / scales.rows, row % scales.rows, (first + i) / group,
-                  scales.padding_bits());
+      write_scale(row, (first + i) / group, scales.padding_bits());
   }
 
   const QuantizedArgs& args_;
@@ -210,8 +194,11 @@ class Tiles {
   Call<T> call_;
   const Segments segments_;
   const int64_t columns_, column_tiles_;
-  Widened widened_;
-  std::vector<T> scratch_;
+  const Loops& loops_;
+  WidenedTile widened_;
+  GroupScales groups_;
+  const std::unique_ptr<T[]> scratch_;
+  alignas(64) float wide_[kTile];
 };
 
 }  // namespace
@@ -229,17 +216,15 @@ void glu_quantized(const QuantizedArgs& args, int64_t begin, int64_t end) {
 }
 
 void dequantize(const DequantizeArgs& args, int64_t begin, int64_t end) {
-  const int64_t cols = args.cols, groups = (cols + 127) / 128;
+  constexpr int64_t kGroup = group_columns(Format::kFp8Block128);
+  const int64_t cols = args.cols, groups = (cols + kGroup - 1) / kGroup;
   const Loops& loops = loops_for(args.dtype);
-  float y[128];
-  for (int64_t row = begin; row < end; ++row) {
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t first = row * cols + group * 128,
-                    n = std::min<int64_t>(cols - group * 128, 128);
-      const float scale = args.scales[row * groups + group];
-      for (int64_t i = 0; i < n; ++i) y[i] = from_e4m3(args.values[first + i]) * scale;
-      loops.narrow(y, static_cast<char*>(args.out) + first * dtype_size(args.dtype), n);
-    }
+  float y[kGroup];
+  for (int64_t i = begin * groups; i < end * groups; ++i) {
+    const int64_t col = i % groups * kGroup, first = i / groups * cols + col;
+    const int64_t n = std::min(cols - col, kGroup);
+    loops.quantize.from_e4m3(args.values + first, n, args.scales[i], y);
+    loops.narrow(y, static_cast<char*>(args.out) + first * dtype_size(args.dtype), n);
   }
 }
 

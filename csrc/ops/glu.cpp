@@ -241,7 +241,7 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 #define NUMBERS      \
   FUSED_ACTS_VECTORS \
-      "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
+  "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
 
 FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
