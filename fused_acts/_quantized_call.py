@@ -46,8 +46,7 @@ def run(
         given = {"x" if up is None else "gate": gate, "up": up, "scale": scale, **options}
         _refuse_derivatives(given)
         if scale is not None and not isinstance(scale, Tensor):
-            one = torch.ones((), dtype=torch.float32, device=gate.device)
-            scale = one * number("scale", scale)  # which may be symbolic
+            scale = _scale_tensor(number("scale", scale), gate.device)
         written = () if out is None else _written(gate, chosen, *out)
         compute = _compute_traced if _is_dynamo() else _compute
         values, scales = compute(*operands, call, chosen, scale, *written)
@@ -58,6 +57,12 @@ def run(
         rename(error, variant, options)
         raise
     return values, scale if chosen.name == "fp8_tensor" else scales  # type: ignore[return-value]
+
+
+def _scale_tensor(scale: float, device: torch.device) -> Tensor:
+    if not _is_dynamo():
+        return torch.full((), scale, dtype=torch.float32, device=device)
+    return torch.ones((), dtype=torch.float32, device=device) * scale  # which may be symbolic
 
 
 def _refuse_derivatives(given: Mapping[str, Any]) -> None:

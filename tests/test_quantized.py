@@ -169,6 +169,23 @@ def test_scales_next_to_powers_of_two(way, device):
     check_exact(EXACT, [gate, torch.ones_like(gate)], Way("mxfp8"), device)
 
 
+@of_devices
+def test_scales_half_way_between_two(device):
+    """Of blocks of nvfp4, where the order of a product and a division can be told."""
+    middles = ((E4M3[1:] + E4M3[:-1]) / 2)[8:]
+    orders = 0
+    for scale in (40.7, 977.3, 0.0123) if device == "cpu" else (977.3,):
+        s = torch.tensor(scale)
+        a = (6 * middles.double() / s.double()).float()
+        a = around(torch.cat((a, around(a).abs()))).abs()
+        orders += (formulas.e4m3(s * a / 6) != formulas.e4m3(a / 6 * s)).sum()
+        gate = a.unsqueeze(-1).expand(-1, 2).contiguous()
+        given = [to_device(t, device) for t in (gate, torch.ones_like(gate))]
+        ours = fused_acts.gated_quantized(*given, variant=EXACT, format="nvfp4", scale=scale)
+        check([t.cpu() for t in ours], expected(gate, Way("nvfp4"), scale=scale))
+    assert orders > 0
+
+
 SPECIAL = [torch.nan, -torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1e-45, 3e38]
 
 
