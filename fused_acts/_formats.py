@@ -54,12 +54,12 @@ class Quantization(NamedTuple):
 
     @property
     def name(self) -> str:
-        return list(FORMATS)[self.format]
+        return [*FORMATS][self.format]
 
     @property
     def layout(self) -> str:
-        name: str = get_args(ScaleLayout)[self.scale_layout]
-        return name
+        names: tuple[str, ...] = get_args(ScaleLayout)
+        return names[self.scale_layout]
 
     def check(self, gate: Tensor, up: Tensor | None, cols: int, scale: Tensor | None) -> None:
         """Of a call whose unit has passed its checks."""

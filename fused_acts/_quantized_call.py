@@ -46,8 +46,7 @@ def run(
         given = {"x" if up is None else "gate": gate, "up": up, "scale": scale, **options}
         _refuse_derivatives(given)
         if scale is not None and not isinstance(scale, Tensor):
-            one = torch.ones((), dtype=torch.float32, device=gate.device)
-            scale = one * number("scale", scale)  # which may be symbolic
+            scale = _scale_tensor(number("scale", scale), gate.device)
         written = () if out is None else _written(gate, chosen, *out)
         compute = _compute_traced if _is_dynamo() else _compute
         values, scales = compute(*operands, call, chosen, scale, *written)
@@ -58,6 +57,12 @@ def run(
         rename(error, variant, options)
         raise
     return values, scale if chosen.name == "fp8_tensor" else scales  # type: ignore[return-value]
+
+
+def _scale_tensor(scale: float, device: torch.device) -> Tensor:
+    if not _is_dynamo():
+        return torch.full((), scale, dtype=torch.float32, device=device)
+    return torch.ones((), dtype=torch.float32, device=device) * scale  # which may be symbolic
 
 
 def _refuse_derivatives(given: Mapping[str, Any]) -> None:
@@ -137,15 +142,15 @@ def _without_symbols(
     As numbers of an operator they would be compiled anew for each value, as that of a limit is.
     """
     *biases, parameter, row_weight, experts = vectors
+    numbers: Any = call[:NUMBERS]
     one = torch.ones((), dtype=torch.float32, device=gate.device)
     count = len(ROWS[call.variant].parameters)
     if parameter is None and count:
-        values = [one * value for value in call[:count]]
+        values = [one * value for value in numbers[:count]]
         parameter = torch.stack(values).unsqueeze(-1) if count == 2 else values[0]
         call = call._replace(scalar=1.0, second=1.0)
-    changes = isinstance(call.weight, SYMBOLS)
-    if row_weight is None and changes:
-        row_weight = (one * call.weight).expand(gate.shape[:-1])
+    if row_weight is None and isinstance(call.weight, SYMBOLS):
+        row_weight = (one * numbers[-1]).expand(gate.shape[:-1])
         call = call._replace(weight=1.0)
     if isinstance(call.limit, SYMBOLS):
         call = call._replace(limit=float(call.limit))

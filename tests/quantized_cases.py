@@ -61,8 +61,10 @@ def quantized(
 ) -> fused_acts.Quantized:
     """What the library makes of it on the device, on the CPU and with the strides it had there."""
     given = [to_device(tensor, device) for tensor in inputs]
-    there = {n: on(device, v) for n, v in options.items()}
-    result = fused_acts.gated_quantized(*given, variant=name, **way.options, **there)
+    there = {n: on(device, v) for n, v in (way.options | options).items()}
+    if "scale" in there:
+        there["scale"] = to_device(torch.tensor(there["scale"]), device)
+    result = fused_acts.gated_quantized(*given, variant=name, **there)
     return fused_acts.Quantized(*(from_device(tensor) for tensor in result))
 
 

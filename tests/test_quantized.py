@@ -12,7 +12,6 @@ from cases import (
     operands,
     random,
     rows_and_layouts,
-    to_device,
 )
 from quantized_cases import (
     DTYPES,
@@ -32,7 +31,6 @@ from quantized_cases import (
 
 import fused_acts
 from fused_acts import _reference_quantized as formulas
-from fused_acts import reference
 
 COLS = 301  # of three groups of 128, the last of them not whole
 EXACT = "bilinear"
@@ -148,11 +146,8 @@ def test_half_way_between_two_numbers(way, device):
     gate = midpoints(way.format)
     gate = gate if way.format in GROUPS else gate.view(1, -1)
     scale = {"scale": 1.0} if "scale" in way.options else {}
-    given = [to_device(t, device) for t in (gate, torch.ones_like(gate))]
-    options = way.options | scale
-    ours = fused_acts.gated_quantized(*given, variant=EXACT, **options)
-    right = reference.gated_quantized(gate, torch.ones_like(gate), variant=EXACT, **options)
-    check([tensor.cpu() for tensor in ours], right)
+    right = expected(gate, way, **scale)
+    check(quantized(EXACT, [gate, torch.ones_like(gate)], way, device, **scale), right)
 
 
 @of_devices
@@ -167,6 +162,22 @@ def test_scales_next_to_powers_of_two(way, device):
         gate = gate[::7].contiguous()
     check_exact(EXACT, [gate, torch.ones_like(gate)], way, device)
     check_exact(EXACT, [gate, torch.ones_like(gate)], Way("mxfp8"), device)
+
+
+@of_devices
+def test_scales_half_way_between_two(device):
+    """Of blocks of nvfp4, where the order of a product and a division can be told."""
+    middles = ((E4M3[1:] + E4M3[:-1]) / 2)[8:]
+    orders = 0
+    for scale in (40.7, 977.3, 0.0123) if device == "cpu" else (977.3,):
+        s = torch.tensor(scale)
+        a = (6 * middles.double() / s.double()).float()
+        a = around(torch.cat((a, around(a).abs()))).abs()
+        orders += (formulas.e4m3(s * a / 6) != formulas.e4m3(a / 6 * s)).sum()
+        gate = a.unsqueeze(-1).expand(-1, 2).contiguous()
+        ours = quantized(EXACT, [gate, torch.ones_like(gate)], Way("nvfp4"), device, scale=scale)
+        check(ours, expected(gate, Way("nvfp4"), scale=scale))
+    assert orders > 0
 
 
 SPECIAL = [torch.nan, -torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1e-45, 3e38]
