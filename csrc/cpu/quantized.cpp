@@ -133,7 +133,7 @@ class Tiles {
       }
       uint32_t bits;
       groups_.set(&largest, 1, &bits);
-      write_scale(row, 0, bits);
+      write_scales(row, 0, &bits, 1);
     }
     for (int64_t i = 0; i < n; i += kTile) {
       const int64_t count = std::min(kTile, n - i);
@@ -169,12 +169,15 @@ class Tiles {
     uint32_t bits[kMostGroups];
     loops_.quantize.largest(y, n, group, largest);
     groups_.set(largest, count, bits);
-    for (int64_t i = 0; i < count; ++i) write_scale(row, first / group + i, bits[i]);
+    write_scales(row, first / group, bits, count);
   }
 
-  void write_scale(int64_t row, int64_t group, uint32_t bits) const {
+  // Of neighbouring groups.
+  void write_scales(int64_t row, int64_t group, const uint32_t* bits, int64_t count) const {
     const Scales& scales = args_.scales;
-    cpu::write_scale(scales, row / scales.rows, row % scales.rows, group, bits);
+    const int64_t matrix = row / scales.rows, row_of_matrix = row % scales.rows;
+    for (int64_t i = 0; i < count; ++i)
+      write_scale(scales, matrix, row_of_matrix, group + i, bits[i]);
   }
 
   void pad(int64_t row, int64_t first, int64_t n) {
@@ -185,8 +188,8 @@ class Tiles {
     const Scales& scales = args_.scales;
     if (!scales.data) return;
     const int64_t group = args_.group();
-    for (int64_t i = 0; i < n; i += group)
-      write_scale(row, (first + i) / group, scales.padding_bits());
+    const uint32_t bits = scales.padding_bits();
+    for (int64_t i = 0; i < n; i += group) write_scales(row, (first + i) / group, &bits, 1);
   }
 
   const QuantizedArgs& args_;

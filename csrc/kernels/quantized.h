@@ -43,7 +43,7 @@ struct Scales {
 };
 
 // One call. Rows of padding are not read; their scales are written, and their values 0 if
-// glu.zeroes_padding.
+// glu.zeroes_padding. Without rows, or columns, there may still be scales of padding.
 struct QuantizedArgs {
   GluArgs glu;            // of a forward pass without out
   bool identity = false;  // glu.gate as it is, no unit of it
