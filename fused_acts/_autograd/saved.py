@@ -43,7 +43,7 @@ def quantized(hidden: Sequence[Tensor], call: Call) -> list[Tensor]:
 
 def dequantized(kept: Sequence[Tensor], grad: Tensor, call: Call) -> list[Tensor]:
     """New tensors in the place of those that were quantised, in the dtype of grad."""
-    dequantize = _traced_dequantize if torch.compiler.is_compiling() else _dequantize
+    dequantize = TRACED if torch.compiler.is_compiling() else _dequantize
     pairs = zip(kept[::2], kept[1::2], strict=True)
     hidden = [dequantize(values, scales, grad) for values, scales in pairs]
     if not _is_packed(hidden, call):
@@ -70,7 +70,7 @@ _library.define(
 _library.impl("dequantize_blocks_for", _dequantize, "CPU")
 _library.impl("dequantize_blocks_for", _dequantize, "CUDA")
 torch.library.register_fake("fused_acts::dequantize_blocks_for", _dequantize, lib=_library)
-_traced_dequantize = torch.ops.fused_acts.dequantize_blocks_for.default
+TRACED = torch.ops.fused_acts.dequantize_blocks_for.default
 
 
 def check_backward(grad: Tensor) -> None:
