@@ -112,14 +112,18 @@ template <int kColumns>
 FUSED_ACTS_DEVICE void to_codes(Format format, const float (&q)[kColumns],
                                 uint32_t (&words)[kColumns / 4]) {
   if (format == Format::kNvfp4) {
-    uint32_t code = 0, constant = 0;
+    constexpr int kInWord = kColumns < 8 ? kColumns : 8;
 #pragma unroll
-    for (int k = kColumns - 1; k >= 0; --k) {
-      const uint32_t sign = bits_of(q[k]) >> 28 & 8;
-      code = (code << 4) + (e2m1_magnitude(abs(q[k])) | sign);
-      constant = (constant << 4) + 0x4b400000;
+    for (int first = 0; first < kColumns; first += kInWord) {
+      uint32_t code = 0, constant = 0;
+#pragma unroll
+      for (int k = first + kInWord - 1; k >= first; --k) {
+        const uint32_t sign = bits_of(q[k]) >> 28 & 8;
+        code = (code << 4) + (e2m1_magnitude(abs(q[k])) | sign);
+        constant = (constant << 4) + 0x4b400000;
+      }
+      words[first / kInWord] = code - constant;
     }
-    words[0] = code - constant;
   } else if (format == Format::kInt8Row) {
 #pragma unroll
     for (int k = 0; k < kColumns; k += 4) {

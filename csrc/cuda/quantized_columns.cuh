@@ -44,8 +44,9 @@ struct QuantizedColumns {
       const uint64_t packed = pairs     ? 2 * vector
                               : p.block ? vector + divide(vector, p.blocks) * p.block_vectors
                                         : vector;
-      load_cached(gate + packed * 16, x.gate_vector);
-      if (p.up.data) load_cached((pairs ? gate + 16 : up) + packed * 16, x.up_vector);
+      constexpr int kBytes = 16 * C::kVectors;
+      read_whole(gate + packed * kBytes, x.gate_vector);
+      if (p.up.data) read_whole((pairs ? gate + kBytes : up) + packed * kBytes, x.up_vector);
       if (pairs) deinterleave(x.gate_vector, x.up_vector);
       return;
     }
@@ -145,18 +146,8 @@ struct QuantizedColumns {
   FUSED_ACTS_DEVICE void store(const uint32_t (&words)[C::kWords]) const {
     const bool halves = p.format == Format::kNvfp4;
     char* const to = p.values + row.row * p.value_row_bytes + (halves ? column / 2 : column);
-    if (p.whole && kColumns == 8) {
-      if (halves) {
-        *reinterpret_cast<uint32_t*>(to) = words[0];
-      } else {
-        *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[C::kWords - 1]);
-      }
-    } else if (p.whole) {
-      if (halves) {
-        *reinterpret_cast<uint16_t*>(to) = words[0];
-      } else {
-        *reinterpret_cast<uint32_t*>(to) = words[0];
-      }
+    if (p.whole) {
+      halves ? store_whole<kColumns / 2>(words, to) : store_whole<kColumns>(words, to);
     } else {
 #pragma unroll
       for (int k = 0; k < kColumns; ++k) {
@@ -167,6 +158,23 @@ struct QuantizedColumns {
   }
 
  private:
+  static FUSED_ACTS_DEVICE void read_whole(const char* from, Vector<T, kColumns>& to) {
+#pragma unroll
+    for (int i = 0; i < C::kVectors; ++i) {
+      Vector<T, kColumns / C::kVectors> part;
+      load_cached(from + 16 * i, part);
+#pragma unroll
+      for (int word = 0; word < 4; ++word) to.words[4 * i + word] = part.words[word];
+    }
+  }
+  template <int kBytes>
+  static FUSED_ACTS_DEVICE void store_whole(const uint32_t (&words)[C::kWords], char* to) {
+    Vector<uint8_t, kBytes> bytes;
+#pragma unroll
+    for (int word = 0; word < (kBytes + 3) / 4; ++word) bytes.words[word] = words[word];
+    cuda::store(bytes, to);
+  }
+
   template <class Unit>
   FUSED_ACTS_DEVICE void compute(const GateUp<T, kColumns, false>& x, float (&y)[kColumns]) const {
     using Real = typename C::Real;

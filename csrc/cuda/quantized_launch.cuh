@@ -6,18 +6,22 @@
 
 namespace fused_acts::cuda {
 
-// Whether all operands can be accessed by so many columns.
-inline bool takes_vectors(const QuantizedArgs& args, int columns) {
+// Whether all operands can be accessed by the columns of a thread, of gate and up 16 bytes at once.
+template <class C>
+bool takes_vectors(const QuantizedArgs& args) {
   const GluArgs& glu = args.glu;
+  constexpr int columns = C::kColumns;
   const int bytes = args.format == Format::kNvfp4 ? columns / 2 : columns;
   const int64_t stride = glu.rows == 1 ? 0 : args.values.row_stride;
-  return internal::is_aligned(glu, columns) && glu.cols % columns == 0 &&
-         reinterpret_cast<uintptr_t>(args.values.data) % bytes == 0 && stride % bytes == 0;
+  return internal::is_aligned(glu, columns / C::kVectors) && glu.cols % columns == 0 &&
+         glu.block % columns == 0 && reinterpret_cast<uintptr_t>(args.values.data) % bytes == 0 &&
+         stride % bytes == 0;
 }
 
-template <class T>
+template <class C>
 QuantizedParams quantized_params(const QuantizedArgs& args) {
-  constexpr int kColumns = QuantizedConfig<T, false>::kColumns;
+  using T = typename C::T;
+  constexpr int kColumns = C::kColumns;
   const GluArgs& glu = args.glu;
   const auto operand = [&](const Matrix& m) {
     return QuantizedOperand{static_cast<const char*>(m.data),
@@ -40,7 +44,7 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
   p.padded_rows = make_divider(p.scales.padded_rows);
   p.step = glu.step;
   p.block = glu.block;
-  p.whole = takes_vectors(args, kColumns);
+  p.whole = takes_vectors<C>(args);
   p.block_vectors = static_cast<uint32_t>(glu.block / kColumns);
   p.blocks = make_divider(std::max<int64_t>(p.block_vectors, 1));
   p.identity = args.identity;
@@ -71,40 +75,41 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
 }
 
 template <class C>
-cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stream) {
+int64_t bytes_of_values(const QuantizedParams& p) {
+  return C::kWithRows ? p.vectors_of_columns * C::kColumns * sizeof(float) : 0;
+}
+
+template <class C>
+cudaError_t launch_groups(const QuantizedArgs& args, cudaStream_t stream) {
+  QuantizedParams p = quantized_params<C>(args);
+  const int64_t group = std::max<int64_t>(group_columns(args.format) / C::kColumns, 1);
+  const int64_t vectors = p.scales.data ? p.scales.padded_groups * group : p.vectors;
+  const auto log2_up = [](int64_t n) {
+    int log2 = 0;
+    while (log2 < 5 && (int64_t{1} << log2) < n) ++log2;
+    return log2;
+  };
+  p.log2_group = log2_up(group);
+  p.log2_lanes = log2_up(vectors);
+  const int64_t tiles = ceil_div(vectors, int64_t{1} << p.log2_lanes);
+  const int64_t blocks = tiles * ceil_div(p.lines, kBlock >> p.log2_lanes);
+  if (blocks == 0) return cudaSuccess;
+  if (blocks >= kThreadsEnd) return cudaErrorInvalidConfiguration;
+  p.tiles = make_divider(tiles);
+  return launch_kernel(quantized_groups_kernel<C>, static_cast<unsigned>(blocks), kBlock,
+                       static_cast<size_t>(kBlock * bytes_of_values<C>(p)), stream, p);
+}
+
+template <class C>
+cudaError_t launch_scaled_rows(const QuantizedArgs& args, cudaStream_t stream) {
   constexpr int kWarp = 32;
-  const Scales& scales = args.scales;
-  const int64_t lines = scales.data ? scales.matrices * scales.padded_rows : args.glu.rows;
-  if (lines == 0) return cudaSuccess;
-  if (lines >= kThreadsEnd || args.glu.cols / C::kColumns >= kThreadsEnd)
-    return cudaErrorInvalidConfiguration;
-  QuantizedParams p = quantized_params<typename C::T>(args);
-  const int64_t of_thread = C::kColumns * sizeof(float);
-  const int64_t values_of_thread = C::kWithRows ? p.vectors_of_columns * of_thread : 0;
-  if (group_columns(args.format) || args.format == Format::kFp8Tensor) {
-    const int64_t group = std::max<int64_t>(group_columns(args.format) / C::kColumns, 1);
-    const int64_t vectors = p.scales.data ? p.scales.padded_groups * group : p.vectors;
-    const auto log2_up = [](int64_t n) {
-      int log2 = 0;
-      while (log2 < 5 && (int64_t{1} << log2) < n) ++log2;
-      return log2;
-    };
-    p.log2_group = log2_up(group);
-    p.log2_lanes = log2_up(vectors);
-    const int64_t tiles = ceil_div(vectors, int64_t{1} << p.log2_lanes);
-    const int64_t blocks = tiles * ceil_div(p.lines, kBlock >> p.log2_lanes);
-    if (blocks == 0) return cudaSuccess;
-    if (blocks >= kThreadsEnd) return cudaErrorInvalidConfiguration;
-    p.tiles = make_divider(tiles);
-    return launch_kernel(quantized_groups_kernel<C>, static_cast<unsigned>(blocks), kBlock,
-                         static_cast<size_t>(kBlock * values_of_thread), stream, p);
-  }
+  QuantizedParams p = quantized_params<C>(args);
   // As many threads as go through the row in equally many steps.
   const int64_t steps = std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads<C>), 1);
   const int64_t warps = std::max<int64_t>(ceil_div(ceil_div(p.vectors, steps), kWarp), 1);
   const dim3 block(static_cast<unsigned>(warps * kWarp), warps == 1 ? kBlock / kWarp : 1);
-  const int64_t values = int64_t{block.x} * block.y * values_of_thread;
-  const int64_t kept = int64_t{block.y} * p.vectors * of_thread;
+  const int64_t values = int64_t{block.x} * block.y * bytes_of_values<C>(p);
+  const int64_t kept = int64_t{block.y} * p.vectors * C::kColumns * sizeof(float);
   p.keeps = values + kept <= kMostShared;
   return launch_kernel(quantized_rows_kernel<C>, static_cast<unsigned>(ceil_div(p.lines, block.y)),
                        block, static_cast<size_t>(values + (p.keeps ? kept : 0)), stream, p);
@@ -113,10 +118,22 @@ cudaError_t launch_quantized_config(const QuantizedArgs& args, cudaStream_t stre
 template <class T>
 cudaError_t launch_quantized(const QuantizedArgs& args, cudaStream_t stream) {
   const GluArgs& glu = args.glu;
+  const int64_t lines =
+      args.scales.data ? args.scales.matrices * args.scales.padded_rows : glu.rows;
+  if (lines == 0) return cudaSuccess;
+  if (lines >= kThreadsEnd || glu.cols >= kThreadsEnd) return cudaErrorInvalidConfiguration;
   const bool plain = args.identity || (has_plain_kernels(glu.variant) && !glu.has_options());
-  return glu.has_row_operands() || !(plain || takes_numbers(glu.variant))
-             ? launch_quantized_config<QuantizedConfig<T, true>>(args, stream)
-             : launch_quantized_config<QuantizedConfig<T, false>>(args, stream);
+  const bool with_rows = glu.has_row_operands() || !(plain || takes_numbers(glu.variant));
+  using WithRows = QuantizedConfig<T, true>;
+  using Numbers = QuantizedConfig<T, false>;
+  using TwoVectors = QuantizedConfig<T, false, 2>;
+  if (group_columns(args.format) == 0 && args.format != Format::kFp8Tensor)
+    return with_rows ? launch_scaled_rows<WithRows>(args, stream)
+                     : launch_scaled_rows<Numbers>(args, stream);
+  if (with_rows) return launch_groups<WithRows>(args, stream);
+  // What a thread does once is about as much as what it does for 16 bytes.
+  return takes_vectors<TwoVectors>(args) ? launch_groups<TwoVectors>(args, stream)
+                                         : launch_groups<Numbers>(args, stream);
 }
 
 }  // namespace fused_acts::cuda

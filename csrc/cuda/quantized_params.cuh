@@ -44,12 +44,13 @@ struct QuantizedParams {
   SegmentsOf<int32_t, Divider> rows;
 };
 
-template <class StorageType, bool with_rows>
+template <class StorageType, bool with_rows, int vectors = 1>
 struct QuantizedConfig {
   using T = StorageType;
   static constexpr bool kWithRows = with_rows;
-  static constexpr int kColumns = 16 / sizeof(T);  // of a thread at once
-  static constexpr int kWords = kColumns / 4;      // of their values
+  static constexpr int kVectors = vectors;                    // of a thread, of 16 bytes
+  static constexpr int kColumns = kVectors * 16 / sizeof(T);  // in them
+  static constexpr int kWords = kColumns / 4;                 // of their values
   using Math = MathOf<T, kColumns>;
   using Real = typename Math::Real;
   static constexpr int kLanes = cuda::kLanes<Real>;
