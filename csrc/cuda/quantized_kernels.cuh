@@ -31,9 +31,7 @@ FUSED_ACTS_DEVICE GroupDivisor divisor_of(const QuantizedParams& p, float larges
 }
 
 template <class C>
-__global__ void __launch_bounds__(kBlock, C::kWithRows       ? 7
-                                          : C::kVectors == 2 ? 8
-                                                             : 10)
+__global__ void __launch_bounds__(kBlock, C::kWithRows ? 7 : 8)
     quantized_groups_kernel(const __grid_constant__ QuantizedParams p) {
   constexpr int kColumns = C::kColumns;
   let_next_kernel_start();

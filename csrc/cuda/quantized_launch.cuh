@@ -125,15 +125,13 @@ cudaError_t launch_quantized(const QuantizedArgs& args, cudaStream_t stream) {
   const bool plain = args.identity || (has_plain_kernels(glu.variant) && !glu.has_options());
   const bool with_rows = glu.has_row_operands() || !(plain || takes_numbers(glu.variant));
   using WithRows = QuantizedConfig<T, true>;
-  using Numbers = QuantizedConfig<T, false>;
-  using TwoVectors = QuantizedConfig<T, false, 2>;
   if (group_columns(args.format) == 0 && args.format != Format::kFp8Tensor)
     return with_rows ? launch_scaled_rows<WithRows>(args, stream)
-                     : launch_scaled_rows<Numbers>(args, stream);
-  if (with_rows) return launch_groups<WithRows>(args, stream);
+                     : launch_scaled_rows<QuantizedConfig<T, false>>(args, stream);
   // What a thread does once is about as much as what it does for 16 bytes.
-  return takes_vectors<TwoVectors>(args) ? launch_groups<TwoVectors>(args, stream)
-                                         : launch_groups<Numbers>(args, stream);
+  using TwoVectors = QuantizedConfig<T, false, 2>;
+  return with_rows || !takes_vectors<TwoVectors>(args) ? launch_groups<WithRows>(args, stream)
+                                                       : launch_groups<TwoVectors>(args, stream);
 }
 
 }  // namespace fused_acts::cuda
