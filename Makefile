@@ -12,7 +12,7 @@ built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
 .PHONY: test bench lint format stubs kernel-report cpu-report gallery wheel docs clean
 
 test: $(VENV)/test.done
-	$(bin)/python -m pytest -m "not slow"
+	$(bin)/python -m pytest -n 2 -m "not slow"
 
 bench: $(VENV)/bench.done
 	$(bin)/python -m bench $(BENCH_ARGS)

@@ -19,6 +19,7 @@ COMMANDS = {
     "ffn": "feed-forward blocks: time",
     "memory": "feed-forward blocks: bytes kept for backward, and peaks",
     "moe": "experts of a mixture: time, and bytes kept for backward",
+    "quantised": "gated_quantized in every format",
     "field": "other libraries, each in an environment of its own, against eager PyTorch (CPU)",
     "activations": "activations alone, maxout and softmax_glu",
 }

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import fused_acts
+from fused_acts._autograd.blocks import RECOMPUTE
 from fused_acts.nn import GatedFFN
-from fused_acts.nn.ffn import RECOMPUTE
 
 from .cases import DTYPES
 from .competitors import COMPILED, EAGER, OURS, Form, build_competitors, missing_peers

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fused_acts
+from fused_acts._autograd.blocks import RECOMPUTE
 from fused_acts.nn import GatedExperts
-from fused_acts.nn.ffn import RECOMPUTE
 
 from .blocks import ARITHMETIC, ROUNDINGS, Block
 from .cases import DTYPES

@@ -86,6 +86,7 @@ docs/first-steps
 docs/activations
 docs/ffn
 docs/moe
+docs/quantised
 docs/transformers
 docs/models
 docs/distributed

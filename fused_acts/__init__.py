@@ -12,17 +12,20 @@ from fused_acts.functional import (
     softmax_glu,
     variants,
 )
+from fused_acts.quantized import Quantized, gated_quantized
 from fused_acts.row_units import polynorm_glu, rms_norm_gated, topk_geglu
 
 # swiglu, gelu and the others: one function for each row of the tables.
 globals().update(functional.FUNCTIONS)
 
 __all__ = [
+    "Quantized",
     "__version__",
     "activation",
     "activations",
     "compile_as",
     "gated",
+    "gated_quantized",
     "maxout",
     "nn",
     "polynorm_glu",

@@ -9,6 +9,7 @@ from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
 from fused_acts._call import Rounding, Save
+from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName
 from fused_acts.functional import activations as activations
@@ -16,6 +17,7 @@ from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax
 from fused_acts.functional import softmax_glu as softmax_glu
 from fused_acts.functional import variants as variants
+from fused_acts.quantized import Quantized as Quantized
 from fused_acts.row_units import polynorm_glu as polynorm_glu
 from fused_acts.row_units import rms_norm_gated as rms_norm_gated
 from fused_acts.row_units import topk_geglu as topk_geglu
@@ -67,6 +69,39 @@ def activation(
     alpha_p: float | Tensor = ...,
     alpha_n: float | Tensor = ...,
 ) -> Tensor: ...
+def gated_quantized(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    variant: VariantName | ActivationName = "swiglu",
+    layout: Layout = "gate_up",
+    format: FormatName,
+    scale: float | Tensor | None = None,
+    scale_layout: ScaleLayout = "row",
+    scale_rounding: ScaleRounding = "none",
+    amax_floor: float = 0.0,
+    rounding: QuantizedRounding = "storage",
+    out: tuple[Tensor, Tensor] | None = None,
+    gate_bias: Tensor | None = ...,
+    up_bias: Tensor | None = ...,
+    bias: Tensor | None = ...,
+    weight: float | Tensor = ...,
+    offs: Tensor | None = ...,
+    counts: Tensor | None = ...,
+    row_expert: Tensor | None = ...,
+    padding: str = ...,
+    block: int = ...,
+    save: Save | None = ...,
+    limit: float | None = ...,
+    beta: float | Tensor = ...,
+    negative_slope: float | Tensor = ...,
+    slope: float | Tensor = ...,
+    alpha: float | Tensor = ...,
+    threshold: float | Tensor = ...,
+    linear_beta: float | Tensor | None = ...,
+    alpha_p: float | Tensor = ...,
+    alpha_n: float | Tensor = ...,
+) -> Quantized: ...
 def glu(
     gate: Tensor,
     up: Tensor | None = None,

@@ -71,7 +71,7 @@ def telling_memory(operator: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _operator(fake: Callable[..., Any]) -> Any:
+def operator(fake: Callable[..., Any]) -> Any:
     overload = getattr(torch.ops.fused_acts, fake.__name__).default
     torch.library.register_fake(overload, fake)
     OPERATORS.append(overload)
@@ -93,7 +93,7 @@ def needs_mask(
     return gate + 2 * up + 4 * gate_bias + 8 * up_bias + 16 * parameter + 32 * row_weight
 
 
-class _Options(NamedTuple):
+class Options(NamedTuple):
     """What operators take beside gate and up."""
 
     gate_bias: Tensor | None
@@ -120,7 +120,7 @@ class _Options(NamedTuple):
         return self.gate_bias, self.up_bias, self.parameter, self.row_weight
 
 
-def _new_result(gate: Tensor, shape: torch.Size, options: _Options) -> Tensor:
+def _new_result(gate: Tensor, shape: torch.Size, options: Options) -> Tensor:
     """An activation of a dense x keeps its strides, unless columns or rows have values."""
     vectors, variant = options.vectors(), options.variant
     if not is_unary(variant) or options.experts is not None or vectors[3] is not None:
@@ -135,26 +135,26 @@ def _new_result(gate: Tensor, shape: torch.Size, options: _Options) -> Tensor:
 
 
 def _forward(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
-    given = _Options(*options)
+    given = Options(*options)
     return _new_result(gate, given.check(gate, up), given)
 
 
-@_operator
+@operator
 def glu_forward(gate: Tensor, up: Tensor | None, variant: int, layout: int) -> Tensor:
     return _forward(gate, up, *_NO_OPTIONS, variant, layout)
 
 
-@_operator
+@operator
 def glu_forward_options(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
     return _forward(gate, up, *options)
 
 
-@_operator
+@operator
 def gated(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
     return _forward(gate, up, *options)
 
 
-@_operator
+@operator
 def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tensor:
     return _forward(gate, up, *options)
 
@@ -162,7 +162,7 @@ def glu_forward_numbers(gate: Tensor, up: Tensor | None, *options: Any) -> Tenso
 _NO_OPTIONS = None, None, None, 1.0, 1.0, None, 1.0
 
 
-@_operator
+@operator
 def glu_forward_out(
     gate: Tensor,
     up: Tensor | None,
@@ -179,30 +179,30 @@ def glu_forward_out(
     *of_rows: Any,
 ) -> None:
     numbers = scalar, second, limit, weight
-    options = _Options(gate_bias, up_bias, parameter, *numbers, variant, layout, *of_rows)
+    options = Options(gate_bias, up_bias, parameter, *numbers, variant, layout, *of_rows)
     check_matches("out", out, options.check(gate, up), gate)
 
 
 def _inputs(
-    grad_out: Tensor, gate: Tensor, up: Tensor | None, options: _Options, needs: int
+    grad_out: Tensor, gate: Tensor, up: Tensor | None, options: Options, needs: int
 ) -> tuple[Tensor, Tensor]:
     check_matches("grad_out", grad_out, options.check(gate, up), gate)
     grad_gate = _new_result(gate, gate.shape, options) if needs & 1 else gate.new_empty(0)
     return grad_gate, gate.new_empty(gate.shape if needs & 2 and up is not None else 0)
 
 
-def _vectors(gate: Tensor, options: _Options, needs: int) -> tuple[Tensor, ...]:
+def _vectors(gate: Tensor, options: Options, needs: int) -> tuple[Tensor, ...]:
     return tuple(
         gate.new_empty(0) if vector is None or not needs & bit else vector.new_empty(vector.shape)
         for vector, bit in zip(options.vectors(), (4, 8, 16, 32), strict=True)
     )
 
 
-@_operator
+@operator
 def glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor | None, variant: int, layout: int, needs: int
 ) -> Any:
-    return _inputs(grad_out, gate, up, _Options(*_NO_OPTIONS, variant, layout), needs)
+    return _inputs(grad_out, gate, up, Options(*_NO_OPTIONS, variant, layout), needs)
 
 
 _BEFORE_ROWS = 9  # options
@@ -210,29 +210,29 @@ _BEFORE_ROWS = 9  # options
 
 def _backward(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     needs, of_rows = rest[_BEFORE_ROWS], rest[_BEFORE_ROWS + 1 :]
-    options = _Options(*rest[:_BEFORE_ROWS], *of_rows)
+    options = Options(*rest[:_BEFORE_ROWS], *of_rows)
     return *_inputs(grad_out, gate, up, options, needs), *_vectors(gate, options, needs)
 
 
-@_operator
+@operator
 def glu_backward_options(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     return _backward(grad_out, gate, up, *rest)
 
 
-@_operator
+@operator
 def glu_backward_numbers(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     return _backward(grad_out, gate, up, *rest)
 
 
-@_operator
+@operator
 def glu_backward_inplace(grad_out: Tensor, gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     needs, of_rows = rest[_BEFORE_ROWS], rest[_BEFORE_ROWS + 2 :]
-    options = _Options(*rest[:_BEFORE_ROWS], *of_rows)
+    options = Options(*rest[:_BEFORE_ROWS], *of_rows)
     check_matches("grad_out", grad_out, options.check(gate, up), gate)
     return _vectors(gate, options, needs)
 
 
-@_operator
+@operator
 def glu_double_backward(
     grad_out: Tensor | None,
     gate: Tensor,
@@ -242,7 +242,7 @@ def glu_double_backward(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
     *options, needs_out, needs_inputs = rest
-    shape = _Options(*options).check(gate, up)
+    shape = Options(*options).check(gate, up)
     tangents = {"gate_tangent": gate_tangent, "up_tangent": up_tangent}
     for name, tensor in {"grad_out": grad_out, **tangents}.items():
         if tensor is not None:
@@ -262,17 +262,17 @@ def _maxout(x: Tensor, pieces: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(shape), x.new_empty(shape, dtype=torch.uint8)
 
 
-@_operator
+@operator
 def maxout_forward(x: Tensor, pieces: int) -> Any:
     return _maxout(x, pieces)
 
 
-@_operator
+@operator
 def maxout(x: Tensor, pieces: int) -> Any:
     return _maxout(x, pieces)
 
 
-@_operator
+@operator
 def maxout_backward(grad_out: Tensor, winner: Tensor, pieces: int) -> Tensor:
     check_operand("grad_out", grad_out)
     check_pieces(pieces)
@@ -287,17 +287,17 @@ def _stats(gate: Tensor) -> Tensor:
     return gate.new_empty((*gate.shape[:-1], 2), dtype=real)
 
 
-@_operator
+@operator
 def softmax_glu_forward(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return gate.new_empty(out_shape(gate, up)), _stats(gate)
 
 
-@_operator
+@operator
 def softmax_glu(gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return gate.new_empty(out_shape(gate, up)), _stats(gate)
 
 
-@_operator
+@operator
 def softmax_glu_backward(
     grad_out: Tensor, gate: Tensor, up: Tensor, stats: Tensor, needs_gate: bool, needs_up: bool
 ) -> tuple[Tensor, Tensor]:
@@ -314,17 +314,17 @@ def _row_unit(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
     return first.new_empty(shape), new_statistics(first, unit, groups)
 
 
-@_operator
+@operator
 def row_unit_forward(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
     return _row_unit(first, *call)
 
 
-@_operator
+@operator
 def row_unit(first: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
     return _row_unit(first, *call)
 
 
-@_operator
+@operator
 def row_unit_backward(
     grad_out: Tensor,
     first: Tensor,

@@ -45,7 +45,7 @@ def run(
         call, vectors = DEFAULTS[variant][index], _NONE
         if options or _is_dynamo():
             if _is_dynamo() and not autocasts(gate):
-                _check_arguments(gate, up, variant, out, options)  # an operator has other names
+                check_arguments(gate, up, variant, out, options)  # an operator has other names
             call = resolve(variant, layout, options)
             vectors = tensors_of(gate, up, variant, call.layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
@@ -162,12 +162,12 @@ def _explain(
             function: Callable[..., Tensor] = gated_out if written else gated
             function = saved_gated if in_eight_bits else function
             return function(*changed, call, *written)
-    _check_arguments(gate, up, variant, out, options)
-    _rename(error, variant, options)
+    check_arguments(gate, up, variant, out, options)
+    rename(error, variant, options)
     return None
 
 
-def _rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
+def rename(error: Exception, variant: int, options: Mapping[str, Any]) -> None:
     """Raises an operator's error with the name of an argument as it is here."""
     argument, colon, rest = str(error).partition(":")
     names = {"parameter": ", ".join(ROWS[variant].parameters)}
@@ -194,7 +194,7 @@ def run_nested(
     return _nested.on_values(of_values, by_elements, **{name: gate, "up": up})
 
 
-def _check_arguments(
+def check_arguments(
     gate: Tensor,
     up: Tensor | None,
     variant: int,

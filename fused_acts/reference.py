@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fused_acts._reference_quantized import dequantized, quantize
 from fused_acts.tables import (
     ACTIVATIONS,
     ALIASES,
@@ -25,7 +26,9 @@ __all__ = [
     "ACTIVATIONS",
     "VARIANTS",
     "activation",
+    "dequantized",
     "gated",
+    "gated_quantized",
     "maxout",
     "polynorm_glu",
     "rms_norm_gated",
@@ -261,6 +264,44 @@ def activation(
     values = [rows.parameter(value) for value in parameters_of(row, options)]
     vectors = rows.matrix(x), None, rows.vector(bias), None, values
     return rows.whole(unit(row, *vectors, math.inf, rows.weight(weight)))
+
+
+def gated_quantized(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    variant: str = "swiglu",
+    layout: str = "gate_up",
+    format: str,
+    scale: float | Tensor | None = None,
+    scale_layout: str = "row",
+    scale_rounding: str = "none",
+    amax_floor: float = 0.0,
+    rounding: str = "storage",
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """(values, scales) in plain torch; arguments and result as in `fused_acts.gated_quantized`.
+
+    Values of padding are 0.
+    """
+    if rounding == "single":
+        gate, up = gate.float(), None if up is None else up.float()
+    if variant in VARIANTS:
+        y = gated(gate, up, variant=variant, layout=layout, **options)
+    else:
+        y = activation(gate, variant, **options)
+    counts = options.get("counts")
+    owner = rows_of(y.shape[:-1], options.get("offs"), counts, options.get("row_expert"))
+    return quantize(
+        y.float(),
+        None if owner is None else owner >= 0,
+        None if counts is None else len(counts),
+        format=format,
+        scale=None if scale is None else torch.as_tensor(scale, dtype=torch.float32),
+        scale_layout=scale_layout,
+        scale_rounding=scale_rounding,
+        amax_floor=amax_floor,
+    )
 
 
 def maxout(x: Tensor, pieces: int, dim: int = -1) -> Tensor:

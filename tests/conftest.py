@@ -1,4 +1,5 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,8 @@ import torch  # noqa: E402
 
 import fused_acts  # noqa: E402
 
-LEFT_OUT = pytest.StashKey[str]()
+LEFT_OUT = pytest.StashKey[str]()  # why tests that need CUDA are
+DESELECTED = pytest.StashKey[int]()  # how many tests, for whatever reason
 
 
 # Tests that are about threads ask for them.
@@ -47,6 +49,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         gone = set(left_out)
         items[:] = [item for item in items if item not in gone]
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    if items:
+        stash = items[0].config.stash
+        stash[DESELECTED] = stash.get(DESELECTED, 0) + len(items)
+
+
+# pytest-xdist's processes select, and the one that reports does not know.
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if output := getattr(session.config, "workeroutput", None):
+        stash = session.config.stash
+        output["left out"] = stash.get(LEFT_OUT, None), stash.get(DESELECTED, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node) -> None:
+    if output := getattr(node, "workeroutput", None):  # each has the same
+        reason, count = output["left out"]
+        reporter = node.config.pluginmanager.get_plugin("terminalreporter")
+        reporter.stats["deselected"] = [SimpleNamespace()] * count
+        if reason:
+            node.config.stash[LEFT_OUT] = reason
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> str | None:

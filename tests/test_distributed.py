@@ -11,6 +11,7 @@ import distributed_calls
 import distributed_experts
 import distributed_models
 import distributed_packed
+import distributed_quantized
 import distributed_sharding
 import pytest
 import torch
@@ -28,6 +29,7 @@ MODULES = (
     distributed_models,
     distributed_packed,
     distributed_experts,
+    distributed_quantized,
 )
 CHECKS = {
     f"{module.__name__.removeprefix('distributed_')}.{name.removeprefix('check_')}": check

@@ -55,6 +55,13 @@ def test_a_function_of_all_rows_documents_every_option(name):
     check(documented(function.__doc__), taken)
 
 
+def test_the_quantised_unit_documents_its_arguments():
+    """And names the functions whose options it takes."""
+    names = documented(fused_acts.gated_quantized.__doc__)
+    taken = taken_by(fused_acts.gated_quantized)
+    check(names, [*(name for name in taken if name != "**"), "options"])
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_module_documents_its_arguments(name):
     """One that takes options of a function has a line for `**options`."""

@@ -53,6 +53,19 @@ def right_calls():
         )
         last = {"needs_out": True, "needs_inputs": True}
         yield f"glu_double_backward{form}", seed | inputs | along | given | last
+    quantization = {"format": 3, "scale_layout": 2, "power": True, "single": False}
+    quantization |= {"amax_floor": 0.0}
+    for form, inputs, given in (("", pair, options), (", alone", {"x": gate, "up": None}, alone)):
+        yield f"glu_quantized{form}", inputs | given | quantization | {"scale": None}
+        values = torch.zeros(ROWS, COLS, dtype=torch.float8_e4m3fn)
+        scales = torch.zeros(1, ROWS, dtype=torch.int32).t()
+        results = {"values": values, "scales": scales}
+        yield f"glu_quantized_out{form}", inputs | given | quantization | {"scale": None} | results
+    given = {"format": 5, "scale_layout": 0, "power": False, "single": False, "amax_floor": 0.0}
+    yield "glu_quantized, nvfp4", pair | options | given | {"scale": torch.ones(1)}
+    yield "quantize_blocks", {"x": gate}
+    blocks = torch.zeros(ROWS, COLS, dtype=torch.float8_e4m3fn)
+    yield "dequantize_blocks", {"values": blocks, "scales": torch.ones(ROWS, 1), "dtype": 1}
     winner = torch.zeros(ROWS, COLS, dtype=torch.uint8)
     yield "maxout_forward", {"x": gate, "pieces": 2}
     yield "maxout_backward", {"grad_out": grad, "winner": winner, "pieces": 2}
@@ -93,6 +106,16 @@ def wrong_values(name, value):
     elif name == "limit":
         yield -1.0
         yield float("nan")
+    elif name == "format":
+        yield from (-1, 0, 1, 5, 6)
+    elif name == "scale_layout":
+        yield from (-1, 1, 3, 4)
+    elif name == "power":
+        yield not value
+    elif name == "amax_floor":
+        yield from (-1.0, float("inf"), float("nan"), 1e300)
+    elif name == "dtype":
+        yield from (-1, 0, 4)
     elif name == "unit":
         yield -1
         yield 6

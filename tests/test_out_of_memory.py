@@ -13,6 +13,7 @@ OPS = torch.ops.fused_acts
 INF = float("inf")
 SWIGLU = fused_acts.variants().index("swiglu")
 ALONE = len(fused_acts.variants())
+QUANTIZATION = (1, 0, False, False, 0.0, None)  # fp8_row
 
 
 def calls_without_room(device):
@@ -43,6 +44,12 @@ def calls_without_room(device):
         ),
         "maxout_backward": lambda ops: ops.maxout_backward(x, winner, 2),
         "softmax_glu_backward": lambda ops: ops.softmax_glu_backward(x, x, x, stats, True, True),
+        "gated_quantized": lambda ops: fused_acts.gated_quantized(x, x, format="mxfp8"),
+        "glu_quantized": lambda ops: ops.glu_quantized(x, x, *numbers, *QUANTIZATION),
+        "quantize_blocks": lambda ops: ops.quantize_blocks(x),
+        "dequantize_blocks": lambda ops: ops.dequantize_blocks(
+            winner.view(torch.float8_e4m3fn), x[:, :1], 1
+        ),
         "row_unit_backward": lambda ops: ops.row_unit_backward(
             x, x, x, bias, None, x[:, :1], 0, 1e-6, 1, 7
         ),

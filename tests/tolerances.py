@@ -123,6 +123,17 @@ TRAINED_LOSS = 1e-5
 # makes of a dozen operations, and 1e6 below a wrong term. Third derivatives add up more of them.
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
 CLOSE_THIRD = {"rtol": 1e-9, "atol": 1e-11}
+# Of a product of quantised values, of the largest in it: what sums in float32 lose.
+QUANTIZED_PRODUCT = 1e-6
+# What quantisation itself loses, in the norm of a product with a matrix.
+QUANTIZED_ERROR = {
+    "fp8_tensor": 0.035,
+    "fp8_row": 0.035,
+    "int8_row": 0.02,
+    "fp8_block128": 0.035,
+    "mxfp8": 0.035,
+    "nvfp4": 0.12,
+}
 # For the cells of docs/support.md, by the type that is computed in, as a part of a tensor's largest
 # value: whether something works at all, not how well.
 SUPPORT = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 0.05}

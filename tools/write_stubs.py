@@ -5,8 +5,9 @@ python tools/write_stubs.py [--check]    --check: only fail if they are not up t
 
 import argparse
 import inspect
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ LITERALS = {
     "rounding": "Rounding",
     "save": "Save",
     "variant": "VariantName",
+}
+QUANTIZED = {
+    "variant": "VariantName | ActivationName",
+    "format": "FormatName",
+    "scale_layout": "ScaleLayout",
+    "scale_rounding": "ScaleRounding",
+    "rounding": "QuantizedRounding",
 }
 
 NAMES = '''"""The names of the tables as types. Written by tools/write_stubs.py."""
@@ -47,6 +55,7 @@ from fused_acts._autograd.dispatch import compile_as as compile_as
 from fused_acts._build_info import __version__ as __version__
 from fused_acts._build_info import show_build as show_build
 from fused_acts._call import Rounding, Save
+from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, VariantName
 from fused_acts.functional import activations as activations
@@ -54,6 +63,7 @@ from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax
 from fused_acts.functional import softmax_glu as softmax_glu
 from fused_acts.functional import variants as variants
+from fused_acts.quantized import Quantized as Quantized
 from fused_acts.row_units import polynorm_glu as polynorm_glu
 from fused_acts.row_units import rms_norm_gated as rms_norm_gated
 from fused_acts.row_units import topk_geglu as topk_geglu
@@ -72,7 +82,14 @@ def type_of(name: str, annotation: Any) -> str:
         return LITERALS[name] + (" | None" if optional else "")
     if isinstance(annotation, type):
         return annotation.__name__
-    return " | ".join("None" if t is type(None) else t.__name__ for t in annotation.__args__)
+    return " | ".join(
+        "None"
+        if t is type(None)
+        else t.__name__
+        if isinstance(t, type)
+        else str(t).replace("torch.", "")
+        for t in annotation.__args__
+    )
 
 
 def function(name: str, signature: inspect.Signature) -> str:
@@ -91,19 +108,21 @@ def function(name: str, signature: inspect.Signature) -> str:
     return "\n".join([*lines, ") -> Tensor: ..."])
 
 
-def of_all(base: Any, indices: Iterable[int], types: dict[str, str]) -> str:
+def of_all(
+    base: Any, indices: Iterable[int], types: dict[str, str], without: Sequence[str] = ()
+) -> str:
     """gated or activation, with the options of all rows; the default is that of the row."""
     names = dict.fromkeys(name for index in indices for name in options_of(index))
     own = [p for p in inspect.signature(base).parameters.values() if p.kind is not p.VAR_KEYWORD]
     text = function(base.__name__, inspect.Signature(own))
     for name, kind in types.items():
-        text = text.replace(f"    {name}: str", f"    {name}: {kind}")
+        text = re.sub(rf"^    {name}: \w+", f"    {name}: {kind}", text, flags=re.MULTILINE)
     signatures = [f.__signature__ for f in functional.FUNCTIONS.values()]  # type: ignore[attr-defined]
     annotations = {p.name: p.annotation for s in signatures for p in s.parameters.values()}
     more = [
         f"    {name}: {type_of(name, annotations[name])} = ...,"
         for name in names
-        if name not in {p.name for p in own}
+        if name not in {*(p.name for p in own), *without}
     ]
     return text.replace("\n) ->", "\n" + "\n".join(more) + "\n) ->")
 
@@ -113,6 +132,9 @@ def stub() -> str:
     functions = [
         of_all(fused_acts.gated, units, {}),
         of_all(fused_acts.activation, range(len(VARIANTS), len(ROWS)), {"name": "ActivationName"}),
+        of_all(
+            fused_acts.gated_quantized, range(len(ROWS)), QUANTIZED, ["inplace_backward"]
+        ).replace(") -> Tensor", ") -> Quantized"),
     ]
     functions += [function(name, inspect.signature(f)) for name, f in functional.FUNCTIONS.items()]
     return STUB.format(functions="\n".join(functions))

@@ -3,6 +3,7 @@
 
 #include "cpu/loop_glu.h"
 #include "cpu/loop_maxout.h"
+#include "cpu/loop_quantize.h"
 #include "cpu/loop_row_units.h"
 #include "cpu/loop_softmax.h"
 
@@ -16,13 +17,15 @@ template <class Isa, class T, DType dtype, template <class> class Math,
 constexpr Loops all_loops() {
   using Softmax = SoftmaxLoops<Isa, T, CloseMath>;
   using Maxout = MaxoutLoops<T, dtype>;
+  using Quantize = QuantizeLoops<(Isa::kLanes > 1)>;
   using RowUnits = RowUnitLoops<Isa, T, CloseMath>;
   return {glu_loop<Isa, T, Math, CloseMath>,
           convert<Isa, T, typename Isa::Lane>,
           convert<Isa, typename Isa::Lane, T>,
           {Softmax::sum_up, Softmax::forward, Softmax::backward_up, Softmax::backward_gate},
           {Maxout::forward, Maxout::backward},
-          {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward}};
+          {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward},
+          {Quantize::largest, Quantize::quantize, Quantize::pack, Quantize::from_e4m3}};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/glu.h"
+#include "math/quantize.h"
 #include "math/row_units.h"
 #include "math/unit.h"
 
@@ -70,6 +71,28 @@ struct MaxoutLoop {
                    int64_t n);
 };
 
+// Neighbouring columns of one row in groups of `group`, quantised. All are multiplied by a
+// factor and divided; reciprocals are those of the divisors.
+struct QuantizeRun {
+  Format format;
+  // Divisors are in the range below, and quotients finite and at most, to the last bit, the largest
+  // number of the format; of e2m1 any finite ones.
+  bool bounded;
+  int64_t n, group;
+  float factor;
+  const float *y, *divisors, *reciprocals;
+  uint8_t* codes;  // a byte each
+};
+// Neither the reciprocal of a divisor nor a remainder of a quotient that counts leaves its range.
+constexpr float kLeastDivisor = 0x1p-90f, kMostDivisor = 0x1p126f;
+struct QuantizeLoop {
+  void (*largest)(const float* y, int64_t n, int64_t group, float* result);  // of each group
+  void (*quantize)(const QuantizeRun&);
+  // Two codes of four bits in a byte.
+  void (*pack)(const uint8_t* codes, int64_t n, uint8_t* q);
+  void (*from_e4m3)(const uint8_t* q, int64_t n, float scale, float* y);
+};
+
 struct Loops {
   // Second derivatives, and units that need a parameter, have no loops for calls without options:
   // theirs take all, or all numbers.
@@ -80,6 +103,7 @@ struct Loops {
   SoftmaxLoop softmax;
   MaxoutLoop maxout;
   RowUnitLoop row_unit;
+  QuantizeLoop quantize;
 };
 
 // Those of the instruction set that runs, see isa.h.

@@ -16,18 +16,6 @@ int widest_access() {
   return std::min(widest, widest_compiled());
 }
 
-// The storage types of the wide kernels.
-template <class Visitor>
-cudaError_t visit_wide(DType dtype, Visitor visitor) {
-  return visit_dtype(dtype, [&](auto t) -> cudaError_t {
-    if constexpr (sizeof(t) == 8) {
-      return cudaErrorInvalidValue;  // float64, for which no plan is wide
-    } else {
-      return visitor(t);
-    }
-  });
-}
-
 int run(Direction direction, const GluArgs& args, void* cuda_stream) {
   if (args.rows == 0 || args.cols == 0) return cudaSuccess;
   const auto stream = static_cast<cudaStream_t>(cuda_stream);

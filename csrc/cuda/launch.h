@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "cuda/plan.h"
+#include "kernels/quantized.h"
 
 namespace fused_acts::cuda {
 
@@ -53,14 +54,28 @@ constexpr int widest_compiled() {
   return 16;
 }
 
+// The storage types of all kernels but the general ones.
+template <class Visitor>
+cudaError_t visit_wide(DType dtype, Visitor visitor) {
+  return visit_dtype(dtype, [&](auto t) -> cudaError_t {
+    if constexpr (sizeof(t) == 8) {
+      return cudaErrorInvalidValue;  // float64, which no caller has
+    } else {
+      return visitor(t);
+    }
+  });
+}
+
 // The one launch of a call, for each kind of kernel: backward if it has a grad_out. Defined in
-// flat_launch.cuh, row_launch.cuh and general_launch.cuh, and instantiated in a translation unit
-// for each storage type T.
+// flat_launch.cuh, row_launch.cuh, general_launch.cuh and quantized_launch.cuh, and instantiated in
+// a translation unit for each storage type T.
 template <class T>
 cudaError_t launch_flat(const GluArgs& args, const FlatPlan& plan, cudaStream_t stream);
 template <class T>
 cudaError_t launch_rows(const RowPlan& plan, cudaStream_t stream);
 template <class T>
 cudaError_t launch_general(Direction direction, const RowPlan& plan, cudaStream_t stream);
+template <class T>
+cudaError_t launch_quantized(const QuantizedArgs& args, cudaStream_t stream);
 
 }  // namespace fused_acts::cuda

@@ -64,9 +64,7 @@ struct SegmentsOf {
     }
     if (!experts.ends || !experts_count) {
       const Int begin = i * length, end = lesser(begin + length, rows);
-      const Int live = !experts.ends             ? end
-                       : experts.ends_count == 0 ? begin
-                                                 : experts.ends[experts.ends_count - 1];
+      const Int live = experts.ends ? experts.ends[experts.ends_count - 1] : end;
       return {begin, within(live, begin, end), end, 0};
     }
     // From a multiple of length, or from the row that an expert begins at to the next multiple.

@@ -43,17 +43,17 @@ struct Scales {
 };
 
 // One call. Rows of padding are not read; their scales are written, and their values 0 if
-// glu.zeroes_padding.
+// glu.zeroes_padding. Without rows, or columns, there may still be scales of padding.
 struct QuantizedArgs {
   GluArgs glu;            // of a forward pass without out
   bool identity = false;  // glu.gate as it is, no unit of it
   bool single = false;    // not rounded to the type of gate before
   Format format = Format::kFp8Tensor;
-  bool power = false;      // scales are powers of two
-  float amax_floor = 0;    // of a largest magnitude
+  bool power = false;                   // scales are powers of two
+  float amax_floor = 0;                 // of a largest magnitude
   const float* tensor_scale = nullptr;  // where the format takes one, beside the matrices
-  Matrix values;           // bytes, [rows, cols], or [rows, cols / 2] of e2m1
-  Scales scales;           // no data where the one scale is given
+  Matrix values;                        // bytes, [rows, cols], or [rows, cols / 2] of e2m1
+  Scales scales;                        // no data where the one scale is given
 
   int64_t group() const {
     const int64_t columns = group_columns(format);

@@ -27,7 +27,7 @@ constexpr int64_t group_columns(Format format) {
          : format == Format::kNvfp4     ? 16
                                         : 0;
 }
-constexpr bool takes_scale(Format format) {
+FUSED_ACTS_INLINE constexpr bool takes_scale(Format format) {
   return format == Format::kFp8Tensor || format == Format::kNvfp4;
 }
 
@@ -58,13 +58,12 @@ FUSED_ACTS_INLINE uint32_t magnitude_of(float x) { return bits_of(x) & kMagnitud
 // To even where two are as near; what is too large is the largest, NaN is NaN.
 FUSED_ACTS_INLINE uint8_t to_e4m3(float x) {
   const uint32_t bits = bits_of(x), magnitude = bits & kMagnitude;
-  if (magnitude > kInfinity) return 0x7f;
-  const uint32_t sign = bits >> 24 & 0x80;
-  if (magnitude >= 0x43e00000) return sign | 0x7e;  // 448
+  const uint32_t limited = magnitude < 0x43e00000 ? magnitude : 0x43e00000;  // 448
+  const uint32_t rounded = ((limited + 0x7ffff + (limited >> 20 & 1)) >> 20) - (120 << 3);
   // below 2^-6 in steps of 2^-9: those that floats of 2^14 have
-  if (magnitude < 0x3c800000) return sign | (bits_of(float_of(magnitude) + 16384.0f) & 0xf);
-  const uint32_t rounded = magnitude + 0x7ffff + (magnitude >> 20 & 1);
-  return sign | ((rounded >> 20) - (120 << 3));
+  const uint32_t small = bits_of(float_of(limited) + 16384.0f) & 0xf;
+  const uint32_t code = limited < 0x3c800000 ? small : rounded;
+  return magnitude > kInfinity ? 0x7f : code | (bits >> 24 & 0x80);
 }
 FUSED_ACTS_INLINE float from_e4m3(uint8_t x) {
   const uint32_t sign = uint32_t{x} << 24 & 0x80000000, magnitude = x & 0x7f;
@@ -75,30 +74,30 @@ FUSED_ACTS_INLINE float from_e4m3(uint8_t x) {
 
 // 0, 0.5, 1, 1.5, 2, 3, 4, 6; NaN is 6, as the instruction has it.
 FUSED_ACTS_INLINE uint8_t to_e2m1(float x) {
-  const float magnitude = float_of(magnitude_of(x));
-  // to even: a midpoint goes up to what has an even last bit
-  const int code = !(magnitude <= 0.25f) + (magnitude >= 0.75f) + !(magnitude <= 1.25f) +
-                   (magnitude >= 1.75f) + !(magnitude <= 2.5f) + (magnitude >= 3.5f) +
-                   !(magnitude <= 5.0f);
-  if (!(magnitude == magnitude)) return 7;
-  return (bits_of(x) >> 28 & 8) | code;
+  const uint32_t bits = bits_of(x), magnitude = bits & kMagnitude;
+  const uint32_t limited = magnitude < 0x40c00000 ? magnitude : 0x40c00000;  // 6
+  const uint32_t rounded = ((limited + 0x1fffff + (limited >> 22 & 1)) >> 22) - (126 << 1);
+  // below 1 in steps of 0.5: those that floats of 2^22 have
+  const uint32_t small = bits_of(float_of(limited) + 4194304.0f) & 3;
+  const uint32_t code = limited < 0x3f800000 ? small : rounded;
+  return magnitude > kInfinity ? 7 : code | (bits >> 28 & 8);
 }
 
 // To even where two are as near, -127 to 127; NaN is 0.
 FUSED_ACTS_INLINE int8_t to_int8(float x) {
-  if (!(x == x)) return 0;
   const float limited = clamp(x, -kLargestInt8, kLargestInt8);
-  return static_cast<int8_t>(static_cast<int32_t>(bits_of(limited + 0x1.8p23f) << 10) >> 10);
+  const uint32_t bits = bits_of(limited + 0x1.8p23f);
+  return static_cast<int8_t>(x == x ? bits : 0);
 }
 
 // The power of two that is next to x above, or is x; infinity and NaN stay. x is not negative.
 FUSED_ACTS_INLINE float power_above(float x) {
+  const auto up = [](uint32_t bits) { return (bits + 0x7fffff) & kInfinity; };
   const uint32_t bits = bits_of(x);
-  if (bits >= kInfinity) return x;
-  if (bits >= 0x800000) return float_of((bits + 0x7fffff) & kInfinity);
-  uint32_t power = 1;  // subnormal
-  while (power < bits) power *= 2;
-  return bits ? float_of(power) : 0.0f;
+  // the bits of a subnormal number, as a number
+  const float count = static_cast<float>(static_cast<int32_t>(bits & 0x7fffff));
+  const auto subnormal = static_cast<uint32_t>(static_cast<int32_t>(float_of(up(bits_of(count)))));
+  return float_of(bits >= kInfinity ? bits : bits >= 0x800000 ? up(bits) : subnormal);
 }
 
 // The exponent alone, with 127 more, of the power next above: 0 is 2^-127, and there is nothing

@@ -2,26 +2,12 @@
 #include <tuple>
 
 #include "ops/glu_gradients.h"
+#include "ops/glu_options.h"
 #include "ops/library.h"
 #include "ops/overlap.h"
 
 namespace fused_acts {
 namespace {
-
-const Tensor* pointer(const OptionalTensor& t) { return t ? &*t : nullptr; }
-
-// The options of an operator in its parameters, and as they are given on.
-#define FUSED_ACTS_OPTIONS                                                                         \
-  const OptionalTensor &gate_bias, const OptionalTensor &up_bias, const OptionalTensor &parameter, \
-      double scalar, double second, std::optional<double> limit, double weight, int64_t variant,   \
-      int64_t layout
-#define FUSED_ACTS_OF_ROWS \
-  const OptionalTensor &row_weight, const OptionalTensor &experts, int64_t rows
-#define FUSED_ACTS_GIVEN                                                                          \
-  Options {                                                                                       \
-    pointer(gate_bias), pointer(up_bias), pointer(parameter), pointer(row_weight),                \
-        pointer(experts), scalar, second, limit.value_or(kNoLimit), weight, variant, layout, rows \
-  }
 
 // Compiled code keeps a number that changes symbolic only as a tensor, which is on the CPU.
 double number_in(const Tensor& tensor, const char* name) {
@@ -238,10 +224,6 @@ std::tuple<Tensor, Tensor, Tensor> glu_double_backward(
   return {result(out, gate), result(grad_gate, gate), result(grad_up, gate)};
 }
 
-#undef FUSED_ACTS_GIVEN
-#undef FUSED_ACTS_OF_ROWS
-#undef FUSED_ACTS_OPTIONS
-
 void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("glu_forward", TORCH_BOX(&glu_forward));
   m.impl("glu_forward_options", TORCH_BOX(&glu_forward_options));
@@ -257,44 +239,46 @@ void implement(torch::stable::detail::StableLibrary& m) {
 
 }  // namespace
 
-#define VECTORS "Tensor? gate_bias, Tensor? up_bias, Tensor? parameter, "
-#define OPTIONS \
-  VECTORS "float scalar, float second, float? limit, float weight, int variant, int layout"
-#define NUMBERS \
-  VECTORS "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
-#define OF_ROWS ", Tensor? row_weight=None, Tensor? experts=None, int rows=0"
+#define NUMBERS      \
+  FUSED_ACTS_VECTORS \
+  "Tensor scalar, Tensor second, Tensor? limit, Tensor weight, int variant, int layout"
 
 FUSED_ACTS_DEFINE(m) {
   m.def("glu_forward(Tensor gate, Tensor? up, int variant, int layout) -> Tensor");
-  m.def("glu_forward_options(Tensor gate, Tensor? up, " OPTIONS OF_ROWS ") -> Tensor");
+  m.def(
+      "glu_forward_options(Tensor gate, Tensor? "
+      "up, " FUSED_ACTS_OPTIONS_SCHEMA FUSED_ACTS_OF_ROWS_SCHEMA ") -> Tensor");
   // The same with a derivative, which Python registers: what a recorded program calls.
-  m.def("gated(Tensor gate, Tensor? up, " OPTIONS OF_ROWS ") -> Tensor");
+  m.def("gated(Tensor gate, Tensor? up, " FUSED_ACTS_OPTIONS_SCHEMA FUSED_ACTS_OF_ROWS_SCHEMA
+        ") -> Tensor");
   // Options that are not given are quicker: there is one operator for calls with and without.
   m.def(
       "glu_forward_out(Tensor gate, Tensor? up, int variant, int layout, Tensor(a!) out, "
       "Tensor? gate_bias=None, Tensor? up_bias=None, Tensor? parameter=None, float scalar=1.0, "
-      "float second=1.0, float? limit=None, float weight=1.0" OF_ROWS ") -> ()");
+      "float second=1.0, float? limit=None, float weight=1.0" FUSED_ACTS_OF_ROWS_SCHEMA ") -> ()");
   m.def(
       "glu_backward(Tensor grad_out, Tensor gate, Tensor? up, int variant, int layout, int needs) "
       "-> (Tensor, Tensor)");
-  m.def("glu_backward_options(Tensor grad_out, Tensor gate, Tensor? up, " OPTIONS
-        ", int needs" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("glu_backward_options(Tensor grad_out, Tensor gate, Tensor? up, " FUSED_ACTS_OPTIONS_SCHEMA
+        ", int needs" FUSED_ACTS_OF_ROWS_SCHEMA
+        ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The two with numbers that change from one call of compiled code to the next.
-  m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS OF_ROWS ") -> Tensor");
+  m.def("glu_forward_numbers(Tensor gate, Tensor? up, " NUMBERS FUSED_ACTS_OF_ROWS_SCHEMA
+        ") -> Tensor");
   m.def("glu_backward_numbers(Tensor grad_out, Tensor gate, Tensor? up, " NUMBERS
-        ", int needs" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? up, " OPTIONS
-        ", int needs, bool product" OF_ROWS ") -> (Tensor, Tensor, Tensor, Tensor)");
+        ", int needs" FUSED_ACTS_OF_ROWS_SCHEMA
+        ") -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def(
+      "glu_backward_inplace(Tensor(a!) grad_out, Tensor(b!) gate, Tensor(c!)? "
+      "up, " FUSED_ACTS_OPTIONS_SCHEMA ", int needs, bool product" FUSED_ACTS_OF_ROWS_SCHEMA
+      ") -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
       "glu_double_backward(Tensor? grad_out, Tensor gate, Tensor? up, Tensor? gate_tangent, "
-      "Tensor? up_tangent, " OPTIONS
+      "Tensor? up_tangent, " FUSED_ACTS_OPTIONS_SCHEMA
       ", bool needs_out, bool needs_inputs) -> (Tensor, Tensor, Tensor)");
 }
 
 #undef NUMBERS
-#undef OPTIONS
-#undef OF_ROWS
-#undef VECTORS
 
 FUSED_ACTS_IMPLEMENT(CPU, m) { implement(m); }
 // In CPU builds too: it says how to rebuild.

@@ -114,6 +114,18 @@ void check_no_overlap(const GluArgs& args, const Bytes& out, const Vector& vecto
     fail(name, ": expected none of the memory that is written to");
 }
 
+void add_axes(const View& t, Axes* axes) {
+  const auto size = static_cast<int64_t>(element_size(t.dtype));
+  for (int64_t i = 0; i < t.rank; ++i) axes->push_back({t.strides[i] * size, t.sizes[i]});
+  axes->push_back({1, size});
+}
+
+int64_t extent_of(const Axes& axes) {
+  int64_t extent = 0;
+  for (const Axis& axis : axes) extent += axis.extent();
+  return extent;
+}
+
 // Whether two elements of a tensor are one and the same.
 bool overlaps_itself(const View& t) {
   Axes axes;
@@ -161,6 +173,20 @@ void check_elements_apart(const View& t, const char* name) {
   }
   fail(name, ": expected elements apart from each other, got strides ", strides_of(t), " of shape ",
        shape_of(t), "; clone() it to have them apart");
+}
+
+void check_apart(const View& out, const char* name, const View& input, const char* input_name) {
+  if (out.numel == 0 || input.numel == 0) return;
+  Axes axes, of_input;
+  add_axes(out, &axes);
+  add_axes(input, &of_input);
+  // see share
+  const int64_t extent = extent_of(of_input);
+  const int64_t target =
+      static_cast<const char*>(input.data) - static_cast<const char*>(out.data) + extent;
+  if (target < 0 || target > extent + extent_of(axes)) return;
+  axes.insert(axes.end(), of_input.begin(), of_input.end());
+  if (Sums(axes).reach(target)) fail(name, ": expected none of the memory of ", input_name);
 }
 
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,

@@ -11,6 +11,9 @@ void check_rows_apart(const GluArgs& args, const Matrix& out, int64_t width, con
 // Throws if two elements of `t`, which is written, are one and the same.
 void check_elements_apart(const View& t, const char* name);
 
+// Throws if `out`, which is written, has memory in common with `input`.
+void check_apart(const View& out, const char* name, const View& input, const char* input_name);
+
 // Throws unless `out` is the very same matrix as `input` or has no element in common with it.
 void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matrix& input,
                               const char* name);

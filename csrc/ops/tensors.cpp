@@ -16,21 +16,8 @@ const int32_t kCpu = aoti_torch_device_type_cpu(), kCuda = aoti_torch_device_typ
 const int32_t kFloat64 = aoti_torch_dtype_float64(), kFloat32 = aoti_torch_dtype_float32();
 const int32_t kFloat16 = aoti_torch_dtype_float16(), kBFloat16 = aoti_torch_dtype_bfloat16();
 const int32_t kUint8 = aoti_torch_dtype_uint8(), kInt32 = aoti_torch_dtype_int32();
-
-// The name of a dtype in Python; these numbers are part of the stable ABI.
-std::string dtype_name(const View& t) {
-  constexpr std::array<const char*, 16> kNames = {
-      "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
-      "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
-  constexpr std::array<const char*, 7> kLaterNames = {
-      "float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz",
-      "uint16",      "uint32",        "uint64"};
-  constexpr size_t kLater = 23;
-  const auto number = static_cast<size_t>(t.dtype);
-  if (number < kNames.size()) return kNames[number];
-  if (number >= kLater && number < kLater + kLaterNames.size()) return kLaterNames[number - kLater];
-  return "dtype number " + std::to_string(number);
-}
+const int32_t kInt8 = aoti_torch_dtype_int8(), kE4m3 = aoti_torch_dtype_float8_e4m3fn();
+constexpr int32_t kE8m0 = 44;  // libtorch has a function for it from torch 2.12 on
 
 std::string list_of(const int64_t* values, int64_t count) {
   std::ostringstream text;
@@ -58,6 +45,22 @@ bool find_row_stride(const View& t, int64_t* row_stride) {
 }
 
 }  // namespace
+
+// The name of a dtype in Python; these numbers are part of the stable ABI.
+std::string dtype_name(const View& t) {
+  constexpr std::array<const char*, 16> kNames = {
+      "uint8",     "int8",      "int16",      "int32", "int64", "float16", "float32", "float64",
+      "complex32", "complex64", "complex128", "bool",  "qint8", "quint8",  "qint32",  "bfloat16"};
+  constexpr std::array<const char*, 7> kLaterNames = {
+      "float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "float8_e4m3fnuz",
+      "uint16",      "uint32",        "uint64"};
+  constexpr size_t kLater = 23;
+  const auto number = static_cast<size_t>(t.dtype);
+  if (number < kNames.size()) return kNames[number];
+  if (number >= kLater && number < kLater + kLaterNames.size()) return kLaterNames[number - kLater];
+  if (t.dtype == kE8m0) return "float8_e8m0fnu";
+  return "dtype number " + std::to_string(number);
+}
 
 const char* message_of_libtorch() {
   const auto message = torch_exception_get_what_without_backtrace;
@@ -117,6 +120,16 @@ bool View::is_cpu() const { return device_type == kCpu; }
 bool View::is_cuda() const { return device_type == kCuda; }
 
 int32_t uint8_dtype() { return kUint8; }
+int32_t int8_dtype() { return kInt8; }
+int32_t int32_dtype() { return kInt32; }
+int32_t e4m3_dtype() { return kE4m3; }
+int32_t e8m0_dtype() { return kE8m0; }
+int32_t dtype_number(DType dtype) {
+  return dtype == DType::kFloat64   ? kFloat64
+         : dtype == DType::kFloat32 ? kFloat32
+         : dtype == DType::kFloat16 ? kFloat16
+                                    : kBFloat16;
+}
 int32_t real_dtype(const View& t) { return t.dtype == kFloat64 ? kFloat64 : kFloat32; }
 
 std::string shape_of(const View& t) { return list_of(t.sizes, t.rank); }

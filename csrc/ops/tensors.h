@@ -53,9 +53,15 @@ struct View {
 
 // dtypes as libtorch numbers them.
 int32_t uint8_dtype();
+int32_t int8_dtype();
+int32_t int32_dtype();
+int32_t e4m3_dtype();
+int32_t e8m0_dtype();
+int32_t dtype_number(DType dtype);
 int32_t real_dtype(const View& t);      // what `t` is computed in
 uintptr_t element_size(int32_t dtype);  // 1 of what kernels do not take
 
+std::string dtype_name(const View& t);
 std::string shape_of(const View& t);
 std::string strides_of(const View& t);
 std::string device_name(const View& t);

@@ -31,7 +31,7 @@ def _halves(x: Tensor, layout: int) -> Tensor:
     """[..., 2, cols] of a packed x; a view where each half is in one piece."""
     if is_interleaved(layout):
         return torch.stack(unpack(x, layout), -2)
-    return x.unflatten(-1, (2, x.shape[-1] // 2))
+    return torch.unflatten(x, -1, (2, x.shape[-1] // 2))
 
 
 def quantized(hidden: Sequence[Tensor], call: Call) -> list[Tensor]:
@@ -43,14 +43,15 @@ def quantized(hidden: Sequence[Tensor], call: Call) -> list[Tensor]:
 
 def dequantized(kept: Sequence[Tensor], grad: Tensor, call: Call) -> list[Tensor]:
     """New tensors in the place of those that were quantised, in the dtype of grad."""
-    dequantize = _traced_dequantize if torch.compiler.is_compiling() else _dequantize
+    dequantize = TRACED if torch.compiler.is_compiling() else _dequantize
     pairs = zip(kept[::2], kept[1::2], strict=True)
     hidden = [dequantize(values, scales, grad) for values, scales in pairs]
     if not _is_packed(hidden, call):
         return hidden
     halves = hidden[0]
     if is_interleaved(call.layout):
-        return [pack(*halves.unbind(-2), call.layout)]
+        gate, up = halves.unbind(-2)
+        return [pack(gate, up, call.layout)]
     return [halves.flatten(-2)]
 
 
@@ -69,7 +70,7 @@ _library.define(
 _library.impl("dequantize_blocks_for", _dequantize, "CPU")
 _library.impl("dequantize_blocks_for", _dequantize, "CUDA")
 torch.library.register_fake("fused_acts::dequantize_blocks_for", _dequantize, lib=_library)
-_traced_dequantize = torch.ops.fused_acts.dequantize_blocks_for.default
+TRACED = torch.ops.fused_acts.dequantize_blocks_for.default
 
 
 def _check_backward(grad: Tensor) -> None:
@@ -140,12 +141,12 @@ def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     if gate.is_nested:
         return on_values(lambda gate, up=None: gated(gate, up, *rest), gate=gate, up=up)
     *vectors, call = rest
-    operands = gate, up, *vectors
+    operands: Any = gate, up, *vectors
     _check_forward(*operands)
     if torch.compiler.is_dynamo_compiling():
         return _traced_node(*operands, call)
     if dispatch.is_recorded():
-        return exact.gated(*operands, call)
+        return exact.gated(gate, up, *rest)
     return _traced(*operands, call)
 
 

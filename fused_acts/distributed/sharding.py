@@ -16,7 +16,8 @@ from torch.distributed.tensor.experimental import register_sharding
 # The halves of a packed tensor split alike: each of 2 pieces over all processes.
 from torch.distributed.tensor.placement_types import _StridedShard
 
-from fused_acts import _ops
+from fused_acts import _ops, _quantized_ops
+from fused_acts._autograd import saved
 from fused_acts._call import ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of, is_interleaved
 from fused_acts.tables import ROWS
@@ -59,7 +60,8 @@ _KINDS = {
     **dict.fromkeys(("gate_bias", "up_bias", "parameter"), "vector"),
     "row_weight": "row",
     "experts": "experts",
-    **dict.fromkeys(("scalar", "second", "limit", "weight"), "value"),
+    **dict.fromkeys(("scalar", "second", "limit", "weight", "scale"), "value"),
+    **dict.fromkeys(("values", "scales"), "unit"),
 }
 
 
@@ -98,6 +100,8 @@ def _choices(args: Arguments) -> list[_Choice]:
     by_rows = {"offs": range(0), "counts": range(1)}.get(kind or "", range(last))
     choices = [_Choice(Replicate())]
     choices += [_Choice(Shard(i), i, experts=kind == "counts") for i in by_rows]
+    if "scale_layout" in args:  # scales are of groups of columns, and other layouts of all rows
+        return choices if args["scale_layout"] == 0 else choices[:1]
     columns = _columns(args, inputs)
     if columns is not None:
         choices.append(_Choice(columns, last, columns=True))
@@ -107,6 +111,8 @@ def _choices(args: Arguments) -> list[_Choice]:
 def _placement(choice: _Choice, name: str, args: Arguments) -> Placement:
     """Of an argument."""
     kind = _KINDS[name]
+    if name == "scales" and not args["scales"].shape[0]:
+        kind = "value"  # there are none
     if kind == "vector":
         return choice.vector(args[name], _expert_dim(args, name), Replicate())
     if kind == "experts":
@@ -199,6 +205,10 @@ def _double_backward(args: Arguments) -> list[str | None]:
     return ["unit" if args["needs_out"] else None, of_inputs, of_up]
 
 
+def _quantized(args: Arguments) -> list[str | None]:
+    return ["unit", "unit" if args["format"] else None]  # the scale of the first is given
+
+
 # The results of the operators of units: as the output, as the inputs, or the gradient by an
 # argument of this name. None is one that was not asked for, and is empty.
 RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
@@ -212,6 +222,8 @@ RESULTS: dict[Any, Callable[[Arguments], Sequence[str | None]]] = {
     _ops.glu_backward_options: _gradients,
     _ops.glu_backward_inplace: _vectors,
     _ops.glu_double_backward: _double_backward,
+    _quantized_ops.glu_quantized: _quantized,
+    _quantized_ops.glu_quantized_out: lambda args: [],
 }
 
 
@@ -271,5 +283,5 @@ def _rule(op: torch._ops.OpOverload) -> Callable[..., Any]:
     return partial(_row_unit if "row_unit" in op.name() else _alike, op)
 
 
-for _op in _ops.OPERATORS:
+for _op in (*_ops.OPERATORS, saved.TRACED):
     register_sharding(_op)(_rule(_op))

@@ -19,6 +19,10 @@ out = fused_acts.activation(x, "silu", beta=2)
 out = fused_acts.maxout(x, 2) + fused_acts.softmax_glu(x, x) + fused_swiglu(x)
 out = fused_acts.rms_norm_gated(x, x, x[0], gate="sigmoid", group_size=2)
 out = fused_acts.polynorm_glu(x, x, x[0], x[0]) + fused_acts.topk_geglu(x, x, sparsity=0.9)
+pair: fused_acts.Quantized = fused_acts.gated_quantized(
+    x, x, format="mxfp8", scale_layout="swizzled", rounding="single", gate_bias=bias
+)
+out = fused_acts.gated_quantized(x, variant="gelu", format="fp8_tensor", scale=2.0, out=pair).values
 names: tuple[str, ...] = fused_acts.variants() + fused_acts.activations()
 text: str = fused_acts.show_build() + fused_acts.__version__
 oracle: torch.Tensor = fused_acts.reference.gated(x, x, variant="geglu")
@@ -35,6 +39,9 @@ fused_acts.swiglu(x, layout="halves")  # error
 fused_acts.geglu(x, rounding="twice")  # error
 fused_acts.gelu(x, beta=1.0)  # error
 fused_acts.gated(x, variant="swigul")  # error
+fused_acts.gated_quantized(x)  # error
+fused_acts.gated_quantized(x, format="fp8")  # error
+fused_acts.gated_quantized(x, format="mxfp8", rounding="eager")  # error
 fused_acts.activation(x, "swigul")  # error
 nn.GatedFFN(8, 16, recompute="some")  # error
 nn.GatedFFN(8, 16, "swigul")  # error
