@@ -154,24 +154,28 @@ class LanguageModel(nn.Module):
         return F.linear(self.norm(x), self.embedding.weight)
 
 
-def make_ffn(size: Size, ffn: str, variant: str, recompute: str) -> nn.Module:
+def make_ffn(
+    size: Size, ffn: str, variant: str, recompute: str, save: str | None = None
+) -> nn.Module:
     """The feed-forward block of a layer, "eager" or "fused"."""
     experts = (size.experts,) if size.experts else ()
     shape = *experts, size.width, size.d_ff, variant
     if ffn == "eager":
         block = EagerExperts(*shape) if experts else EagerFFN(*shape)
     else:
-        block = (GatedExperts if experts else GatedFFN)(*shape, recompute=recompute)
+        block = (GatedExperts if experts else GatedFFN)(*shape, recompute=recompute, save=save)
     return Mixture(size.width, size.top_k, block) if experts else block
 
 
-def make_model(size: Size, ffn: str, variant: str, recompute: str, seed: int) -> LanguageModel:
+def make_model(
+    size: Size, ffn: str, variant: str, recompute: str, seed: int, save: str | None = None
+) -> LanguageModel:
     """With the same weights for both kinds of block: GatedFFN packs those of gate and up itself."""
     torch.manual_seed(seed)
     eager = LanguageModel(size, partial(make_ffn, size, "eager", variant, recompute))
     if ffn == "eager":
         return eager
-    fused = LanguageModel(size, partial(make_ffn, size, "fused", variant, recompute))
+    fused = LanguageModel(size, partial(make_ffn, size, "fused", variant, recompute, save))
     fused.load_state_dict(eager.state_dict())
     return fused
 

@@ -4,6 +4,7 @@ their steps in turn, so that a busy moment of the machine is no one's disadvanta
 
     python examples/train_lm.py                          # both, 2 to 4 minutes on 2 cores
     python examples/train_lm.py --ffn fused --variant geglu --recompute all --dtype bfloat16
+    python examples/train_lm.py --save --dtype bfloat16  # all that the fused block can keep
 """
 
 import argparse
@@ -23,6 +24,13 @@ from torch import Tensor, nn
 import fused_acts
 
 WARM_UP = 3  # steps whose time does not count
+# What the fused block keeps for its backward pass: recompute and save.
+KEPT = {
+    "none": ("none", None),
+    "product": ("product", None),
+    "all": ("all", None),
+    "fp8": ("product", "fp8_block128"),
+}
 
 
 def saved_bytes(forward: Callable[[], Tensor], model: nn.Module) -> int:
@@ -55,12 +63,17 @@ class Run:
 
 
 class Training:
-    """One model, its optimizer and its random texts: those of every other with the same seed."""
+    """One model, its optimizer and its random texts: those of every other with the same seed.
+
+    ffn: "eager", "fused", or one of KEPT, which are fused.
+    """
 
     def __init__(self, ffn: str, args: argparse.Namespace) -> None:
         self.args = args
         self.text, self.validation_text = load_text()
-        self.model = make_model(args.size, ffn, args.variant, args.recompute, args.seed)
+        recompute, save = KEPT.get(ffn, (args.recompute, None))
+        kind = "fused" if ffn in KEPT else ffn
+        self.model = make_model(args.size, kind, args.variant, recompute, args.seed, save)
         parameters = self.model.to(args.device).parameters()
         self.optimizer = torch.optim.AdamW(parameters, lr=args.lr, betas=(0.9, 0.95))
         steps = max(args.steps, 20)  # its first tenth must be more than a step
@@ -144,6 +157,33 @@ def plot(path: Path, runs: dict[str, Run], title: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def plot_kept(path: Path, runs: dict[str, Run], title: str) -> None:
+    """Of KEPT: the losses, and how far they are from those of the first."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (losses, apart) = plt.subplots(
+        2, figsize=(7.5, 5.5), sharex=True, height_ratios=(3, 2), layout="constrained"
+    )
+    first = next(iter(runs))
+    colors = "#b8c0d0", "#30638e", "#edae49", "#d1495b"
+    for i, (name, run) in enumerate(runs.items()):
+        style = {"color": colors[i], "lw": 6 - 1.6 * i}
+        label = f"{name}: {run.saved_bytes_per_token / 1000:.1f} kB a token kept, "
+        losses.plot(run.losses, label=f"{label}validation loss {run.validation_loss:.4f}", **style)
+        if name != first:
+            differences = [a - b for a, b in zip(run.losses, runs[first].losses, strict=True)]
+            apart.plot(differences, **style)
+    losses.set(ylabel="training loss, nats a byte", title=title)
+    losses.legend(frameon=False)
+    apart.set(xlabel="step", ylabel=f"above {first}")
+    for axis in (losses, apart):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
 def add_arguments(parser: argparse.ArgumentParser, size: Size, steps: int) -> None:
     option = parser.add_argument
     option("--steps", type=int, default=steps)
@@ -163,23 +203,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ffn", choices=["eager", "fused", "both"], default="both")
+    parser.add_argument("--save", action="store_true", help="the fused one in all that it can keep")
     parser.add_argument("--variant", choices=fused_acts.variants(), default="swiglu")
     parser.add_argument("--seed", type=int, default=0)
     add_arguments(parser, Size(), steps=200)
     args = parser.parse_args()
     args.log_every = 50
-    runs = train(["eager", "fused"] if args.ffn == "both" else [args.ffn], args)
+    ffns = ["eager", "fused"] if args.ffn == "both" else [args.ffn]
+    runs = train([*KEPT] if args.save else ffns, args)
     for name, run in runs.items():
         print(
             f"{name}: validation loss {run.validation_loss:.4f}, "
             f"{1e3 * run.median_seconds:.1f} ms a step, "
             f"{run.saved_bytes_per_token:.0f} bytes a token kept for backward"
         )
-    if args.ffn == "both":
+    if args.ffn == "both" and not args.save:
         compare(**runs)
     if args.plot:
         title = f"A language model of Python's library, {args.variant}, {args.dtype}, same seed"
-        plot(args.plot, runs, title)
+        (plot_kept if args.save else plot)(args.plot, runs, title)
 
 
 if __name__ == "__main__":

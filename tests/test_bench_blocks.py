@@ -51,7 +51,7 @@ def test_every_block_is_there_and_eager_first():
     names = [block.name for block in make_case().blocks]
     ours = {f"fused-acts, {p}, {r}" for p in ("packed", "separate") for r in blocks.RECOMPUTE}
     assert names[0] == "eager"
-    assert {"eager, checkpoint", *ours} <= set(names)
+    assert {"eager, checkpoint", "fused-acts, packed, in fp8", *ours} <= set(names)
     assert len(names) == len(set(names))
 
 

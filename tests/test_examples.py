@@ -146,6 +146,7 @@ def test_attention_sees_distances():
     ("command", "expected"),
     [
         (["train_lm.py", "--recompute", "all"], "training losses end"),
+        (["train_lm.py", "--save"], "fp8: validation loss"),
         (["train_moe.py", "--experts", "4"], "tokens/s"),
         (["compare_variants.py", "--seeds", "1", "--variants", "glu", "swiglu"], "not a result"),
     ],

@@ -8,6 +8,7 @@ from cases import operands, random, same_bits
 from compile_cases import Graphs
 from save_cases import SAVE, kept_by
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import fused_acts
 from fused_acts.nn import GatedExperts, GatedFFN
@@ -136,22 +137,39 @@ def test_compiled_with_a_number_that_changes():
         assert same_bits(*of_both)
 
 
-def test_recorded():
-    """A program of torch.export has the unit itself, and is trained by its own gate and up."""
+def test_compiled_with_a_choice_of_what_is_kept():
+    """Of the partition that Inductor makes, too, the least of which is not what stands for gate."""
+    torch._dynamo.reset()
+    function, width = CALLS["interleaved"]
+    x = leaf(width)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager_decomp_partition")
+    (y, kept), (expected, kept_in_eager) = (kept_by(partial(f, x)) for f in (compiled, function))
+    assert same_bits(y, expected) and kept == kept_in_eager
 
-    class Unit(torch.nn.Module):
-        def __init__(self, options):
-            super().__init__()
-            self.options = options
 
-        def forward(self, x):
-            return fused_acts.swiglu(x, **self.options)
+class Unit(torch.nn.Module):
+    def __init__(self, options):
+        super().__init__()
+        self.options = options
 
+    def forward(self, x):
+        return fused_acts.swiglu(x, **self.options)
+
+
+RECORDERS = {
+    "export": lambda unit, x: torch.export.export(unit, (x,)).module(),
+    "strict export": lambda unit, x: torch.export.export(unit, (x,), strict=True).module(),
+    "make_fx": lambda unit, x: make_fx(unit)(x.detach()),
+}
+
+
+@pytest.mark.parametrize("record", RECORDERS.values(), ids=RECORDERS.keys())
+def test_recorded(record):
+    """A program has the unit itself, and is trained by its own gate and up."""
     gradients = []
     for options in (SAVE, {}):
         x = leaf(2 * COLS)
-        program = torch.export.export(Unit(options), (x,))
-        assert "quantize" not in program.graph_module.code
-        y = program.module()(x)
-        gradients.append(torch.autograd.grad(y.sum(), x)[0])
+        program = record(Unit(options), x)
+        assert "quantize" not in program.code
+        gradients.append(torch.autograd.grad(program(x).sum(), x)[0])
     assert same_bits(*gradients)

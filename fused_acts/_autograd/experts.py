@@ -160,8 +160,6 @@ class _Experts(torch.autograd.Function):
         order, offs, ids, weights, *rest = ctx.saved_tensors
         tensors, kept = rest[:5], rest[5:]
         needed = ctx.needs_input_grad[3:]
-        if ctx.call.save:
-            saved.check_backward(grad_y)
         if torch.is_grad_enabled() or is_batched(grad_y):
             function = partial(_decomposed, ctx.call, ids)
             grads = differentiable_backward(function, (weights, *tensors), needed, grad_y)

@@ -102,8 +102,6 @@ class _FFN(torch.autograd.Function):
     def _backward(ctx: Any, grad_y: Tensor) -> Any:
         tensors, needed = ctx.saved_tensors, ctx.needs_input_grad[2:]
         inputs, kept = Inputs.of(tensors[: ctx.count]), tensors[ctx.count :]
-        if ctx.call.save:
-            saved.check_backward(grad_y)
         if torch.is_grad_enabled() or is_batched(grad_y):
             function = partial(_of_tensors, ctx.call)
             return None, None, *differentiable_backward(function, inputs.flat(), needed, grad_y)

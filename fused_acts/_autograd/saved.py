@@ -73,7 +73,7 @@ torch.library.register_fake("fused_acts::dequantize_blocks_for", _dequantize, li
 TRACED = torch.ops.fused_acts.dequantize_blocks_for.default
 
 
-def check_backward(grad: Tensor) -> None:
+def _check_backward(grad: Tensor) -> None:
     """Raises if the pass is to be differentiated, or is several in one."""
     if torch.is_grad_enabled():
         raise RuntimeError(
@@ -114,7 +114,7 @@ class _SavedGlu(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        check_backward(grad_out)
+        _check_backward(grad_out)
         count = OPERANDS - 2
         vectors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
         gate, *up = dequantized(kept, grad_out, ctx.call)
