@@ -138,7 +138,7 @@ def test_compiled_with_a_number_that_changes():
 
 
 def test_compiled_with_a_choice_of_what_is_kept():
-    """Of the partition that Inductor makes, too, the least of which is not what stands for gate."""
+    """The partition that Inductor makes keeps what takes the least: the eight bits."""
     torch._dynamo.reset()
     function, width = CALLS["interleaved"]
     x = leaf(width)
