@@ -43,6 +43,21 @@ def check_out_that_cannot_be_written(mesh: DeviceMesh) -> None:
     assert same_bits(fused_acts.swiglu(*inputs, out=out).full_tensor(), fused_acts.swiglu(gate, up))
 
 
+def check_save(mesh: DeviceMesh) -> None:
+    """Rows are quantised where they are; columns, whose groups may be torn, together."""
+    gate, up, grad_out = (tensor.float() for tensor in operands())
+    whole = leaves((gate, up))
+    fused_acts.swiglu(*whole, save="fp8_block128").backward(grad_out)
+    for place in PLACES:
+        parts = [split(tensor, mesh, place).requires_grad_() for tensor in (gate, up)]
+        grad_part = split(grad_out, mesh, place)
+        with CommDebugMode() as communication:
+            fused_acts.swiglu(*parts, save="fp8_block128").backward(grad_part)
+        assert communication.get_total_counts() == 0 or place == Shard(COLUMNS)
+        for part, single in zip(parts, whole, strict=True):
+            assert same_bits(part.grad.full_tensor(), single.grad)
+
+
 def check_inplace_backward(mesh: DeviceMesh) -> None:
     """The gradients take the place of gate and up, wherever grad_out comes from."""
     gate, up, grad_out = operands()

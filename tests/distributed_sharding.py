@@ -8,7 +8,6 @@ from torch.distributed.tensor.debug import CommDebugMode
 
 import fused_acts
 from fused_acts import _ops
-from fused_acts._autograd import saved
 from fused_acts.distributed import sharding
 
 SHAPE = (4, 6, 8)
@@ -283,7 +282,7 @@ def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("fused_acts::")}
     no_rule = {name for name in names if name.startswith("fused_acts::info_")}
     no_rule |= {"fused_acts::grouped_mm"}  # experts that are DTensors are composed
-    assert {op.name() for op in (*_ops.OPERATORS, saved.TRACED)} == names - no_rule
+    assert {op.name() for op in _ops.OPERATORS} == names - no_rule
     # of whole rows or groups
     names = "maxout", "softmax_glu", "row_unit", "quantize_blocks", "dequantize_blocks"
     whole = tuple(f"fused_acts::{name}" for name in names)

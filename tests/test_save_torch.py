@@ -121,24 +121,8 @@ def test_compiled(function, width):
     assert kept == kept_in_eager
 
 
-def test_compiled_with_a_number_that_changes():
-    torch._dynamo.reset()
-
-    @torch.compile(fullgraph=True, backend="aot_eager", dynamic=True)
-    def compiled(x, beta):
-        return fused_acts.swiglu(x, beta=beta, **SAVE)
-
-    for beta in (1.5, 2.5, 3.5):
-        x = leaf(2 * COLS)
-        expected = fused_acts.swiglu(x, beta=beta, **SAVE)
-        y = compiled(x, beta)
-        assert same_bits(y, expected)
-        of_both = [torch.autograd.grad(each.sum(), x)[0] for each in (y, expected)]
-        assert same_bits(*of_both)
-
-
 def test_compiled_with_a_choice_of_what_is_kept():
-    """Of the partition that Inductor makes, too, the least of which is not what stands for gate."""
+    """The partition that Inductor makes keeps what takes the least: the eight bits."""
     torch._dynamo.reset()
     function, width = CALLS["interleaved"]
     x = leaf(width)
@@ -159,7 +143,7 @@ class Unit(torch.nn.Module):
 RECORDERS = {
     "export": lambda unit, x: torch.export.export(unit, (x,)).module(),
     "strict export": lambda unit, x: torch.export.export(unit, (x,), strict=True).module(),
-    "make_fx": lambda unit, x: make_fx(unit)(x.detach()),
+    "make_fx": lambda unit, x: make_fx(unit)(x),
 }
 
 

@@ -43,9 +43,9 @@ def quantized(hidden: Sequence[Tensor], call: Call) -> list[Tensor]:
 
 def dequantized(kept: Sequence[Tensor], grad: Tensor, call: Call) -> list[Tensor]:
     """New tensors in the place of those that were quantised, in the dtype of grad."""
-    dequantize = TRACED if torch.compiler.is_compiling() else _dequantize
+    dtype = DTYPES.index(grad.dtype)
     pairs = zip(kept[::2], kept[1::2], strict=True)
-    hidden = [dequantize(values, scales, grad) for values, scales in pairs]
+    hidden = [_ops.direct.dequantize_blocks(*pair, dtype) for pair in pairs]
     if not _is_packed(hidden, call):
         return hidden
     halves = hidden[0]
@@ -53,24 +53,6 @@ def dequantized(kept: Sequence[Tensor], grad: Tensor, call: Call) -> list[Tensor
         gate, up = halves.unbind(-2)
         return [pack(gate, up, call.layout)]
     return [halves.flatten(-2)]
-
-
-def _dequantize(values: Tensor, scales: Tensor, grad: Tensor) -> Tensor:
-    out: Tensor = _ops.direct.dequantize_blocks(values, scales, DTYPES.index(grad.dtype))
-    return out
-
-
-# The same in a compiled program, whose backward pass it is part of as it takes the gradient: else
-# the forward pass would do it, and keep what comes of it.
-_library = torch.library.Library("fused_acts", "FRAGMENT")
-_library.define(
-    "dequantize_blocks_for(Tensor values, Tensor scales, Tensor grad) -> Tensor",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
-_library.impl("dequantize_blocks_for", _dequantize, "CPU")
-_library.impl("dequantize_blocks_for", _dequantize, "CUDA")
-torch.library.register_fake("fused_acts::dequantize_blocks_for", _dequantize, lib=_library)
-TRACED = torch.ops.fused_acts.dequantize_blocks_for.default
 
 
 def _check_backward(grad: Tensor) -> None:

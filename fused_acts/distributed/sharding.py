@@ -17,7 +17,6 @@ from torch.distributed.tensor.experimental import register_sharding
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from fused_acts import _ops, _quantized_ops
-from fused_acts._autograd import saved
 from fused_acts._call import ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of, is_interleaved
 from fused_acts.tables import ROWS
@@ -283,5 +282,5 @@ def _rule(op: torch._ops.OpOverload) -> Callable[..., Any]:
     return partial(_row_unit if "row_unit" in op.name() else _alike, op)
 
 
-for _op in (*_ops.OPERATORS, saved.TRACED):
+for _op in _ops.OPERATORS:
     register_sharding(_op)(_rule(_op))
