@@ -82,7 +82,7 @@ def gated_quantized(
         out: (values, scales) to write the result into: values with dense rows, any row stride;
             scales with the strides of a new result. With fp8_tensor scales is ignored.
         options: those that the variant has in `gated` or `activation`, such as gate_bias, limit,
-            beta, weight, offs, counts, row_expert, block and padding, but inplace_backward.
+            beta, weight, offs, counts, row_expert, block and padding, but inplace_backward and save.
 
     Returns:
         Quantized(values, scales). values: [..., cols] in torch.float8_e4m3fn or torch.int8, or of
@@ -112,8 +112,8 @@ def gated_quantized(
     index_of("layout", layout, LAYOUT_INDEX)
     if up is not None and layout != "gate_up":
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
-    if "inplace_backward" in options:
-        raise TypeError("inplace_backward: gated_quantized has no such option")
+    for name in {"inplace_backward", "save"} & {*options}:
+        raise TypeError(f"{name}: gated_quantized has no such option")
     return Quantized(*run(gate, up, index, layout, chosen, scale, out, options))
 
 

@@ -42,6 +42,7 @@ WRONG = [
     (TypeError, "^scale: .*float64", {"format": "fp8_tensor", "scale": torch.ones(1).double()}),
     (ValueError, r"^scale: .*one element.*\[2\]", {"format": "nvfp4", "scale": torch.ones(2)}),
     (TypeError, "^inplace_backward: ", {"inplace_backward": True}),
+    (TypeError, "^save: ", {"save": "fp8_block128"}),
     (TypeError, "^alpha: .*swiglu", {"alpha": 1.0}),
     (ValueError, "^limit: .*-1", {"limit": -1.0}),
     (ValueError, r"^gate_bias: .*\[6\].*\[4\]", {"gate_bias": torch.zeros(4)}),

@@ -95,9 +95,14 @@ struct QuantizeLoops {
     return float_of(most);
   }
 
-  // A number of each group for its elements.
+  // A number of each group, which are of 16 or 32, for its elements.
+  static FUSED_ACTS_INLINE void spread(const float* __restrict numbers, int64_t n, int64_t group,
+                                       float* __restrict result) {
+    group == 16 ? spread<16>(numbers, n, result) : spread<32>(numbers, n, result);
+  }
   template <int64_t kGroup>
-  static void spread(const float* __restrict numbers, int64_t n, float* __restrict result) {
+  static FUSED_ACTS_INLINE void spread(const float* __restrict numbers, int64_t n,
+                                       float* __restrict result) {
     for (int64_t i = 0; i < n; i += kGroup)
       for (int64_t k = 0; k < kGroup; ++k) result[i + k] = numbers[i / kGroup];
   }
@@ -114,9 +119,8 @@ struct QuantizeLoops {
       }
     } else if (group <= kMostSpread) {
       float each_divisor[kTile], each_reciprocal[kTile];
-      const auto spread_all = group == 16 ? spread<16> : spread<32>;
-      spread_all(divisors, n, each_divisor);
-      spread_all(reciprocals, n, each_reciprocal);
+      spread(divisors, n, group, each_divisor);
+      spread(reciprocals, n, group, each_reciprocal);
       round<To, 1>(y, n, factor, each_divisor, each_reciprocal, codes);
     } else {
       for (int64_t i = 0, count; i < n; i += count) {

@@ -97,8 +97,8 @@ class _SavedGlu(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:
         _check_backward(grad_out)
-        count = OPERANDS - 2
-        vectors, kept = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        tensors, count = ctx.saved_tensors, OPERANDS - 2  # read once, as checkpoints want it
+        vectors, kept = tensors[:count], tensors[count:]
         gate, *up = dequantized(kept, grad_out, ctx.call)
         needs = ctx.needs_input_grad[:OPERANDS]
         operands = gate, up[0] if up else None, *vectors
