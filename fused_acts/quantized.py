@@ -82,7 +82,7 @@ def gated_quantized(
         out: (values, scales) to write the result into: values with dense rows, any row stride;
             scales with the strides of a new result. With fp8_tensor scales is ignored.
         options: those that the variant has in `gated` or `activation`, such as gate_bias, limit,
-            beta, weight, offs, counts, row_expert, block and padding, but inplace_backward and save.
+            beta, weight, offs, counts, row_expert, block and padding; not inplace_backward or save.
 
     Returns:
         Quantized(values, scales). values: [..., cols] in torch.float8_e4m3fn or torch.int8, or of
