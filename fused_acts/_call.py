@@ -104,7 +104,10 @@ def number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         got = "a Tensor" if value is Tensor else type(value).__name__
         raise TypeError(f"{name}: expected a number, got {got}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected a number that a float holds") from None
 
 
 def _layout_index(layout: str, block: Any) -> int:

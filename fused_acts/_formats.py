@@ -84,8 +84,7 @@ class Quantization(NamedTuple):
                 f"scale_rounding: expected pow2 with {name} and packed_ue8m0, got none"
             )
         check_floor(self.amax_floor, name)
-        if gate.dtype not in DTYPES:
-            raise TypeError(f"{x}: expected float32, float16 or bfloat16, got {gate.dtype}")
+        check_dtype(x, gate)
         if name == "nvfp4" and cols % 2:
             raise ValueError(
                 f"{x}: expected an even number of columns with nvfp4, got {cols} of shape "
@@ -123,6 +122,11 @@ def has_counts(rows: int) -> bool:
 
 def _parts(n: int, size: int) -> int:
     return (n + size - 1) // size
+
+
+def check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{name}: expected float32, float16 or bfloat16, got {tensor.dtype}")
 
 
 def check_floor(amax_floor: float, name: str) -> None:

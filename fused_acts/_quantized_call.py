@@ -1,6 +1,8 @@
 """From the arguments of a quantised call to the operator, or to an error that names an argument."""
 
+import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,20 +11,23 @@ from torch.autograd import forward_ad
 
 from fused_acts import _checks, _quantized_ops  # noqa: F401  # which registers them
 from fused_acts._autograd import dispatch
-from fused_acts._autograd.context import (
-    autocasts,
-    import_sharding_rules,
-    promoted,
-    promoted_operands,
-)
+from fused_acts._autograd.context import autocasts, promoted, promoted_operands
 from fused_acts._autograd.decompositions import SYMBOLS
 from fused_acts._call import NUMBERS, Call, number, parse_options, resolve
-from fused_acts._formats import Quantization, check_results, has_counts
+from fused_acts._formats import Quantization, check_dtype, check_results, has_counts
 from fused_acts._layouts import block_of
 from fused_acts._ops import direct
-from fused_acts._run import FAILURES, check_arguments, check_tensors, rename, tensors_of
+from fused_acts._run import (
+    FAILURES,
+    check_arguments,
+    check_tensors,
+    recover,
+    rename,
+    tensors_of,
+)
 from fused_acts.tables import ROWS
 
+_LARGEST = torch.finfo(torch.float32).max
 _is_dynamo = torch.compiler.is_dynamo_compiling
 
 
@@ -51,16 +56,14 @@ def run(
         compute = _compute_traced if _is_dynamo() else _compute
         values, scales = compute(*operands, call, chosen, scale, *written)
     except FAILURES as error:
-        if isinstance(error, NotImplementedError) and import_sharding_rules():
-            return run(*arguments)
-        _explain(*arguments)
-        rename(error, variant, options)
-        raise
+        return recover(error, partial(run, *arguments), partial(_explain, *arguments, error))
     return values, scale if chosen.name == "fp8_tensor" else scales  # type: ignore[return-value]
 
 
 def _scale_tensor(scale: float, device: torch.device) -> Tensor:
     if not _is_dynamo():
+        if _LARGEST < abs(scale) < math.inf:
+            raise ValueError(f"scale: expected a number that float32 holds, got {scale}")
         return torch.full((), scale, dtype=torch.float32, device=device)
     return torch.ones((), dtype=torch.float32, device=device) * scale  # which may be symbolic
 
@@ -166,13 +169,16 @@ def _explain(
     scale: float | Tensor | None,
     out: tuple[Tensor, Tensor] | None,
     options: Mapping[str, Any],
+    error: Exception | None = None,
 ) -> None:
-    """Raises what is wrong with the arguments, if Python can tell."""
+    """Raises what is wrong with the arguments, or an operator's error by their names."""
     x = "x" if up is None else "gate"
     check_tensors(**{x: gate} | ({} if up is None else {"up": up}))
     for name, tensor in ((x, gate), ("up", up)):
         if tensor is not None and tensor.is_nested:
             raise TypeError(f"{name}: expected a dense tensor, got a nested one")
+        if tensor is not None and not tensor.is_floating_point():
+            check_dtype(name, tensor)
     call = parse_options(variant, layout, options)
     if autocasts(gate):
         gate, up = promoted(gate, up)
@@ -184,7 +190,7 @@ def _explain(
     check_arguments(gate, up, variant, None, options)
     shape = _checks.out_shape(gate, up, variant, block_of(call.layout))
     if not isinstance(scale, Tensor) and scale is not None:
-        scale = gate.new_tensor(number("scale", scale), dtype=torch.float32)
+        scale = _scale_tensor(number("scale", scale), gate.device)
     chosen.check(gate, up, shape[-1], scale)
     if out is not None:
         if not isinstance(out, tuple | list) or len(out) != 2:
@@ -193,3 +199,5 @@ def _explain(
         values, scales = out
         check_tensors(values=values, scales=scales)
         check_results(values, scales, like, chosen.name)
+    if error is not None:
+        rename(error, variant, options)

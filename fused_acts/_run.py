@@ -6,7 +6,7 @@ missing, so that calls on small tensors do not pay for it.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from fused_acts import _checks, _nested
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
+from fused_acts._autograd.saved import check_savable
 from fused_acts._autograd.saved import gated as saved_gated
 from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resolve, unknown
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
@@ -22,6 +23,7 @@ from fused_acts.tables import ROWS, value_of
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+Result = TypeVar("Result")
 _NONE: Vectors = None, None, None, None, None
 _is_dynamo = torch.compiler.is_dynamo_compiling
 _is_grad_enabled = torch.is_grad_enabled
@@ -50,8 +52,10 @@ def run(
             vectors = tensors_of(gate, up, variant, call.layout, options)
             if call.inplace and _is_grad_enabled() and not torch.compiler.is_compiling():
                 _check_inplace(gate, up)
-            if call.save and out is None:
-                return saved_gated(gate, up, *vectors, call)
+            if call.save:
+                check_savable(gate)
+                if out is None:
+                    return saved_gated(gate, up, *vectors, call)
         if out is not None:
             return gated_out(gate, up, *vectors, call, out)
         return gated(gate, up, *vectors, call)
@@ -119,8 +123,8 @@ def _of_experts(value: Tensor, cols: int) -> Tensor:
 
 
 def recover(
-    error: Exception, again: Callable[[], Tensor], explain: Callable[[], Tensor | None]
-) -> Tensor:
+    error: Exception, again: Callable[[], Result], explain: Callable[[], Result | None]
+) -> Result:
     """Calls again if sharding rules were missing; else raises what is wrong, by `explain` if that
     can tell, which may also mend it."""
     if isinstance(error, NotImplementedError) and import_sharding_rules():

@@ -66,7 +66,8 @@ def gated_quantized(
         layout: where a packed x holds gate and up: "gate_up", "up_gate" or "interleaved".
         format: "fp8_tensor", "fp8_row", "int8_row", "fp8_block128", "mxfp8" or "nvfp4".
         scale: s of fp8_tensor or S of nvfp4: a number, or a float32 tensor of one element on the
-            device of gate, where no host reads it. With other formats None.
+            device of gate, where no host reads it, so that it may be anything, also 0 and NaN, and
+            the arithmetic says what comes of it. With other formats None.
         scale_layout: where scales are. With rows = all rows of gate, and groups of each:
             "row": [..., groups]. "col" (fp8_row, int8_row, fp8_block128): [rows, groups] with
             columns one behind the other, rows padded to a multiple of 4. "packed_ue8m0"
@@ -112,7 +113,7 @@ def gated_quantized(
     index_of("layout", layout, LAYOUT_INDEX)
     if up is not None and layout != "gate_up":
         raise ValueError(f"layout: expected gate_up with two tensors, got {layout!r}")
-    for name in {"inplace_backward", "save"} & {*options}:
+    for name in {"dim", "inplace_backward", "save"} & {*options}:
         raise TypeError(f"{name}: gated_quantized has no such option")
     return Quantized(*run(gate, up, index, layout, chosen, scale, out, options))
 

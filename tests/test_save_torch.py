@@ -9,6 +9,7 @@ from compile_cases import Graphs
 from save_cases import SAVE, kept_by
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import checkpoint
 
 import fused_acts
 from fused_acts.nn import GatedExperts, GatedFFN
@@ -37,6 +38,16 @@ CALLS = {
     "GatedExperts": (experts(), 24),
 }
 each_call = pytest.mark.parametrize(("function", "width"), CALLS.values(), ids=CALLS.keys())
+
+
+@each_call
+def test_checkpoints(function, width):
+    """torch.utils.checkpoint gives what is saved once in a backward pass."""
+    x = leaf(width)
+    (expected,) = torch.autograd.grad(function(x).sum(), x)
+    again = checkpoint(function, x, use_reentrant=False)
+    (grad,) = torch.autograd.grad(again.sum(), x)
+    assert torch.equal(grad, expected)
 
 
 def leaf(width: int) -> torch.Tensor:
@@ -92,8 +103,9 @@ def test_forward_mode_of_others():
 
 def test_refused_options():
     gate, up, _ = operands(3, COLS, dtype=torch.float64)
-    with pytest.raises(TypeError, match="save: expected float32, float16 or bfloat16, got torch.f"):
-        fused_acts.swiglu(gate, up, **SAVE)
+    for written in ({}, {"out": torch.empty_like(gate)}):
+        with pytest.raises(TypeError, match="save: expected float32, .* bfloat16, got torch.f"):
+            fused_acts.swiglu(gate, up, **SAVE, **written)
     gate, up = gate.float().requires_grad_() * 1, up.float()
     with pytest.raises(ValueError, match="inplace_backward: expected False with save"):
         fused_acts.swiglu(gate, up, inplace_backward=True, **SAVE)

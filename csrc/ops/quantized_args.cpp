@@ -140,7 +140,7 @@ Shape shape_of_scales(QuantizedArgs* args, ScaleLayout layout, const View& gate,
   if (layout != ScaleLayout::kSwizzled) {
     const size_t rank = shape.sizes.size();
     shape.strides[rank - 2] = 1;
-    shape.strides[rank - 1] = scales.padded_rows;
+    shape.strides[rank - 1] = std::max<int64_t>(scales.padded_rows, 1);
   }
   return shape;
 }

@@ -132,11 +132,14 @@ def _special(gate: Tensor, up: Tensor | None, *rest: Any) -> Any:
     return _traced(*operands, call)
 
 
-def gated(*arguments: Any) -> Tensor:
-    """What `gated.gated` is, of a call with save."""
-    gate = arguments[0]
+def check_savable(gate: Tensor) -> None:
     if gate.dtype == torch.float64:
         raise TypeError(f"save: expected float32, float16 or bfloat16, got {gate.dtype}")
+
+
+def gated(*arguments: Any) -> Tensor:
+    """What `gated.gated` is, of a call with save."""
+    check_savable(arguments[0])
     if dispatch.is_looked_at():
         y: Tensor = _special(*arguments)
     elif torch.is_grad_enabled() and dispatch.require_grad(*arguments):
