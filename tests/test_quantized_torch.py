@@ -195,9 +195,10 @@ def test_the_negative_bit():
 
 
 @of_layouts
-def test_meta(way):
+@pytest.mark.parametrize("rows", [5, 0])
+def test_meta(way, rows):
     """Shapes, strides and types without a kernel."""
-    gate, up, _ = operands(5, 130, dtype=torch.bfloat16)
+    gate, up, _ = operands(rows, 130, dtype=torch.bfloat16)
     right = quantized("swiglu", [gate, up], way)
     ours = fused_acts.gated_quantized(gate.to("meta"), up.to("meta"), **way.options)
     for one, other in zip(ours, right, strict=True):
