@@ -21,6 +21,7 @@ COMMANDS = {
     "moe": "experts of a mixture: time, and bytes kept for backward",
     "quantised": "gated_quantized in every format",
     "field": "other libraries, each in an environment of its own, against eager PyTorch (CPU)",
+    "own": "units defined by an expression",
     "activations": "activations alone, maxout and softmax_glu",
 }
 EXTRA = ("rich", "matplotlib", "sklearn")  # what `pip install 'fused-acts[bench]'` brings

@@ -1,0 +1,181 @@
+"""Times units that are defined by an expression against the same units of the table, eager PyTorch
+and torch.compile: forward, and forward with backward, fresh outputs."""
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+import fused_acts
+
+from . import report
+from .activations import make_calls
+from .cases import DTYPES
+from .competitors import COMPILED, EAGER, OURS
+from .machine import busy, describe
+from .timing import Call, Clock, Label, interleave, make_sampler
+
+OWN = "by define"
+FRESH = "fresh"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """f of a unit of the table, written anew."""
+
+    table: str
+    f: str
+    reference: Callable[..., Tensor]
+    eager: Callable[[Tensor], Tensor]
+
+    @property
+    def name(self) -> str:
+        return f"anew_{self.table}"
+
+    def define(self) -> Callable[..., Tensor]:
+        function: Callable[..., Tensor] = fused_acts.define(
+            self.name, f=self.f, reference=self.reference
+        )
+        return function
+
+
+EXPRESSIONS = (
+    Expression("swiglu", "x * sigmoid(x)", F.silu, F.silu),
+    Expression("geglu", "x * normal_cdf(x)", F.gelu, F.gelu),
+    Expression("elu_glu", "select(x > 0, x, expm1(x))", F.elu, F.elu),
+    Expression(
+        "situ_glu",
+        "4 * tanh(x / 4) * sigmoid(x)",
+        lambda x: 4 * torch.tanh(x / 4) * torch.sigmoid(x),
+        lambda x: 4 * torch.tanh(x / 4) * torch.sigmoid(x),
+    ),
+)
+QUICK = EXPRESSIONS[:1]
+
+
+@dataclass(frozen=True)
+class Time:
+    unit: str
+    expression: str
+    direction: str
+    dtype: str
+    rows: int
+    cols: int
+    seconds: float
+    ratio_to_table: float
+    ratio_to_eager: float
+    ratio_to_compiled: float
+    rounds: int
+
+
+def contenders(expression: Expression) -> dict[str, Callable[..., Tensor]]:
+    """Functions of gate and up."""
+    options = {"linear_beta": None} if expression.table == "situ_glu" else {}
+
+    def eager(gate: Tensor, up: Tensor) -> Tensor:
+        return expression.eager(gate) * up
+
+    table = getattr(fused_acts, expression.table)
+    torch._dynamo.reset()
+    return {
+        OWN: expression.define(),
+        OURS: lambda gate, up: table(gate, up, **options),
+        EAGER: eager,
+        COMPILED: torch.compile(eager, dynamic=True, fullgraph=True),
+    }
+
+
+def check(functions: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
+    """Raises a RuntimeError where a result differs from that of the table by more than rounding."""
+    gate, up = torch.randn(2, 64, 256).to(dtype)
+    right = functions[OURS](gate, up).double()
+    for name, function in functions.items():
+        error = (function(gate, up).double() - right).norm() / right.norm()
+        if not error <= 4 * torch.finfo(dtype).eps:
+            raise RuntimeError(f"{name}, {dtype}: off by {error:.1e}")
+
+
+def times(
+    expression: Expression, dtype: str, rows: int, args: argparse.Namespace
+) -> Iterator[Time]:
+    functions = contenders(expression)
+    check(functions, DTYPES[dtype])
+    tensors = [
+        torch.randn(rows, args.cols, device=args.device).to(DTYPES[dtype]).requires_grad_()
+        for _ in range(2)
+    ]
+    grad_out = torch.randn_like(tensors[0])
+    calls: dict[Label, dict[str, Call]] = {
+        (name, FRESH): make_calls(function, tensors, grad_out)
+        for name, function in functions.items()
+    }
+    for direction in ("forward", "forward+backward"):
+        samplers = {
+            label: make_sampler([each[direction]], args.device) for label, each in calls.items()
+        }
+        timings = interleave(samplers, args.seconds, Clock(10 * args.seconds), 10**6)
+        own, *others = ((name, FRESH) for name in (OWN, OURS, EAGER, COMPILED))
+        yield Time(
+            expression.table,
+            expression.f,
+            direction,
+            dtype,
+            rows,
+            args.cols,
+            timings.seconds(own),
+            *(timings.ratio(own, other) for other in others),
+            len(timings.samples[own]),
+        )
+
+
+def result_tables(results: Sequence[Time]) -> Iterator[Table]:
+    """A line an expression: time relative to the table's own, eager and compiled."""
+    for (direction, dtype), group in report.grouped(results, lambda r: (r.direction, r.dtype)):
+        rows = list(dict.fromkeys(r.rows for r in group))
+        table = report.plain_table(
+            f"Time relative to the table's own, eager and torch.compile: {direction}, {dtype}",
+            ["f", "unit", *(f"{n} x {group[0].cols}" for n in rows)],
+        )
+        for (text, unit), line in report.grouped(group, lambda r: (r.expression, r.unit)):
+            cells: list[str | Text] = [
+                " ".join(
+                    f"{ratio:.2f}"
+                    for ratio in (r.ratio_to_table, r.ratio_to_eager, r.ratio_to_compiled)
+                )
+                for r in line
+            ]
+            table.add_row(text, unit, *cells)
+        yield table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--quick", action="store_true", help="one expression, bf16")
+    option("--dtypes", nargs="+", choices=DTYPES, help="(bf16 fp32; quick: bf16)")
+    option("--rows", nargs="+", type=int, metavar="N", help="(24 4096; quick: 24 512)")
+    option("--cols", type=int, default=14336, help="(14336)")
+    option("--seconds", type=float, default=1.0, metavar="S", help="for each time (1)")
+
+
+def main(args: argparse.Namespace) -> int:
+    console = report.make_console()
+    console.print(report.machine_table(describe(args.device)))
+    if busy():
+        console.print("  The machine is busy: expect noise.\n", style="red")
+    torch.manual_seed(args.seed)
+    results: list[Time] = []
+    for expression in QUICK if args.quick else EXPRESSIONS:
+        for dtype in args.dtypes or (["bf16"] if args.quick else ["bf16", "fp32"]):
+            for rows in args.rows or ([24, 512] if args.quick else [24, 4096]):
+                with console.status(f"{expression.f}, {dtype}, {rows} rows"):
+                    results += times(expression, dtype, rows, args)
+    report.write_csv(args.output / "own.csv", results)
+    for table in result_tables(results):
+        console.print(table)
+    console.print(f"  written to {args.output}: own.csv")
+    return 0
