@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts._autograd.experts import Inputs, experts
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, resolve
+from fused_acts._call import ROW_INDEX, VARIANT_INDEX, resolve
 from fused_acts._layouts import LAYOUTS
 from fused_acts.integrations import _trial
 from fused_acts.integrations._calls import (
@@ -32,7 +32,6 @@ NAME = "fused_acts"  # in transformers' registry
 # The implementations that patch replaces; whoever chooses another one wants its kernels.
 _REPLACED = (None, "eager", "batched_mm", "grouped_mm", NAME)
 _DTYPES = frozenset((torch.bfloat16, torch.float16, torch.float32, torch.float64))
-_ROWS = ACTIVATION_INDEX | VARIANT_INDEX
 
 
 class Unit(NamedTuple):
@@ -95,7 +94,7 @@ def whole(
 ) -> Tensor:
     """hidden_states: [tokens, hidden]; the others: [tokens, k]. Ids from num_experts on are of no
     expert here."""
-    call = resolve(_ROWS[unit.name], unit.layout, dict(unit.options))
+    call = resolve(ROW_INDEX[unit.name], unit.layout, dict(unit.options))
     x = hidden_states.to(module.down_proj.dtype)
     if getattr(module, "has_post_expert_norm", False):  # of each row, before it is weighted
         tokens, k = top_k_index.shape
