@@ -1,8 +1,9 @@
 """Rows of one's own: the tables, and all that is made from them, take more at run time."""
 
+import functools
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,8 +19,8 @@ from fused_acts._signatures import TYPES
 from fused_acts.functional import FUNCTIONS, function_of
 from fused_acts.tables import ACTIVATIONS, ROWS, VARIANTS, Activation, Variant
 
-# By the index of a row of one's own: what modules keep of it, which pickle as well as they do. It
-# adds the row again where it is unpickled.
+# By the index of a row of one's own: what its function and the modules that have it keep, so that
+# it is pickled and copied with them. Unpickled where there is no such row, it adds it.
 DEFINITIONS: dict[int, Any] = {}
 
 # Of the functions and modules that take parameters of rows as options beside these.
@@ -30,6 +31,31 @@ _ARGUMENTS = {
     *("recompute", "device", "dtype", *TYPES),
 }
 _lock = threading.Lock()
+
+
+class OwnFunction(functools.partial[Tensor]):
+    """The function of a row of one's own, which, unlike one of the library, no import finds."""
+
+    __name__: str
+    definition: Any
+
+    def __reduce__(self) -> Any:
+        return _function_of, (self.__name__, self.definition)
+
+    def __repr__(self) -> str:
+        return f"<function {self.__name__} of fused_acts.define>"
+
+
+def _function_of(name: str, definition: Any) -> Callable[..., Tensor]:
+    """Called with a definition that was unpickled, and so has added the row."""
+    return FUNCTIONS[name]
+
+
+def _own_function(name: str, index: int, definition: Any) -> OwnFunction:
+    made = function_of(name, index)
+    function: Any = functools.update_wrapper(OwnFunction(made), made)
+    function.definition = definition
+    return cast(OwnFunction, function)
 
 
 def add_row(
@@ -47,7 +73,10 @@ def add_row(
             raise ValueError(f"parameters: expected no name of an argument, got {parameter!r}")
         ROWS[index], NAMES[index] = row, name
         try:
-            DEFAULTS[index], FUNCTIONS[name] = defaults_of(index), function_of(name, index)
+            DEFAULTS[index], FUNCTIONS[name] = (
+                defaults_of(index),
+                _own_function(name, index, definition),
+            )
         except Exception:
             _forget(name, index)
             raise
