@@ -11,6 +11,7 @@ from fused_acts._autograd.experts import Inputs, experts
 from fused_acts._call import VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._layouts import Layout
 from fused_acts._names import VariantName
+from fused_acts._rows import DEFINITIONS
 from fused_acts.nn import experts_checkpoints as checkpoints
 from fused_acts.nn.gated import check_options
 
@@ -84,6 +85,7 @@ class GatedExperts(torch.nn.Module):
     ) -> None:
         super().__init__()
         self._row = index_of("variant", variant, VARIANT_INDEX)
+        self._definition = DEFINITIONS.get(self._row)
         check_kept(recompute, save)
         if save is not None:
             options = {**options, "save": save}

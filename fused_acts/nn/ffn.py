@@ -10,6 +10,7 @@ from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.ffn import Inputs, block
 from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._names import ActivationName, VariantName
+from fused_acts._rows import DEFINITIONS
 from fused_acts._run import run
 from fused_acts.nn.gated import check_options
 
@@ -39,6 +40,7 @@ class _Block(torch.nn.Module):
             kind = type(self).__name__
             raise TypeError(f"inplace_backward: {kind} has no such option; it works in place")
         self.d_model, self.d_ff = d_model, d_ff
+        self._definition = DEFINITIONS.get(row)
         self.recompute, self.options = recompute, options
 
     @property
