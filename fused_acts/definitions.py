@@ -15,14 +15,17 @@ from fused_acts import _rows
 from fused_acts._call import ROW_INDEX
 from fused_acts._definitions import build, trial
 from fused_acts._definitions.compile import Output
-from fused_acts._definitions.definition import Definition, make_definition
+from fused_acts._definitions.definition import LIBRARY, Definition, make_definition
 from fused_acts._definitions.target import find_gpus
-from fused_acts._formulas import identity
+from fused_acts._formulas import identity, silu
 from fused_acts._run import COMPOSED
 from fused_acts.functional import FUNCTIONS
 from fused_acts.tables import ACTIVATIONS, ALIASES, Activation, Variant
 
 SOURCE = "a unit of one's own"
+# What g can be, in torch.
+_G = {"identity": identity, "silu": silu}
+_G |= {name: row.f for name, row in ACTIVATIONS.items() if not row.parameters}
 _lock = threading.RLock()
 
 
@@ -138,8 +141,8 @@ def define(
         raise ValueError(f"fallback: expected torch or None, got {fallback!r}")
     definition = make_definition(name, f, f_source, parameters, g)
     if reference is None:
-        row = ACTIVATIONS.get(ALIASES.get(str(f), str(f)))
-        reference = row and row.f
+        row = LIBRARY.get(f or "")
+        reference = row and (silu if f in ALIASES else row.f)
     check_reference(reference, definition)
     with _lock:
         defined = _rows.DEFINITIONS.get(definition.index)
@@ -184,7 +187,11 @@ def check_is_new(definition: Definition) -> None:
 
 
 def _described(definition: Definition) -> str:
-    parts = f"f={definition.f!r}", f"parameters={dict(definition.parameters)}", f"g={definition.g!r}"
+    parts = (
+        f"f={definition.f!r}",
+        f"parameters={dict(definition.parameters)}",
+        f"g={definition.g!r}",
+    )
     return ", ".join(parts)
 
 
@@ -192,14 +199,9 @@ def _row(definition: Definition, reference: Reference) -> Variant | Activation:
     parameters = dict(definition.parameters)
     if definition.g is None:
         return Activation(reference, definition.formula, SOURCE, parameters)
-    g = identity
-    if definition.g != "identity":
-        g = ACTIVATIONS[ALIASES.get(definition.g, definition.g)].f
-        if g.__code__.co_argcount > 1:
-            pass
     return Variant(
         reference,
-        g,
+        _G[definition.g],
         definition.formula,
         SOURCE,
         parameters,

@@ -24,9 +24,7 @@ def find(entry: Path) -> Path | None:
     return library if library.is_file() else None
 
 
-def find_or_build(
-    entry: Path, build: Callable[[Path], None], waiting: Callable[[], None]
-) -> Path:
+def find_or_build(entry: Path, build: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
     """The library of an entry; build(folder) makes it there if no process has done so yet.
 
     The folder becomes the entry by its name: what a process that died left behind never counts.
@@ -54,7 +52,7 @@ def _locked(entry: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """The system opens the lock of a process that dies."""
     try:
         _make_private(entry.parent)
-        lock = open(entry.with_name(f"{entry.name}.lock"), "w")
+        lock = entry.with_name(f"{entry.name}.lock").open("w")
     except OSError as error:
         raise OSError(
             error.errno,

@@ -22,7 +22,7 @@ class Failed(NamedTuple):
 
 
 class Output:
-    """What is shown on stderr: with verbose=None a line a file, True all there is, False nothing."""
+    """What is shown on stderr. verbose: None a line a file, True all there is, False nothing."""
 
     def __init__(self, name: str, verbose: bool | None) -> None:
         self.name, self.verbose, self.start = name, verbose, time.perf_counter()

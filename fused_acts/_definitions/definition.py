@@ -22,6 +22,8 @@ from fused_acts.tables import ACTIVATIONS, ALIASES
 # Indices of the table are below, and an int64 ends above.
 _FIRST, _END = 2**40, 2**62
 MOST_PARAMETERS = 2
+# Of the library, with its aliases.
+LIBRARY = ACTIVATIONS | {alias: ACTIVATIONS[name] for alias, name in ALIASES.items()}
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def make_definition(
     if f is not None:
         if not isinstance(f, str):
             raise TypeError(f"f: expected an expression as a str, got {type(f).__name__}")
-        row = ACTIVATIONS.get(ALIASES.get(f, f))
-        if row is not None:
-            parameters = row.parameters if parameters is None and f != "silu" else parameters
+        if f in LIBRARY:
+            if parameters is None and f not in ALIASES:
+                parameters = LIBRARY[f].parameters
             f = f"{f}({', '.join(['x', *(parameters or {})])})"
     pairs = check_parameters(parameters)
     if f is not None:
@@ -91,10 +93,9 @@ def check_name(name: Any) -> None:
 
 
 def check_g(g: Any) -> None:
-    names = ["identity", *(n for n, row in ACTIVATIONS.items() if not row.parameters), "silu"]
-    names = [n for n in names if n in FUNCTIONS or n == "identity"]
+    names = [n for n, row in LIBRARY.items() if not row.parameters or n in ALIASES]
     if g not in names:
-        raise unknown("g", g, names)
+        raise unknown("g", g, ["identity", *names])
 
 
 def check_parameters(parameters: Any) -> tuple[tuple[str, float], ...]:

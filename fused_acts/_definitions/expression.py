@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-# By how they are called; csrc/math/jet_functions.h has them, docs/own-units.md their kinks and tails.
+# By how they are called; csrc/math/jet_functions.h has them, docs/own-units.md says more.
 ARITHMETIC = (
     *("abs(x)", "clamp(x, low, high)", "erf(x)", "exp(x)", "expm1(x)", "fma(a, b, c)", "log(x)"),
     *("log1p(x)", "max(a, b)", "min(a, b)", "normal_cdf(x)", "pow(x, 3)", "reciprocal(x)"),
@@ -22,14 +22,15 @@ FUNCTIONS = {form.partition("(")[0]: form for form in sorted(ARITHMETIC + ACTIVA
 CONSTANTS = ("pi",)
 
 # What a parameter cannot be called: the words of C++, and what else stands in the code around it.
-RESERVED = set(
-    "alignas alignof and asm auto bool break case catch char class const constexpr continue "
-    "decltype default delete do double dynamic_cast else enum explicit export extern false float "
-    "for friend goto if inline int long mutable namespace new noexcept not nullptr operator or "
-    "private protected public register reinterpret_cast return short signed sizeof static "
-    "static_assert static_cast struct switch template this throw true try typedef typeid typename "
-    "union unsigned using virtual void volatile wchar_t while xor x M N X P gate up OwnExpression".split()
-)
+_WORDS = """
+alignas alignof and asm auto bool break case catch char class const constexpr continue decltype
+default delete do double dynamic_cast else enum explicit export extern false float for friend goto
+if inline int long mutable namespace new noexcept not nullptr operator or private protected public
+register reinterpret_cast return short signed sizeof static static_assert static_cast struct
+switch template this throw true try typedef typeid typename union unsigned using virtual void
+volatile wchar_t while xor x M N X P gate up OwnExpression
+"""
+RESERVED = {*_WORDS.split()}
 
 _TOKEN = re.compile(
     r"""

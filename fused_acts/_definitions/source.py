@@ -92,7 +92,9 @@ def check_source(
     probe.write_text(_PROBE.format(numbers=numbers, by_parameters="".join(_BY[:count])))
     command = Command("own_unit.h", (*compiler, "-fsyntax-only", str(probe)))
     output.started(command)
-    done = subprocess.run(command.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        command.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     probe.unlink()
     if done.returncode:
         raise explain(definition, done.stdout) or RuntimeError(
@@ -119,8 +121,6 @@ def explain(definition: Definition, said: str) -> ValueError | None:
     lines = source.split("\n")
     position = sum(len(text) + 1 for text in lines[: line - 1]) + column - 1
     if not definition.is_body:  # without what stands behind integers there
-        position = len(source[:position].replace("_i", ""))
+        position = len(re.sub(r"(?<![\w.])(\d+)_i", r"\1", source[:position]))
     message = re.sub(r" \[with .*\]", "", message)
-    return ValueError(
-        f"{argument}: does not compile: {message}\n{marked(definition.f, position)}"
-    )
+    return ValueError(f"{argument}: does not compile: {message}\n{marked(definition.f, position)}")

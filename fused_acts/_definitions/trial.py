@@ -51,9 +51,7 @@ def numbers_of(dtype: torch.dtype) -> Tensor:
     return torch.cat([x, near, torch.arange(-16, 17, dtype=dtype)])
 
 
-def differences(
-    index: int, row: Variant | Activation, device: str = "cpu"
-) -> Iterator[Difference]:
+def differences(index: int, row: Variant | Activation, device: str = "cpu") -> Iterator[Difference]:
     """The worst of each dtype and quantity."""
     for dtype in ULPS:
         x = numbers_of(dtype)
@@ -64,7 +62,9 @@ def differences(
             yield _compare(what, x, got.cpu(), expected[what])
 
 
-def check(name: str, index: int, row: Variant | Activation, device: str = "cpu") -> list[Difference]:
+def check(
+    name: str, index: int, row: Variant | Activation, device: str = "cpu"
+) -> list[Difference]:
     """The worst differences; a ValueError for what is beyond the budgets."""
     found = []
     for worst in differences(index, row, device):
@@ -98,26 +98,27 @@ def _expected(row: Variant | Activation, x: Tensor, values: list[float]) -> dict
     """By what they are, in float64."""
     x = x.clone().requires_grad_()
     parameters = [torch.full_like(x, value).requires_grad_() for value in values]
-    factor = 1.0
-    if isinstance(row, Variant):
-        up = torch.full_like(x, _UP).requires_grad_()
-        factor = row.g(up)
+    up = torch.full_like(x, _UP).requires_grad_()
     with torch.enable_grad():
-        out = row.f(x, *of_gate(row, parameters)) * factor
+        out = row.f(x, *of_gate(row, parameters))
+        if isinstance(row, Variant):
+            out = out * row.g(up)
         slope = _gradient(out, x, create_graph=True)
         results = {"the value": out, "the derivative by x": slope}
-        results["the second derivative by x"] = _gradient(slope, x, retain_graph=True)
+        results["the second derivative by x"] = _gradient(slope, x)
         for name, parameter in zip(row.parameters, parameters, strict=True):
-            results[f"the derivative by {name}"] = _gradient(out, parameter, retain_graph=True)
+            results[f"the derivative by {name}"] = _gradient(out, parameter)
         if isinstance(row, Variant):
-            results["the derivative by up"] = _gradient(out, up, retain_graph=True)
+            results["the derivative by up"] = _gradient(out, up)
     return {what: result.detach() for what, result in results.items()}
 
 
-def _gradient(of: Tensor, by: Tensor, **options: bool) -> Tensor:
+def _gradient(of: Tensor, by: Tensor, create_graph: bool = False) -> Tensor:
     if not of.requires_grad:
         return torch.zeros_like(by)
-    (found,) = torch.autograd.grad(of.sum(), by, allow_unused=True, **options)
+    (found,) = torch.autograd.grad(
+        of.sum(), by, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
     return torch.zeros_like(by) if found is None else found
 
 
@@ -132,7 +133,8 @@ def _actual(
     up = None if unary else torch.full_like(x, _UP)
     one = torch.ones_like(x)
     scalars = [*values, 1.0, 1.0][:2]
-    options = None, None, None, *scalars, None, 1.0, index, 0
+    numbers = *scalars, None, 1.0, index, 0
+    options = None, None, None, *numbers
     rows = None, None, 0
     results = {"the value": ops.glu_forward_options(x, up, *options, *rows)}
     by_x, by_up, *_ = ops.glu_backward_options(one, x, up, *options, 1 if unary else 3, *rows)
@@ -143,8 +145,8 @@ def _actual(
     if values:
         vectors = [torch.full_like(x, value, dtype=_real(x)) for value in values]
         parameter = vectors[0] if len(vectors) == 1 else torch.stack(vectors)
-        options = None, None, parameter, 1.0, 1.0, None, 1.0, index, 0
-        grads = ops.glu_backward_options(one, x, up, *options, 16, *rows)[4]
+        options_of = None, None, parameter, *numbers
+        grads = ops.glu_backward_options(one, x, up, *options_of, 16, *rows)[4]
         by_each = [grads] if len(vectors) == 1 else list(grads)
         for name, grad in zip(row.parameters, by_each, strict=True):
             results[f"the derivative by {name}"] = grad.to(x.dtype)

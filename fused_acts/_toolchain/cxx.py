@@ -45,17 +45,22 @@ def _compile(
         return (said or "no message") if done.returncode else None
 
 
-def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The words of $CXX, or the first of COMPILERS on PATH, if it compiles C++17."""
+def compilers(environ: Mapping[str, str] = os.environ) -> list[list[str]]:
+    """The words of $CXX, or those of COMPILERS, as far as they are on PATH."""
     asked = shlex.split(environ.get("CXX", ""))
     path = environ.get("PATH", os.defpath)
     found = [asked] if asked else [[name] for name in COMPILERS]
-    found = [words for words in found if shutil.which(words[0], path=path)]
+    return [words for words in found if shutil.which(words[0], path=path)]
+
+
+def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The first of `compilers` that compiles C++17."""
+    found = compilers(environ)
     hint = "install g++ or clang++ (Debian and Ubuntu: apt install g++) or set CXX to a compiler"
     if not found:
         what = (
             f"CXX={environ['CXX']} is not on PATH"
-            if asked
+            if environ.get("CXX")
             else (f"none of {', '.join(COMPILERS)} is on PATH")
         )
         raise SystemExit(f"fused-acts needs a C++17 compiler, and {what}: {hint}")
