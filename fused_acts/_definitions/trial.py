@@ -9,16 +9,20 @@ from torch import Tensor
 
 from fused_acts.tables import Activation, Variant, of_gate
 
-# The budgets: how far a result may be off, in ulps of its dtype, taken at the larger one of the
-# result and of a part of what is largest for |x| <= 2: what cancels in an expression is rounded at
-# that size. docs/own-units.md says them.
-ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 64.0, torch.float64: 5000.0}
+# The budgets: how far a result may be off, in ulps of its dtype, taken at the result or at a floor
+# if that is larger: what cancels in an expression was rounded at another size. The floor is a part
+# of what is largest for |x| <= 2, and of derivatives, which x multiplies once or twice, it grows so
+# up to |x| = 32. docs/own-units.md says them.
+ULPS = {torch.bfloat16: 1.0, torch.float16: 1.0, torch.float32: 64.0, torch.float64: 256.0}
 FLOOR = {
     torch.bfloat16: 2.0**-6,
     torch.float16: 2.0**-4,
     torch.float32: 2.0**-2,
     torch.float64: 2.0**-2,
 }
+VALUE, SLOPE, BY_UP = "the value", "the derivative by x", "the derivative by up"
+SECOND = "the second derivative by x"
+GROWTH = {VALUE: 0, BY_UP: 0, SLOPE: 1}  # by a parameter and of the second derivative: 2
 _UP = 1.0  # where g is tried
 
 
@@ -104,12 +108,12 @@ def _expected(row: Variant | Activation, x: Tensor, values: list[float]) -> dict
         if isinstance(row, Variant):
             out = out * row.g(up)
         slope = _gradient(out, x, create_graph=True)
-        results = {"the value": out, "the derivative by x": slope}
-        results["the second derivative by x"] = _gradient(slope, x)
+        results = {VALUE: out, SLOPE: slope}
+        results[SECOND] = _gradient(slope, x)
         for name, parameter in zip(row.parameters, parameters, strict=True):
             results[f"the derivative by {name}"] = _gradient(out, parameter)
         if isinstance(row, Variant):
-            results["the derivative by up"] = _gradient(out, up)
+            results[BY_UP] = _gradient(out, up)
     return {what: result.detach() for what, result in results.items()}
 
 
@@ -136,12 +140,12 @@ def _actual(
     numbers = *scalars, None, 1.0, index, 0
     options = None, None, None, *numbers
     rows = None, None, 0
-    results = {"the value": ops.glu_forward_options(x, up, *options, *rows)}
+    results = {VALUE: ops.glu_forward_options(x, up, *options, *rows)}
     by_x, by_up, *_ = ops.glu_backward_options(one, x, up, *options, 1 if unary else 3, *rows)
-    results["the derivative by x"] = by_x
+    results[SLOPE] = by_x
     tangent = None if unary else torch.zeros_like(x)
     second = ops.glu_double_backward(one, x, up, one, tangent, *options, False, True)[1]
-    results["the second derivative by x"] = second
+    results[SECOND] = second
     if values:
         vectors = [torch.full_like(x, value, dtype=_real(x)) for value in values]
         parameter = vectors[0] if len(vectors) == 1 else torch.stack(vectors)
@@ -151,7 +155,7 @@ def _actual(
         for name, grad in zip(row.parameters, by_each, strict=True):
             results[f"the derivative by {name}"] = grad.to(x.dtype)
     if not unary:
-        results["the derivative by up"] = by_up
+        results[BY_UP] = by_up
     return results
 
 
@@ -161,13 +165,14 @@ def _real(x: Tensor) -> torch.dtype:
 
 def _compare(what: str, x: Tensor, got: Tensor, expected: Tensor) -> Difference:
     dtype, x64 = got.dtype, x.double()
-    asked = ~expected.isnan() if what != "the value" else ~expected.isnan() | x64.isnan()
-    if what != "the value":
+    asked = ~expected.isnan() if what != VALUE else ~expected.isnan() | x64.isnan()
+    if what != VALUE:
         asked &= x64.isfinite()
     if dtype == torch.float64:
         asked &= expected.isfinite() | ~x64.isfinite()
     size = expected[(x64.abs() <= 2) & expected.isfinite()].abs().max().item()
-    distance = _distance(got, expected, FLOOR[dtype] * size)
+    growth = x64.abs().nan_to_num().clamp(1, 32) ** GROWTH.get(what, 2)
+    distance = _distance(got, expected, FLOOR[dtype] * size * growth)
     distance = torch.where(asked, distance, 0.0)
     worst = int(distance.argmax())
     return Difference(
@@ -182,15 +187,16 @@ def _compare(what: str, x: Tensor, got: Tensor, expected: Tensor) -> Difference:
     )
 
 
-def _distance(got: Tensor, expected: Tensor, floor: float) -> Tensor:
+def _distance(got: Tensor, expected: Tensor, floor: Tensor) -> Tensor:
     """In ulps of the dtype of got. Infinity stands where the next number would be."""
     dtype, info = got.dtype, torch.finfo(got.dtype)
     actual = got.double()
     if dtype != torch.float64:
         end = 2.0 ** math.frexp(info.max)[1]
         actual, expected = actual.clamp(-end, end), expected.clamp(-end, end)
-    size = expected.abs().clamp(min=max(floor, info.smallest_normal), max=info.max)
-    ulp = torch.ldexp(torch.tensor(info.eps, dtype=torch.float64), size.frexp().exponent - 1)
+    size = expected.abs().maximum(floor).clamp(info.smallest_normal, info.max)
+    exponent = size.frexp().exponent.long() + math.frexp(info.eps)[1] - 2
+    ulp = (exponent.clamp(min=-1022) + 1023).bitwise_left_shift(52).view(torch.float64)
     apart = (actual - expected).abs() / ulp
     same = (actual == expected) | (actual.isnan() & expected.isnan())
     return torch.where(same, 0.0, apart).nan_to_num(nan=math.inf)
