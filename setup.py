@@ -129,7 +129,7 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
     cxx += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])
-    libraries = ["-ltorch_cpu"]
+    libraries = ["-ltorch_cpu", "-ldl"]
     nvcc = []
     if toolkit:
         cxx += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
