@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "cpu/column_values.h"
 #include "cpu/loops.h"

@@ -178,10 +178,10 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
     fail("x: expected an even last dimension, gate and up packed, got shape ", shape_of(gate));
   check_device(gate, name);
   if (gate.is_cuda() && !unit.cuda.forward)
-    fail<std::runtime_error>(
-        name, ": is on ", device_name(gate),
-        ", but the unit was compiled for the CPU alone. fused_acts.define compiles it for a GPU too "
-        "where fused-acts has CUDA kernels, and nvcc and the GPU are found");
+    fail<std::runtime_error>(name, ": is on ", device_name(gate),
+                             ", but the unit was compiled for the CPU alone. fused_acts.define "
+                             "compiles it for a GPU too where fused-acts has CUDA kernels, and "
+                             "nvcc and the GPU are found");
   if (call.up) check_matches(*call.up, "up", gate, "gate", width);
   args.rows = width == 0 ? 0 : gate.numel / width;
   args.cols = call.is_packed() ? width / 2 : width;
