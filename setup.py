@@ -77,7 +77,7 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     flags += shlex.split(os.environ.get("CXXFLAGS", ""))
     flags += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])
-    libraries = ["-ltorch_cpu"]
+    libraries = ["-ltorch_cpu", "-ldl"]
     nvcc = []
     if toolkit:
         flags += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
