@@ -3,10 +3,10 @@
 import subprocess
 from pathlib import Path
 
-import toolchain
 from cases import VARIANTS
 
 from fused_acts import _build_info
+from fused_acts._toolchain import cxx
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = """\
@@ -37,7 +37,7 @@ def header(name: str) -> str:
 
 def build(names: list[str], folder: Path) -> dict[str, Path]:
     """The libraries, with the loops of the instruction set that the package runs here."""
-    compiler = toolchain.find_compiler()
+    compiler = cxx.find_compiler()
     level = LEVELS.get(_build_info.cpu_capability())
     flags = FLAGS if level is None else [*FLAGS, f"-DFUSED_ACTS_NATIVE={level}"]
     sources = [ROOT / "csrc/own/unit.cpp", ROOT / "csrc/cpu/isa.cpp"]
