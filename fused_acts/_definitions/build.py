@@ -71,7 +71,7 @@ def _entry(definition: Definition, gpus: Gpus | None, compiler: Sequence[str]) -
     of_gpus = [gpus.architectures, *_identity(gpus.nvcc)] if gpus else []
     code = _digest([*of_code, *of_gpus])
     by = _digest([*compiler, *_identity(cxx.program(compiler))])
-    return cache.cache_folder() / f"{definition.name}-{code[:16]}-{by[:8]}"
+    return cache.cache_folder() / f"{code[:24]}-{by[:8]}"
 
 
 def library(definition: Definition, verbose: bool | None) -> Path:

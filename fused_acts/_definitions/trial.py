@@ -87,7 +87,7 @@ def _message(name: str, worst: Difference, device: str) -> str:
         f"    x         {worst.x!r}\n"
         f"    got       {worst.got!r}\n"
         f"    expected  {worst.expected!r}\n"
-        f"    apart     {worst.ulps:.4g} ulp; {ULPS[worst.dtype]:g} are allowed\n"
+        f"    apart     {worst.ulps:.4g} ulp, of {ULPS[worst.dtype]:g} allowed\n"
         "docs/own-units.md says how to read this"
     )
 
