@@ -38,8 +38,8 @@ BENT = {
 UNITS = {"sinlu_glu": SINLU, "logish": LOGISH, "bent_glu": BENT}
 
 
-def define(name, **changed):
-    return fused_acts.define(name, **{**UNITS[name], "verbose": False, **changed})
+def define(unit, **changed):
+    return fused_acts.define(**{"name": unit, "verbose": False, **UNITS[unit], **changed})
 
 
 def forget(*names):

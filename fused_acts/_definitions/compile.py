@@ -42,6 +42,11 @@ class Output:
             print(said, file=sys.stderr, flush=True)
 
 
+def environment() -> dict[str, str]:
+    """In which a compiler says what it says in English."""
+    return os.environ | {"LC_ALL": "C"}
+
+
 def job_count() -> int:
     asked = os.environ.get("MAX_JOBS", "")
     return max(int(asked), 1) if asked.isdigit() else len(os.sched_getaffinity(0))
@@ -61,7 +66,11 @@ def run_all(commands: Sequence[Command], output: Output) -> Failed | None:
                 return
             output.started(command)
             process = subprocess.Popen(
-                command.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command.words,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=environment(),
             )
             running.add(process)
         said = process.communicate()[0]

@@ -5,9 +5,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from fused_acts._definitions.compile import Command, Output
+from fused_acts._definitions.compile import Command, Output, environment
 from fused_acts._definitions.definition import Definition
-from fused_acts._definitions.expression import in_cpp, marked
+from fused_acts._definitions.expression import FUNCTIONS, in_cpp, marked
 
 _HEADER = """\
 #include "math/jet_functions.h"
@@ -93,7 +93,11 @@ def check_source(
     command = Command("own_unit.h", (*compiler, "-fsyntax-only", str(probe)))
     output.started(command)
     done = subprocess.run(
-        command.words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command.words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
     )
     probe.unlink()
     if done.returncode:
@@ -122,5 +126,25 @@ def explain(definition: Definition, said: str) -> ValueError | None:
     position = sum(len(text) + 1 for text in lines[: line - 1]) + column - 1
     if not definition.is_body:  # without what stands behind integers there
         position = len(re.sub(r"(?<![\w.])(\d+)_i", r"\1", source[:position]))
+    place = marked(definition.f, position)
+    return ValueError(f"{argument}: does not compile: {_in_words(message)}\n{place}")
+
+
+# What the types of the code around an expression are in it.
+_WORDS = {"Variable": "x", "Jet": "a number", "Condition": "a condition"}
+
+
+def _in_words(message: str) -> str:
     message = re.sub(r" \[with .*\]", "", message)
-    return ValueError(f"{argument}: does not compile: {message}\n{marked(definition.f, position)}")
+    message = re.sub(r"fused_acts::Integer<(-?\d+)>", r"\1", message)
+    count = 1
+    while count:
+        message, count = re.subn(r"(fused_acts::\w+)<[^<>]*>", r"\1", message)
+    message = re.sub(r"(?:const )?fused_acts::(\w+)&*", _word, message)
+    called = re.search(r"no matching function for call to '(\w+)\(", message)
+    form = FUNCTIONS.get(called[1]) if called else None
+    return f"{message}; it is {form}" if form else message
+
+
+def _word(found: re.Match[str]) -> str:
+    return _WORDS.get(found[1], found[1])
