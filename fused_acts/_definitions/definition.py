@@ -5,6 +5,7 @@ import json
 import keyword
 import math
 import numbers
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ def make_definition(
         return Definition(name, f.strip(), False, g, pairs)
     if not isinstance(f_source, str):
         raise TypeError(f"f_source: expected C++ as a str, got {type(f_source).__name__}")
-    return Definition(name, f_source.strip(), True, g, pairs)
+    return Definition(name, textwrap.dedent(f_source).strip(), True, g, pairs)
 
 
 def check_name(name: Any) -> None:
