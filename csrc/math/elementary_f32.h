@@ -1,8 +1,6 @@
 // The math of float32 storage, see elementary.h.
 #pragma once
 
-#include <limits>
-
 #include "math/elementary_types.h"
 
 namespace fused_acts {
@@ -162,12 +160,12 @@ struct Math32 {
     return negative_exp(Exponent{at_most(z, kSaturation), Real(kMinusZero)});
   }
   static FUSED_ACTS_INLINE Real gaussian(Real x) {
-    auto [power, scale] = negative_exp(square(clamp_above(abs(x), 13.0f)));
+    auto [power, scale] = negative_exp(square(at_most(abs(x), Real(13.5f))));
     return power * scale;
   }
   static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return quotient_of_any(a, b); }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
-    const Real a = clamp_above(abs(x), 15.0f);
+    const Real a = at_most(abs(x), Real(15.0f));
     const Real half = a * Real(0.5f), high = a * half;
     auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
     // as in Math16, relative error 1.2e-8
@@ -192,8 +190,7 @@ struct Math32 {
   static constexpr float kSaturation =
       200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
   static constexpr float kLargest = 88.72283f;  // whose exponential is finite
-  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  static constexpr float kMinusZero = -0.0f;  // adding it changes nothing, not even a -0
+  static constexpr float kMinusZero = -0.0f;    // adding it changes nothing, not even a -0
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;

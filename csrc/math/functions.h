@@ -3,7 +3,6 @@
 // included, as far as the device has subnormals.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "math/dual.h"
@@ -61,15 +60,13 @@ struct Log {
   // log(x), of which `rest` says what m - 1 is, m and k known.
   template <class Rest>
   static FUSED_ACTS_INLINE Real of(Real x, Rest rest) {
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
     auto small = Real(0x1p-126f) > x;
     auto [m, exponent] = split(select(small, x * Real(0x1p24f), x));
     const Real k = select(small, exponent - Real(24.0f), exponent);
     // log(2) in two parts, the first so short that k times it is exact
     const Real part = fma(k, Real(-2.12194440e-4f), M::log1p(rest(m, k)));
     const Real log = fma(k, Real(0.693359375f), part);
-    const Real outside = select(positive_or_nan(abs(x)),
-                                Real(std::numeric_limits<float>::quiet_NaN()), Real(-kInfinity));
+    const Real outside = select(positive_or_nan(abs(x)), Real(kNaN), Real(-kInfinity));
     return select(x > Real(0.0f), select(Real(kInfinity) > x, log, x), outside);
   }
 };
