@@ -102,7 +102,7 @@ struct Math32 {
     Exponent t = multiply({clamp(x, -kSaturation, kLargest), kMinusZero}, kLog2E);
     const bool far = t.high < -80;
     const Real power = exp2(t.high + (far ? 64.0f : 0.0f), t.low) * (far ? 0x1p-64f : 1.0f);
-    const Real exp = select(x > Real(kLargest), Real(kInfinity), power);
+    const Real exp = select(x > Real(kLargest), Real(kFloatInfinity), power);
     const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
                                      1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
     return {exp, select(abs(x) > Real(0.7f), exp - Real(1.0f), near)};
