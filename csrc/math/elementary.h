@@ -70,7 +70,8 @@ struct MathOf16Bits {
     return {exp, select(abs(x) > Real(0.25f), exp - Real(1.0f), near)};
   }
   static FUSED_ACTS_INLINE Real gaussian(Real x) {
-    return exp2_fast((x * x) * Real(static_cast<float>(-kLog2E)));
+    const Real root = exp2_fast((x * x) * Real(static_cast<float>(-0.5 * kLog2E)));
+    return root * root;
   }
   static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return a * reciprocal_of_any(b); }
   // (1 - e) / (1 + e) for x >= 0, odd
