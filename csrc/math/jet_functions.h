@@ -88,17 +88,17 @@ struct TimesX<MishFactor> {
   using Product = Mish<M>;
 };
 
-// u * sigmoid(z), with s = sigmoid(z): derivative s*(u' + u*(1 - s)*z')
+// u * sigmoid(z), with s = sigmoid(z): s' = s*(1 - s)*z', s'' = s*(1 - s)*(z'' + (1 - 2s)*z'^2)
 template <class M, class U, class Z>
 FUSED_ACTS_INLINE auto times_sigmoid(U u, Z z) {
   using Real = typename M::Real;
   auto [p, s] = M::times_sigmoid(u.value, M::sigmoid_exponent(z.value));
   const Real rest = Real(1.0f) - s, tilt = fma(s, Real(-2.0f), Real(1.0f));
-  auto crossed = product<Real>(product<Real>(u.slope, z.slope), s);
+  auto crossed = product<Real>(u.slope, z.slope);
   auto bend = fused<Real>(product<Real>(z.slope, z.slope), tilt, z.second);
-  auto inner = fused<Real>(bend, p, sum<Real>(crossed, crossed));
+  auto inner = fused<Real>(bend, u.value, sum<Real>(crossed, crossed));
   return make_jet<M>(p, fused<Real>(product<Real>(z.slope, rest), p, product<Real>(u.slope, s)),
-                     fused<Real>(u.second, s, product<Real>(inner, rest)));
+                     product<Real>(fused<Real>(inner, rest, u.second), s));
 }
 
 template <class M, class A, template <class> class F, class U>
