@@ -96,9 +96,10 @@ FUSED_ACTS_INLINE auto times_sigmoid(U u, Z z) {
   const Real rest = Real(1.0f) - s, tilt = fma(s, Real(-2.0f), Real(1.0f));
   auto crossed = product<Real>(u.slope, z.slope);
   auto bend = fused<Real>(product<Real>(z.slope, z.slope), tilt, z.second);
-  auto inner = fused<Real>(bend, u.value, sum<Real>(crossed, crossed));
+  // of large numbers the rest is 0, before a product with them may be infinite
+  auto inner = fused<Real>(bend, u.value * rest, product<Real>(sum<Real>(crossed, crossed), rest));
   return make_jet<M>(p, fused<Real>(product<Real>(z.slope, rest), p, product<Real>(u.slope, s)),
-                     product<Real>(fused<Real>(inner, rest, u.second), s));
+                     product<Real>(sum<Real>(inner, u.second), s));
 }
 
 template <class M, class A, template <class> class F, class U>
