@@ -70,7 +70,8 @@ struct MathOf16Bits {
     return {exp, select(abs(x) > Real(0.25f), exp - Real(1.0f), near)};
   }
   static FUSED_ACTS_INLINE Real gaussian(Real x) {
-    return exp2_fast((x * x) * Real(static_cast<float>(-kLog2E)));
+    const Real root = exp2_fast((x * x) * Real(static_cast<float>(-0.5 * kLog2E)));
+    return root * root;
   }
   static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return a * reciprocal_of_any(b); }
   // (1 - e) / (1 + e) for x >= 0, odd
@@ -117,8 +118,8 @@ struct MathOf16Bits {
   }
   template <bool kIsCoarse, class... Coefficients>
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail_by(Real x, float q, Coefficients... c) {
-    const Real a =
-        clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
+    // the tail is 0 from there, and inf*0 must not arise
+    const Real a = at_most(abs(x), Real(15.0f));
     const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
     const Real t = kIsCoarse ? coarse_reciprocal(a + Real(q)) : reciprocal_of_finite(a + Real(q));
@@ -167,7 +168,7 @@ struct Math64 {
   }
   static FUSED_ACTS_INLINE SigmoidProduct<double> swish(double x) { return times_sigmoid(x, x); }
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
-    const double a = clamp_above(abs(x), 40.0f);
+    const double a = at_most(abs(x), 40.0f);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);
     return {a, tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
   }

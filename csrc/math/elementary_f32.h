@@ -1,8 +1,6 @@
 // The math of float32 storage, see elementary.h.
 #pragma once
 
-#include <limits>
-
 #include "math/elementary_types.h"
 
 namespace fused_acts {
@@ -104,7 +102,7 @@ struct Math32 {
     Exponent t = multiply({clamp(x, -kSaturation, kLargest), kMinusZero}, kLog2E);
     const bool far = t.high < -80;
     const Real power = exp2(t.high + (far ? 64.0f : 0.0f), t.low) * (far ? 0x1p-64f : 1.0f);
-    const Real exp = select(x > Real(kLargest), Real(kInfinity), power);
+    const Real exp = select(x > Real(kLargest), Real(kFloatInfinity), power);
     const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
                                      1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
     return {exp, select(abs(x) > Real(0.7f), exp - Real(1.0f), near)};
@@ -162,12 +160,12 @@ struct Math32 {
     return negative_exp(Exponent{at_most(z, kSaturation), Real(kMinusZero)});
   }
   static FUSED_ACTS_INLINE Real gaussian(Real x) {
-    auto [power, scale] = negative_exp(square(clamp_above(abs(x), 13.0f)));
+    auto [power, scale] = negative_exp(square(at_most(abs(x), Real(13.5f))));
     return power * scale;
   }
   static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return quotient_of_any(a, b); }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
-    const Real a = clamp_above(abs(x), 15.0f);
+    const Real a = at_most(abs(x), Real(15.0f));
     const Real half = a * Real(0.5f), high = a * half;
     auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
     // as in Math16, relative error 1.2e-8
@@ -192,8 +190,7 @@ struct Math32 {
   static constexpr float kSaturation =
       200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
   static constexpr float kLargest = 88.72283f;  // whose exponential is finite
-  static constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  static constexpr float kMinusZero = -0.0f;  // adding it changes nothing, not even a -0
+  static constexpr float kMinusZero = -0.0f;    // adding it changes nothing, not even a -0
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;

@@ -3,7 +3,6 @@
 // included, as far as the device has subnormals.
 #pragma once
 
-#include <limits>
 #include <type_traits>
 
 #include "math/dual.h"
@@ -41,7 +40,7 @@ struct Expm1 {
   }
 };
 
-// log(x), with x = m * 2^k as k * log(2) + log1p(m - 1)
+// log(x), of x = mantissa * 2^exponent as exponent * log(2) + log1p(mantissa - 1)
 template <class M>
 struct Log {
   using Real = typename M::Real;
@@ -49,7 +48,8 @@ struct Log {
     if constexpr (std::is_same_v<Real, double>) {
       return ::log(x);
     } else {
-      return of(x, [](Real m, Real) { return m - Real(1.0f); });
+      Parts parts(x);
+      return parts.log(x, parts.mantissa - Real(1.0f));
     }
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return {value(x), reciprocal_of_any(x)}; }
@@ -58,20 +58,23 @@ struct Log {
     return {value(x), w, -(w * w)};
   }
 
-  // log(x), of which `rest` says what m - 1 is, m and k known.
-  template <class Rest>
-  static FUSED_ACTS_INLINE Real of(Real x, Rest rest) {
-    constexpr float kInfinity = std::numeric_limits<float>::infinity();
-    auto small = Real(0x1p-126f) > x;
-    auto [m, exponent] = split(select(small, x * Real(0x1p24f), x));
-    const Real k = select(small, exponent - Real(24.0f), exponent);
-    // log(2) in two parts, the first so short that k times it is exact
-    const Real part = fma(k, Real(-2.12194440e-4f), M::log1p(rest(m, k)));
-    const Real log = fma(k, Real(0.693359375f), part);
-    const Real outside = select(positive_or_nan(abs(x)),
-                                Real(std::numeric_limits<float>::quiet_NaN()), Real(-kInfinity));
-    return select(x > Real(0.0f), select(Real(kInfinity) > x, log, x), outside);
-  }
+  struct Parts {
+    Real mantissa, exponent;
+    FUSED_ACTS_INLINE explicit Parts(Real x) {
+      auto small = Real(0x1p-126f) > x;
+      auto parts = split(select(small, x * Real(0x1p24f), x));
+      mantissa = parts.mantissa;
+      exponent = select(small, parts.exponent - Real(24.0f), parts.exponent);
+    }
+    // log(x), where the mantissa is 1 + rest.
+    FUSED_ACTS_INLINE Real log(Real x, Real rest) const {
+      // log(2) in two parts, the first so short that a product with it is exact
+      const Real low = fma(exponent, Real(-2.12194440e-4f), M::log1p(rest));
+      const Real log = fma(exponent, Real(0.693359375f), low);
+      const Real outside = select(positive_or_nan(abs(x)), Real(kFloatNaN), Real(-kFloatInfinity));
+      return select(x > Real(0.0f), select(Real(kFloatInfinity) > x, log, x), outside);
+    }
+  };
 };
 
 // log1p(x) = log(1 + x), near 0 of x as it is
@@ -82,9 +85,9 @@ struct Log1p {
     if constexpr (std::is_same_v<Real, double>) {
       return ::log1p(x);
     } else {
-      return Log<M>::of(x + Real(1.0f), [x](Real m, Real k) {
-        return select(abs(k) > Real(0.5f), m - Real(1.0f), x);
-      });
+      const Real u = x + Real(1.0f);
+      typename Log<M>::Parts parts(u);
+      return parts.log(u, select(abs(parts.exponent) > Real(0.5f), parts.mantissa - Real(1.0f), x));
     }
   }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {

@@ -77,7 +77,7 @@ struct FirstMath<A> : MathOfOne<A> {};
 
 // The math of operands, each a jet or a literal, but not all of them literals.
 template <class... A>
-using MathOf =
+using MathOfJets =
     typename std::enable_if_t<(kIsJet<A> || ...) && ((kIsJet<A> || kIsLiteral<A>) && ...),
                               FirstMath<A...>>::type;
 
@@ -107,24 +107,24 @@ FUSED_ACTS_INLINE auto chain(F f, Jet<M, Slope, Second> u) {
   }
 }
 
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE A operator+(A a) {
   return a;
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto operator-(A a) {
   using Real = typename M::Real;
   auto u = evaluated(a);
   return make_jet<M>(-u.value, negative<Real>(u.slope), negative<Real>(u.second));
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator+(A a, B b) {
   using Real = typename M::Real;
   auto u = jet_of<M>(a);
   auto v = jet_of<M>(b);
   return make_jet<M>(u.value + v.value, sum<Real>(u.slope, v.slope), sum<Real>(u.second, v.second));
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator-(A a, B b) {
   using Real = typename M::Real;
   auto u = jet_of<M>(a);
@@ -156,7 +156,7 @@ FUSED_ACTS_INLINE auto quotient_of_jets(U u, V v) {
       fused<Real>(negative<Real>(v.second), q, sum<Real>(sum<Real>(crossed, crossed), u.second));
   return make_jet<M>(q, slope, product<Real>(second, w));
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator/(A a, B b) {
   if constexpr (kIsLiteral<B> && !std::is_same_v<typename M::Real, double>) {
     return a * (1.0 / static_cast<double>(b));
@@ -165,7 +165,7 @@ FUSED_ACTS_INLINE auto operator/(A a, B b) {
   }
 }
 
-template <class A, class B, class C, class M = MathOf<A, B, C>>
+template <class A, class B, class C, class M = MathOfJets<A, B, C>>
 FUSED_ACTS_INLINE auto fma(A a, B b, C c) {
   auto u = jet_of<M>(a);
   auto v = jet_of<M>(b);

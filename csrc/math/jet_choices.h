@@ -56,19 +56,19 @@ FUSED_ACTS_INLINE Condition<Or<C, D>> operator||(Condition<C> c, Condition<D> d)
   return {{c.holds, d.holds}};
 }
 
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator>(A a, B b) {
   return condition(jet_of<M>(a).value > jet_of<M>(b).value);
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator>=(A a, B b) {
   return condition(jet_of<M>(a).value >= jet_of<M>(b).value);
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator<(A a, B b) {
   return b > a;
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator<=(A a, B b) {
   return b >= a;
 }
@@ -90,7 +90,7 @@ FUSED_ACTS_INLINE auto chosen(C holds, D d, E e) {
   }
 }
 
-template <class C, class A, class B, class M = MathOf<A, B>>
+template <class C, class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto select(Condition<C> c, A a, B b) {
   using Real = typename M::Real;
   auto u = jet_of<M>(a);
@@ -101,16 +101,21 @@ FUSED_ACTS_INLINE auto select(Condition<C> c, A a, B b) {
 
 // ---- kinks ----
 
+// The derivative d where the first holds, e where the second does, and the third elsewhere.
+template <class Real, class C, class D, class E, class Third>
+FUSED_ACTS_INLINE auto chosen_of_three(C first, D d, C second, E e, Third third) {
+  return chosen<Real>(first, d, chosen<Real>(second, e, third));
+}
+
 // slope 0 at 0
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto abs(A a) {
   using Real = typename M::Real;
   auto u = evaluated(a);
   auto above = u.value > Real(0.0f), below = Real(0.0f) > u.value;
-  const auto with_sign = [&](auto d) {
-    return chosen<Real>(above, d, chosen<Real>(below, negative<Real>(d), Zero{}));
-  };
-  return make_jet<M>(abs(u.value), with_sign(u.slope), with_sign(u.second));
+  return make_jet<M>(
+      abs(u.value), chosen_of_three<Real>(above, u.slope, below, negative<Real>(u.slope), Zero{}),
+      chosen_of_three<Real>(above, u.second, below, negative<Real>(u.second), Zero{}));
 }
 
 // A literal as the bound of a Real.
@@ -122,17 +127,16 @@ template <class M, class U, class V>
 FUSED_ACTS_INLINE auto larger(U u, V v) {
   using Real = typename M::Real;
   auto first = u.value > v.value, second = v.value > u.value, some = v.value >= u.value;
-  const auto of_larger = [&](auto d, auto e) {
-    auto mean = product<Real>(sum<Real>(d, e), Real(0.5f));
-    return chosen<Real>(first, d, chosen<Real>(second, e, mean));
-  };
+  auto mean = product<Real>(sum<Real>(u.slope, v.slope), Real(0.5f));
+  auto mean_second = product<Real>(sum<Real>(u.second, v.second), Real(0.5f));
   const Real or_nan = select(some, v.value, u.value + v.value);
-  return make_jet<M>(select(first, u.value, or_nan), of_larger(u.slope, v.slope),
-                     of_larger(u.second, v.second));
+  return make_jet<M>(select(first, u.value, or_nan),
+                     chosen_of_three<Real>(first, u.slope, second, v.slope, mean),
+                     chosen_of_three<Real>(first, u.second, second, v.second, mean_second));
 }
 
 // With a literal the slope is that of the other also where they are equal.
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto max(A a, B b) {
   using Real = typename M::Real;
   if constexpr (kIsLiteral<A>) {
@@ -147,7 +151,7 @@ FUSED_ACTS_INLINE auto max(A a, B b) {
     return larger<M>(evaluated(a), evaluated(b));
   }
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto min(A a, B b) {
   using Real = typename M::Real;
   if constexpr (kIsLiteral<A>) {
@@ -162,7 +166,7 @@ FUSED_ACTS_INLINE auto min(A a, B b) {
     return -larger<M>(-evaluated(a), -evaluated(b));
   }
 }
-template <class A, class B, class C, class M = MathOf<A, B, C>>
+template <class A, class B, class C, class M = MathOfJets<A, B, C>>
 FUSED_ACTS_INLINE auto clamp(A a, B low, C high) {
   return min(max(a, low), high);
 }

@@ -88,17 +88,18 @@ struct TimesX<MishFactor> {
   using Product = Mish<M>;
 };
 
-// u * sigmoid(z), with s = sigmoid(z): derivative s*(u' + u*(1 - s)*z')
+// u * sigmoid(z), with s = sigmoid(z): s' = s*(1 - s)*z', s'' = s*(1 - s)*(z'' + (1 - 2s)*z'^2)
 template <class M, class U, class Z>
 FUSED_ACTS_INLINE auto times_sigmoid(U u, Z z) {
   using Real = typename M::Real;
   auto [p, s] = M::times_sigmoid(u.value, M::sigmoid_exponent(z.value));
   const Real rest = Real(1.0f) - s, tilt = fma(s, Real(-2.0f), Real(1.0f));
-  auto crossed = product<Real>(product<Real>(u.slope, z.slope), s);
+  auto crossed = product<Real>(u.slope, z.slope);
   auto bend = fused<Real>(product<Real>(z.slope, z.slope), tilt, z.second);
-  auto inner = fused<Real>(bend, p, sum<Real>(crossed, crossed));
+  // of large numbers the rest is 0, before a product with them may be infinite
+  auto inner = fused<Real>(bend, u.value * rest, product<Real>(sum<Real>(crossed, crossed), rest));
   return make_jet<M>(p, fused<Real>(product<Real>(z.slope, rest), p, product<Real>(u.slope, s)),
-                     fused<Real>(u.second, s, product<Real>(inner, rest)));
+                     product<Real>(sum<Real>(inner, u.second), s));
 }
 
 template <class M, class A, template <class> class F, class U>
@@ -114,7 +115,7 @@ FUSED_ACTS_INLINE auto times_later(A a, Later<F, U> later) {
     return product_of_jets<M>(u, evaluated(later));
   }
 }
-template <class A, class B, class M = MathOf<A, B>>
+template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator*(A a, B b) {
   if constexpr (kIsLater<B>) {
     return times_later<M>(a, b);
@@ -127,19 +128,19 @@ FUSED_ACTS_INLINE auto operator*(A a, B b) {
 
 // ---- functions by their names ----
 
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE Later<Sigmoid, A> sigmoid(A a) {
   return {a};
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE Later<NormalCdf, A> normal_cdf(A a) {
   return {a};
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE Later<PlainSoftplus, A> softplus(A a) {
   return {a};
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto tanh(A a) {
   return chain(Tanh<M>{}, evaluated(a));
 }
@@ -185,15 +186,31 @@ FUSED_ACTS_INLINE Later<MishFactor, U> tanh(Later<PlainSoftplus, U> softplus) {
   X(situ, SituBeta)                    \
   X(fatrelu, FatRelu)
 
-#define FUSED_ACTS_DEFINE(name, F)        \
-  template <class A, class M = MathOf<A>> \
-  FUSED_ACTS_INLINE auto name(A a) {      \
-    return chain(F<M>{}, evaluated(a));   \
+#define FUSED_ACTS_DEFINE(name, F)            \
+  template <class A, class M = MathOfJets<A>> \
+  FUSED_ACTS_INLINE auto name(A a) {          \
+    return chain(F<M>{}, evaluated(a));       \
   }
 FUSED_ACTS_FUNCTIONS(FUSED_ACTS_DEFINE)
 #undef FUSED_ACTS_DEFINE
 
-// All that f(u) has, where f is made from a parameter whose derivative adds d to that of f(u).
+// What is to be added to the derivative of f(u), where f's parameter has the derivative d.
+template <class Real, class F, class D>
+FUSED_ACTS_INLINE auto by_parameter(F f, Real u, D d) {
+  if constexpr (std::is_same_v<D, Zero> || std::is_same_v<D, Unasked>) {
+    return d;
+  } else {
+    return f.by_parameter(u, as_number<Real>(d));
+  }
+}
+template <class Real, class F, class D>
+FUSED_ACTS_INLINE auto by_second(F f, Real u, D d) {
+  if constexpr (std::is_same_v<D, Zero> || std::is_same_v<D, Unasked>) {
+    return d;
+  } else {
+    return f.by_second(u, as_number<Real>(d));
+  }
+}
 template <class M, class U, class P, class D>
 FUSED_ACTS_INLINE auto with_parameter(U u, P parameter, D d) {
   static_assert(std::is_same_v<D, Zero> || std::is_same_v<decltype(parameter.second), Unasked>,
@@ -201,56 +218,40 @@ FUSED_ACTS_INLINE auto with_parameter(U u, P parameter, D d) {
   using Real = typename M::Real;
   return make_jet<M>(u.value, sum<Real>(u.slope, d), sum<Real>(u.second, parameter.second));
 }
-// by(seed) for a derivative of the parameter.
-template <class Real, class D, class By>
-FUSED_ACTS_INLINE auto moved(D d, By by) {
-  if constexpr (std::is_same_v<D, Zero> || std::is_same_v<D, Unasked>) {
-    return d;
-  } else {
-    return by(as_number<Real>(d));
-  }
-}
-template <class F, class A, class P, class M = MathOf<A, P>>
-FUSED_ACTS_INLINE auto chain_with_parameter(A a, P parameter) {
-  auto u = jet_of<M>(a);
-  auto p = jet_of<M>(parameter);
-  F f(p.value);
-  return with_parameter<M>(chain(f, u), p, moved<typename M::Real>(p.slope, [&](auto seed) {
-                             return f.by_parameter(u.value, seed);
-                           }));
+template <class F, class M, class U, class P>
+FUSED_ACTS_INLINE auto chain_with_parameter(U u, P parameter) {
+  F f(parameter.value);
+  return with_parameter<M>(chain(f, u), parameter, by_parameter(f, u.value, parameter.slope));
 }
 
-#define FUSED_ACTS_DEFINE(name, F)                    \
-  template <class A, class P, class M = MathOf<A, P>> \
-  FUSED_ACTS_INLINE auto name(A a, P parameter) {     \
-    return chain_with_parameter<F<M>>(a, parameter);  \
+#define FUSED_ACTS_DEFINE(name, F)                                            \
+  template <class A, class P, class M = MathOfJets<A, P>>                     \
+  FUSED_ACTS_INLINE auto name(A a, P parameter) {                             \
+    return chain_with_parameter<F<M>, M>(jet_of<M>(a), jet_of<M>(parameter)); \
   }
 FUSED_ACTS_FUNCTIONS_OF_TWO(FUSED_ACTS_DEFINE)
 #undef FUSED_ACTS_DEFINE
 
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto elu(A a) {
   return elu(a, 1.0);
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto leaky_relu(A a) {
   return leaky_relu(a, 0.01);
 }
-template <class A, class M = MathOf<A>>
+template <class A, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto quick_gelu(A a) {
   return quick_gelu(a, 1.702);
 }
-template <class A, class P, class Q, class M = MathOf<A, P, Q>>
+template <class A, class P, class Q, class M = MathOfJets<A, P, Q>>
 FUSED_ACTS_INLINE auto xielu(A a, P alpha_p, Q alpha_n) {
-  using Real = typename M::Real;
   auto u = jet_of<M>(a);
   auto p = jet_of<M>(alpha_p);
   auto q = jet_of<M>(alpha_n);
   Xielu<M> f(p.value, q.value);
-  const auto by_first = [&](auto seed) { return f.by_parameter(u.value, seed); };
-  const auto by_second = [&](auto seed) { return f.by_second(u.value, seed); };
-  return with_parameter<M>(with_parameter<M>(chain(f, u), p, moved<Real>(p.slope, by_first)), q,
-                           moved<Real>(q.slope, by_second));
+  auto by_first = with_parameter<M>(chain(f, u), p, by_parameter(f, u.value, p.slope));
+  return with_parameter<M>(by_first, q, by_second(f, u.value, q.slope));
 }
 
 // ---- powers ----
@@ -279,7 +280,7 @@ struct Power {
   }
 };
 
-template <class A, int n, class M = MathOf<A>>
+template <class A, int n, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto pow(A a, Integer<n>) {
   if constexpr (n < 0) {
     return reciprocal(pow(a, Integer<-n>{}));

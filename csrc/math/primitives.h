@@ -76,18 +76,20 @@ FUSED_ACTS_INLINE double saturated_fma(double a, double b, double c) {
 }
 
 // max(x, bound); NaN stays.
-FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
+FUSED_ACTS_INLINE float clamp_below(float x, float bound) {
+#ifdef __CUDA_ARCH__
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(bound));
+  return x;
+#else
+  return x < bound ? bound : x;
+#endif
+}
 FUSED_ACTS_INLINE double clamp_below(double x, float bound) { return x < bound ? bound : x; }
 FUSED_ACTS_INLINE double clamp_below(double x, double bound) { return x < bound ? bound : x; }
 
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
-#ifdef __CUDA_ARCH__
-  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(low));
-  return at_most(x, high);
-#else
   return at_most(clamp_below(x, low), high);
-#endif
 }
 FUSED_ACTS_INLINE double clamp(double x, double low, double high) {
   return x < low ? low : at_most(x, high);
