@@ -7,7 +7,7 @@ BENCH_ARGS ?=
 bin = $(VENV)/bin
 cxx = $(wildcard torch-ext/*.cpp) $(foreach suffix,h cpp cu cuh,$(wildcard csrc/*/*.$(suffix) csrc/cuda/instances/*.$(suffix)))
 schema = $(bin)/check-jsonschema --quiet --builtin-schema vendor
-built_from = $(cxx) $(wildcard build_backend/*.py) setup.py pyproject.toml
+built_from = $(cxx) $(wildcard build_backend/*.py fused_acts/_toolchain/*.py) setup.py pyproject.toml
 
 .PHONY: test bench lint format stubs kernel-report cpu-report gallery wheel docs clean
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _checks, _nested
+from fused_acts._autograd import decompositions
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._autograd.saved import check_savable
@@ -20,6 +21,8 @@ from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resol
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS, value_of
 
+# Units of one's own that there was no compiler for, by index: composed of torch operations.
+COMPOSED: set[int] = set()
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -153,6 +156,10 @@ def _explain(
     given = {"x" if is_unary(variant) else "gate": gate, "up": up, "out": out}
     check_tensors(**{n: v for n, v in given.items() if v is not None or n in ("x", "gate")})
     call = parse_options(variant, layout, options)
+    if variant in COMPOSED:
+        vectors = tensors_of(gate, up, variant, call.layout, options)
+        composed = decompositions.forward(gate, up, *vectors, call)
+        return composed if out is None else out.copy_(composed)
     if gate.is_nested or (up is not None and up.is_nested):
         if out is not None:
             raise ValueError("out: expected none for nested tensors")
