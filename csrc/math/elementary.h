@@ -15,9 +15,12 @@
 //   SigmoidProduct times_sigmoid(x, exponent), swish(x)
 //   Exponential    exponential(z)          for z >= 0
 //   NegativeExp    negative_exp(z)         for z >= 0
+//   Exponential    growth(x)               e^x and e^x - 1 of any x, to subnormals and infinity
+//   Real           gaussian(x)             e^-x^2
 //   TanhParts      tanh(x)
 //   Real           log1p(x)                for 0 <= x <= 1
 //   Real           divide_by_sum(a, b, c)  a / (b + c)
+//   Real           divide(a, b)            a / b
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -60,6 +63,16 @@ struct MathOf16Bits {
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Real z) {
     return {exp2_fast(fma(z, Real(static_cast<float>(-kLog2E)), Real(-kLog2Scale))), Real(kScale)};
   }
+  // the square of a root, which neither overflows nor is flushed before it is one
+  static FUSED_ACTS_INLINE Exponential<Real> growth(Real x) {
+    const Real root = exp2_fast(x * Real(static_cast<float>(0.5 * kLog2E))), exp = root * root;
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120);
+    return {exp, select(abs(x) > Real(0.25f), exp - Real(1.0f), near)};
+  }
+  static FUSED_ACTS_INLINE Real gaussian(Real x) {
+    return exp2_fast((x * x) * Real(static_cast<float>(-kLog2E)));
+  }
+  static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return a * reciprocal_of_any(b); }
   // (1 - e) / (1 + e) for x >= 0, odd
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     auto [exp, expm1] = exponential(abs(x + x));
@@ -133,6 +146,9 @@ struct Math64 {
   static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
     return {::exp(-z), ::expm1(-z)};
   }
+  static FUSED_ACTS_INLINE Exponential<double> growth(double x) { return {::exp(x), ::expm1(x)}; }
+  static FUSED_ACTS_INLINE double gaussian(double x) { return ::exp(-x * x); }
+  static FUSED_ACTS_INLINE double divide(double a, double b) { return a / b; }
   static FUSED_ACTS_INLINE NegativeExp<double> negative_exp(double z) { return {::exp(-z), 1.0}; }
   static FUSED_ACTS_INLINE TanhParts<double> tanh(double x) {
     auto [exp, expm1] = exponential(abs(x + x));
