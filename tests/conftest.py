@@ -107,3 +107,21 @@ def fresh_dynamo():
     yield
     fused_acts.compile_as("kernel")
     torch._dynamo.reset()
+
+
+@pytest.fixture(scope="session")
+def _cache_of_units(tmp_path_factory):
+    from define_cases import logging_compiler
+
+    folder = tmp_path_factory.mktemp("units")
+    return folder, *logging_compiler(folder)
+
+
+@pytest.fixture(scope="module")
+def own_units(_cache_of_units):
+    """The log of the compiler that units of one's own are compiled with, into a cache for tests."""
+    folder, compiler, log = _cache_of_units
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSED_ACTS_CACHE", str(folder / "cache"))
+        patch.setenv("CXX", str(compiler))
+        yield log

@@ -147,7 +147,9 @@ def test_the_same_again_is_the_same(units):
     ],
 )
 def test_a_wrong_reference(units, change, what, dtype):
-    with pytest.raises(ValueError, match=rf"(?s)differs .* {dtype} on cpu.*what .*{what}.* x .*got"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)differs .* {dtype} on cpu.*what .*{what}.* x .*got"
+    ):
         define("sinlu_glu", name="wrong_glu", reference=change)
     assert "wrong_glu" not in fused_acts.variants()
 

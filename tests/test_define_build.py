@@ -93,7 +93,10 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        ("x * sinh(x)", r"no function sinh.*\n    x \* sinh\(x\)\n        \^\nthere are abs, .*tanh"),
+        (
+            "x * sinh(x)",
+            r"no function sinh.*\n    x \* sinh\(x\)\n        \^\nthere are abs, .*tanh",
+        ),
         ("x * sigmod(x)", "no function sigmod; did you mean sigmoid"),
         ("x + y", r"no name y\n    x \+ y\n        \^\nthere are x, a"),
         ("x ** 2", r"no \*\* here: write square\(x\) or pow\(x, 3\)"),

@@ -52,7 +52,7 @@ double probe(double x) {{
   return f.value(x) + f.dual(x).value + f.triple(x).value{by_parameters};
 }}
 """
-_BY = (" + f.by_parameter(x, 1.0).value", " + f.by_second(x, 1.0).value")
+_BY = (" + f.by_parameter(x, 1.0)", " + f.by_second(x, 1.0)")
 
 
 def own_unit(definition: Definition) -> str:

@@ -23,6 +23,7 @@ FLOOR = {
 VALUE, SLOPE, BY_UP = "the value", "the derivative by x", "the derivative by up"
 SECOND = "the second derivative by x"
 GROWTH = {VALUE: 0, BY_UP: 0, SLOPE: 1}  # by a parameter and of the second derivative: 2
+_NEAR = 2.0**-8  # how large a part of the largest number may become infinity
 _UP = 1.0  # where g is tried
 
 
@@ -199,4 +200,6 @@ def _distance(got: Tensor, expected: Tensor, floor: Tensor) -> Tensor:
     ulp = (exponent.clamp(min=-1022) + 1023).bitwise_left_shift(52).view(torch.float64)
     apart = (actual - expected).abs() / ulp
     same = (actual == expected) | (actual.isnan() & expected.isnan())
-    return torch.where(same, 0.0, apart).nan_to_num(nan=math.inf)
+    # The arithmetic, which has the range of the type, may have gone through more.
+    near_the_end = (expected.abs() > info.max * _NEAR) & (got.isinf() & (actual * expected > 0))
+    return torch.where(same | near_the_end, 0.0, apart).nan_to_num(nan=math.inf)
