@@ -15,6 +15,7 @@ from fused_acts._call import (
     VARIANT_INDEX,
     defaults_of,
 )
+from fused_acts._names import OwnName
 from fused_acts._signatures import TYPES
 from fused_acts.functional import FUNCTIONS, function_of
 from fused_acts.tables import ACTIVATIONS, ROWS, VARIANTS, Activation, Variant
@@ -36,14 +37,14 @@ _lock = threading.Lock()
 class OwnFunction(functools.partial[Tensor]):
     """The function of a row of one's own, which, unlike one of the library, no import finds."""
 
-    __name__: str
+    name: OwnName
     definition: Any
 
     def __reduce__(self) -> Any:
-        return _function_of, (self.__name__, self.definition)
+        return _function_of, (self.name, self.definition)
 
     def __repr__(self) -> str:
-        return f"<function {self.__name__} of fused_acts.define>"
+        return f"<function {self.name} of fused_acts.define>"
 
 
 def _function_of(name: str, definition: Any) -> Callable[..., Tensor]:
@@ -54,13 +55,13 @@ def _function_of(name: str, definition: Any) -> Callable[..., Tensor]:
 def _own_function(name: str, index: int, definition: Any) -> OwnFunction:
     made = function_of(name, index)
     function: Any = functools.update_wrapper(OwnFunction(made), made)
-    function.definition = definition
+    function.name, function.definition = name, definition
     return cast(OwnFunction, function)
 
 
 def add_row(
     name: str, row: Variant | Activation, index: int, definition: Any = None
-) -> Callable[..., Tensor]:
+) -> OwnFunction:
     """Adds a row, which the library has by this index, to the tables; returns its function.
 
     Raises ValueError for a name or an index that there is, and for a parameter that has the name of
@@ -73,10 +74,8 @@ def add_row(
             raise ValueError(f"parameters: expected no name of an argument, got {parameter!r}")
         ROWS[index], NAMES[index] = row, name
         try:
-            DEFAULTS[index], FUNCTIONS[name] = (
-                defaults_of(index),
-                _own_function(name, index, definition),
-            )
+            DEFAULTS[index] = defaults_of(index)
+            FUNCTIONS[name] = function = _own_function(name, index, definition)
         except Exception:
             _forget(name, index)
             raise
@@ -87,7 +86,7 @@ def add_row(
         else:
             ACTIVATIONS[name], ACTIVATION_INDEX[name] = row, index
         ROW_INDEX[name] = index
-    return FUNCTIONS[name]
+    return function
 
 
 def remove_row(name: str) -> None:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fused_acts._call import ROW_INDEX
-from fused_acts._formulas import identity
 from fused_acts._layouts import LAYOUTS
 from fused_acts._rows import DEFINITIONS, OwnFunction
 from fused_acts.functional import FUNCTIONS, gated
+from fused_acts.integrations import _own
 from fused_acts.integrations._forms import activation_of
 from fused_acts.tables import ACTIVATIONS, VARIANTS
 
@@ -72,32 +71,12 @@ def name_of(activation: Any) -> str:
 def unit_of(activation: Any, hooked: bool = True) -> str:
     """hooked: whether hooks on the activation count."""
     name = name_of(activation)
-    own = own_units() if name not in UNITS else []
-    known = UNITS.get(name) or next((unit for unit in own if _is_of(unit, activation)), None)
+    known = UNITS.get(name) or _own.unit_of(activation)
     if known is None:
         raise Unfusable(f"has the activation {name}, which is not known")
     if hooked and any(getattr(activation, hooks, None) for hooks in _HOOKS):
         raise Unfusable("has hooks on its activation, which would not be called")
     return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else known
-
-
-def own_units() -> list[str]:
-    """The units f(gate) * up of one's own, and behind them the activations."""
-    names = [name for name in (*VARIANTS, *ACTIVATIONS) if ROW_INDEX[name] in DEFINITIONS]
-    return [name for name in names if name in ACTIVATIONS or VARIANTS[name].g is identity]
-
-
-def _is_of(unit: str, activation: Callable[[Tensor], Any]) -> bool:
-    """Whether an activation is that of a unit of one's own."""
-    x = torch.linspace(-6, 6, 97, dtype=torch.float64, device="cpu")
-    try:
-        with torch.no_grad():
-            fused = (
-                FUNCTIONS[unit](x, torch.ones_like(x)) if unit in VARIANTS else FUNCTIONS[unit](x)
-            )
-            return torch.allclose(activation(x), fused, rtol=1e-9, atol=1e-9)
-    except Exception:  # of one that is no function of a tensor alone
-        return False
 
 
 def alone(variant: str) -> str | None:
@@ -117,7 +96,7 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     found = [("swiglu_oai", options)] if "alpha" in options else []
     limit = {name: value for name, value in options.items() if name == "limit"}
     name = activation_of(module)
-    written = *WRITTEN, *(unit for unit in own_units() if unit in VARIANTS)
+    written = [*WRITTEN, *_own.gated_units()]
     for unit in [unit_of(getattr(module, name))] if name else written:
         limited = [unit] if unit in VARIANTS and VARIANTS[unit].limits else []
         if unit == "swiglu":
@@ -130,7 +109,7 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
 def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
     """The same, of an activation of two arguments."""
     options = _options(activation, _OPTIONS_OF_UNITS)
-    return [("situ_glu", options), *((unit, {}) for unit in own_units() if unit in VARIANTS)]
+    return [("situ_glu", options), *((unit, {}) for unit in _own.gated_units())]
 
 
 def calls_of_experts(module: nn.Module) -> list[tuple[str, dict[str, float]]]:

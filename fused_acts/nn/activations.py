@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fused_acts import functional
 from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
-from fused_acts._names import ActivationName
+from fused_acts._names import ActivationName, OwnName
 from fused_acts._rows import DEFINITIONS
 from fused_acts.nn.gated import (
     check_options,
@@ -46,7 +46,7 @@ class Activation(nn.Module):
 
     def __init__(
         self,
-        name: ActivationName,
+        name: ActivationName | OwnName,
         bias: bool = False,
         *,
         num_channels: int | None = None,

@@ -8,7 +8,7 @@ from torch import Tensor
 from fused_acts import _checks, functional
 from fused_acts._call import ROW_KINDS, VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._layouts import Layout
-from fused_acts._names import VariantName
+from fused_acts._names import OwnName, VariantName
 from fused_acts._rows import DEFINITIONS
 from fused_acts.tables import VARIANTS, Activation, Variant
 
@@ -104,7 +104,7 @@ class GatedActivation(torch.nn.Module):
 
     def __init__(
         self,
-        variant: VariantName = "swiglu",
+        variant: VariantName | OwnName = "swiglu",
         layout: Layout = "gate_up",
         *,
         dim: int = -1,
@@ -171,7 +171,7 @@ class GatedLinear(torch.nn.Module):
         self,
         in_features: int,
         out_features: int,
-        variant: VariantName = "glu",
+        variant: VariantName | OwnName = "glu",
         bias: bool = True,
         *,
         layout: Layout = "gate_up",
