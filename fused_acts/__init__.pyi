@@ -14,6 +14,7 @@ from fused_acts._call import Rounding, Save
 from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
 from fused_acts._names import ActivationName, OwnName, VariantName
+from fused_acts.definitions import define as define
 from fused_acts.functional import activations as activations
 from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax

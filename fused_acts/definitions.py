@@ -5,7 +5,7 @@ import inspect
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -101,7 +101,7 @@ def define(
     reference: Callable[..., Tensor] | None = None,
     fallback: str | None = None,
     verbose: bool | None = None,
-) -> Callable[..., Tensor]:
+) -> _rows.OwnFunction:
     """Compiles f(gate) * g(up), or f(x), into kernels of the library with all their derivatives.
 
     From then on the unit is what those of the library are: it is returned as a function, and
@@ -149,7 +149,7 @@ def define(
         if defined is not None:
             if defined.reference.function is None:
                 defined.reference.function = reference
-            return FUNCTIONS[name]
+            return cast(_rows.OwnFunction, FUNCTIONS[name])
         check_is_new(definition)
         return _define(definition, reference, fallback, verbose)
 
@@ -215,7 +215,7 @@ def _define(
     function: Callable[..., Tensor] | None,
     fallback: str | None,
     verbose: bool | None,
-) -> Callable[..., Tensor]:
+) -> _rows.OwnFunction:
     reference = Reference(definition.name, function)
     row = _row(definition, reference)
     add = partial(_rows.add_row, definition.name, row, definition.index)
