@@ -231,7 +231,10 @@ def _anonymous():
     return fused_acts.define("anonymous", **{**UNITS["logish"], **changed})
 
 
-def test_compiled(units, fresh_dynamo):
+@pytest.mark.parametrize("form", ["kernel", "inductor"])
+def test_compiled(units, fresh_dynamo, form):
+    fused_acts.compile_as(form)
+
     def function(gate, up):
         out = fused_acts.gated(gate, up, variant="sinlu_glu", a=0.3)
         out = units["bent_glu"](out, up, limit=2.0) + fused_acts.activation(gate, "logish")
