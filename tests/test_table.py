@@ -154,6 +154,7 @@ def test_one_row_is_a_functor_a_row_and_a_row():
         "gallery/page.py",
         "integrations",
         "elementary.h",
+        "functions.h",
         "row_units",
         "reference.py",
     }
