@@ -18,6 +18,22 @@ FUSED_ACTS_INLINE double log(double x) { return ::log(x); }
 
 // ---- products that are one function ----
 
+// softplus(x) = log(1 + exp(x)), derivative sigmoid(x)
+template <class M>
+struct PlainSoftplus {
+  using Real = typename M::Real;
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::log1p(M::exponential(abs(x)).exp) + positive_part(x);
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), M::sigmoid(M::sigmoid_exponent(x))};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    auto [softplus, s] = dual(x);
+    return {softplus, s, fma(-s, s, s)};
+  }
+};
+
 // tanh(softplus(x))
 template <class M>
 struct MishFactor {
@@ -175,12 +191,14 @@ FUSED_ACTS_INLINE Later<MishFactor, U> tanh(Later<PlainSoftplus, U> softplus) {
   return {softplus.argument};
 }
 
-#define FUSED_ACTS_DEFINE(name, F)                        \
-  template <class A, class P, class M = MathOfJets<A, P>> \
-  FUSED_ACTS_INLINE auto name(A a, P parameter) {         \
-    auto u = jet_of<M>(a);                                \
-    auto p = jet_of<M>(parameter);                        \
-    return LaterOfTwo<F, decltype(u), decltype(p)>{u, p}; \
+#define FUSED_ACTS_DEFINE(name, F)                                    \
+  template <class A, class P, class M = MathOfJets<A, P>>             \
+  FUSED_ACTS_INLINE auto name(A a, P parameter) {                     \
+    auto u = jet_of<M>(a);                                            \
+    auto p = jet_of<M>(parameter);                                    \
+    static_assert(kMayBeParameter<decltype(p)>,                       \
+                  "a parameter of " #name "() must not depend on x"); \
+    return LaterOfTwo<F, decltype(u), decltype(p)>{u, p};             \
   }
 FUSED_ACTS_FUNCTIONS_OF_TWO(FUSED_ACTS_DEFINE)
 #undef FUSED_ACTS_DEFINE
@@ -202,6 +220,8 @@ FUSED_ACTS_INLINE auto xielu(A a, P alpha_p, Q alpha_n) {
   auto u = jet_of<M>(a);
   auto p = jet_of<M>(alpha_p);
   auto q = jet_of<M>(alpha_n);
+  static_assert(kMayBeParameter<decltype(p)> && kMayBeParameter<decltype(q)>,
+                "a parameter of xielu() must not depend on x");
   Xielu<M> f(p.value, q.value);
   auto by_first = with_parameter<M>(chain(f, u), p, by_parameter(f, u.value, p.slope));
   return with_parameter<M>(by_first, q, by_second(f, u.value, q.slope));
