@@ -90,6 +90,21 @@ def test_other_numbers_and_options(units):
     close(out, sinlu(gate.clamp(max=1.0), 0.125) * up.clamp(-1.0, 1.0))
 
 
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNITS)
+def test_on_a_gpu(units, name):
+    """What the trial has tried there, by the function."""
+    tensors = operands(name)
+    there = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
+    out = units[name](*there)
+    close(out.cpu(), composed(name, *tensors))
+    out.sum().backward()
+    composed(name, *tensors).sum().backward()
+    for one, other in zip(there, tensors, strict=True):
+        close(one.grad.cpu(), other.grad)
+
+
 def test_it_is_among_the_others(units):
     assert fused_acts.variants()[-2:] == ("sinlu_glu", "bent_glu")
     assert fused_acts.activations()[-1] == "logish"

@@ -41,8 +41,9 @@ class Difference(NamedTuple):
 
 
 def numbers_of(dtype: torch.dtype) -> Tensor:
-    """Every value of a 16-bit type; of the others as many over the range of float32, and more around
-    0. A reference need not be right where float64 itself overflows.
+    """Every value of a 16-bit type; else as many over the range of float32, and more near 0.
+
+    A reference need not be right where float64 itself overflows.
     """
     patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32)
     if dtype in (torch.float16, torch.bfloat16):
