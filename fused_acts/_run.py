@@ -49,6 +49,8 @@ def run(
     try:
         call, vectors = DEFAULTS[variant][index], _NONE
         if options or _is_dynamo():
+            if _is_dynamo() and variant in COMPOSED:
+                return composed(gate, up, variant, layout, out, options)
             if _is_dynamo() and not autocasts(gate):
                 check_arguments(gate, up, variant, out, options)  # an operator has other names
             call = resolve(variant, layout, options)
@@ -68,6 +70,21 @@ def run(
             partial(run, gate, up, variant, layout, out, options),
             partial(_explain, error, gate, up, variant, layout, out, options),
         )
+
+
+def composed(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    layout: str,
+    out: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """`run` by torch operations. Rows of padding are 0."""
+    call = parse_options(variant, layout, options)
+    vectors = tensors_of(gate, up, variant, call.layout, options)
+    result = decompositions.forward(gate, up, *vectors, call)
+    return result if out is None else out.copy_(result)
 
 
 def tensors_of(
@@ -157,9 +174,7 @@ def _explain(
     check_tensors(**{n: v for n, v in given.items() if v is not None or n in ("x", "gate")})
     call = parse_options(variant, layout, options)
     if variant in COMPOSED:
-        vectors = tensors_of(gate, up, variant, call.layout, options)
-        composed = decompositions.forward(gate, up, *vectors, call)
-        return composed if out is None else out.copy_(composed)
+        return composed(gate, up, variant, layout, out, options)
     if gate.is_nested or (up is not None and up.is_nested):
         if out is not None:
             raise ValueError("out: expected none for nested tensors")

@@ -284,6 +284,30 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
     assert built <= names
 
 
+DEFINE = """
+import fused_acts, torch
+from fused_acts._definitions import build
+assert build.csrc().parent.name == "fused_acts"
+cube = fused_acts.define("cube", "pow(x, 3)", g=None, reference=lambda x: x**3)
+assert cube(torch.full((2,), 3.0)).tolist() == [27.0, 27.0]
+"""
+
+
+@pytest.mark.slow
+def test_units_are_compiled_from_a_wheel_that_cannot_be_written(wheel, tmp_path):
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    run(*pip, site, wheel)
+    files = sorted(site.rglob("*"))
+    for path in files:
+        path.chmod(path.stat().st_mode & ~0o222)
+    elsewhere = {"FUSED_ACTS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(site)}
+    run(sys.executable, "-c", DEFINE, cwd=tmp_path, env=os.environ | elsewhere)
+    assert sorted(site.rglob("*")) == files
+    for path in files:
+        path.chmod(path.stat().st_mode | 0o200)
+
+
 def test_the_version_is_the_same_everywhere():
     found = [
         re.search(pattern, (ROOT / name).read_text(), re.M)[1]

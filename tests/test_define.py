@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from cases import DTYPES
+import torch.nn.functional as F
+from cases import DTYPES, same_bits
 from define_cases import UNITS, bent, define, exported, forget, sinlu, unpickled
 from subprocess_runner import run_alone
 from tolerances import CLOSE_THIRD, close
@@ -89,6 +90,21 @@ def test_other_numbers_and_options(units):
     close(out, sinlu(gate.clamp(max=1.0), 0.125) * up.clamp(-1.0, 1.0))
 
 
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNITS)
+def test_on_a_gpu(units, name):
+    """What the trial has tried there, by the function."""
+    tensors = operands(name)
+    there = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
+    out = units[name](*there)
+    close(out.cpu(), composed(name, *tensors))
+    out.sum().backward()
+    composed(name, *tensors).sum().backward()
+    for one, other in zip(there, tensors, strict=True):
+        close(one.grad.cpu(), other.grad)
+
+
 def test_it_is_among_the_others(units):
     assert fused_acts.variants()[-2:] == ("sinlu_glu", "bent_glu")
     assert fused_acts.activations()[-1] == "logish"
@@ -154,11 +170,12 @@ def test_a_wrong_reference(units, change, what, dtype):
     assert "wrong_glu" not in fused_acts.variants()
 
 
-def test_the_trial_sees_all_16_bit_values():
+def test_the_trial_goes_from_end_to_end():
     x = trial.numbers_of(torch.bfloat16)
     assert len(x.view(torch.int16).unique()) == 2**16
-    wide = trial.numbers_of(torch.float64).abs()
-    assert wide[wide > 0].min() < 1e-300 and wide[wide.isfinite()].max() > 1e300
+    for dtype in (torch.float32, torch.float64):
+        wide = trial.numbers_of(dtype).abs()
+        assert wide[wide > 0].min() < 1e-40 and wide[wide.isfinite()].max() > 1e38
 
 
 def test_budgets_hold_for_the_table():
@@ -174,3 +191,41 @@ def test_bent_has_the_kink_of_its_reference(units):
     (slope,) = torch.autograd.grad(out, x)
     (expected,) = torch.autograd.grad(bent(x, 0.5, 1.5) * torch.ones(1, dtype=F64).tanh(), x)
     close(slope, expected)
+
+
+# Units of the library written anew: those that are known as a whole have its bits.
+ANEW = {
+    "swish": ("x * sigmoid(x)", {}, F.silu),
+    "gelu": ("x * normal_cdf(x)", {}, F.gelu),
+    "mish": ("x * tanh(softplus(x))", {}, F.mish),
+    "elu": ("select(x > 0, x, alpha * expm1(x))", {"alpha": 1.0}, None),
+}
+SAME_BITS = ("swish", "gelu", "mish")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANEW)
+def test_units_of_the_library_written_anew(own_units, name):
+    f, parameters, reference = ANEW[name]
+    function = fused_acts.define(
+        f"{name}_anew",
+        f,
+        g=None,
+        parameters=parameters,
+        reference=reference or fused_acts.tables.ACTIVATIONS[name].f,
+        verbose=False,
+    )
+    for dtype in DTYPES:
+        x = trial.numbers_of(dtype)
+        for one, other in zip(
+            results(function, x), results(getattr(fused_acts, name), x), strict=True
+        ):
+            assert name not in SAME_BITS or same_bits(one, other)
+    forget(f"{name}_anew")
+
+
+def results(function, x):
+    x = x.clone().requires_grad_()
+    out = function(x)
+    (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    return out.detach(), slope.detach(), torch.autograd.grad(slope.sum(), x)[0]

@@ -78,6 +78,15 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["entry.lock"]
 
 
+def test_a_library_that_others_can_change_is_not_run(tmp_path):
+    (tmp_path / "entry").mkdir()
+    (tmp_path / "entry" / cache.LIBRARY).touch()
+    assert cache.find(tmp_path / "entry")
+    (tmp_path / "entry").chmod(0o777)
+    with pytest.raises(PermissionError, match=r"Set FUSED_ACTS_CACHE to a folder of your own"):
+        cache.find(tmp_path / "entry")
+
+
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("FUSED_ACTS_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -102,30 +102,38 @@ def bytes_of(t):
     return t.contiguous().view(torch.uint8)
 
 
-def compare(name, calls):
+def compare(calls, indices, device="cpu"):
+    """Whether two units are the same to the last bit."""
     compared = 0
-    for operator, before, behind in calls:
+    for operator, *given in calls:
+        before, behind = (
+            [x.to(device) if isinstance(x, torch.Tensor) else x for x in part] for part in given
+        )
         results = []
-        for index in (INDEX[name], TABLE[name]):
+        for index in indices:
             result = operator(*before, index, *behind)
             results.append(result if isinstance(result, tuple) else (result,))
         for ours, expected in zip(*results, strict=True):
-            assert torch.equal(bytes_of(ours), bytes_of(expected)), (operator, before, behind)
+            assert torch.equal(bytes_of(ours).cpu(), bytes_of(expected).cpu()), (operator, given)
             compared += expected.numel()
     assert compared > 0
+
+
+def own_and_table(name):
+    return INDEX[name], TABLE[name]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("calls", [forward_calls, backward_calls])
 @pytest.mark.parametrize("name", UNITS)
 def test_bits_are_those_of_the_row_that_is_the_same(libraries, name, calls, dtype):
-    compare(name, calls(name, dtype))
+    compare(calls(name, dtype), own_and_table(name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *DTYPES_16])
 @pytest.mark.parametrize("name", UNITS)
 def test_quantised_bits_are_those_of_the_row_that_is_the_same(libraries, name, dtype):
-    compare(name, quantized_calls(name, dtype))
+    compare(quantized_calls(name, dtype), own_and_table(name))
 
 
 def test_out_and_inplace_backward_take_an_index_of_ones_own(libraries):
@@ -176,7 +184,7 @@ def test_libraries_of_nothing_are_refused(tmp_path, libraries):
 
 def test_a_unit_is_defined_once(libraries):
     OPS.define_unit(INDEX["swiglu"], "/nowhere.so")
-    compare("swiglu", forward_calls("swiglu", torch.float32))
+    compare(forward_calls("swiglu", torch.float32), own_and_table("swiglu"))
 
 
 def test_threads_define_and_call_at_once(libraries):
@@ -217,3 +225,23 @@ def test_a_unit_for_the_cpu_alone_says_so_on_a_gpu(libraries, name):
     first = "gate" if is_gated(name) else "x"
     with pytest.raises(RuntimeError, match=rf"^{first}: is on cuda:0, but .* for the CPU alone"):
         OPS.glu_forward(gate.cuda(), up if up is None else up.cuda(), INDEX[name], 0)
+
+
+@pytest.fixture(scope="session")
+def on_gpus(tmp_path_factory):
+    """The index of a unit with kernels."""
+    index = FIRST + 1000
+    found = build(["elu_glu"], tmp_path_factory.mktemp("own_kernels"), cuda=True)
+    OPS.define_unit(index, str(found["elu_glu"]))
+    return index
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("calls", [forward_calls, backward_calls, quantized_calls])
+def test_bits_on_a_gpu_are_those_of_the_row_that_is_the_same(on_gpus, calls, dtype):
+    if calls is quantized_calls and dtype == torch.float64:
+        pytest.skip("float64 is not quantised")
+    for device in ("cpu", "cuda"):
+        compare(calls("elu_glu", dtype), (on_gpus, TABLE["elu_glu"]), device)

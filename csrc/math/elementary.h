@@ -168,7 +168,7 @@ struct Math64 {
   }
   static FUSED_ACTS_INLINE SigmoidProduct<double> swish(double x) { return times_sigmoid(x, x); }
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
-    const double a = at_most(abs(x), 40.0f);
+    const double a = at_most(abs(x), 40.0);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);
     return {a, tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
   }

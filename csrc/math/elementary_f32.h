@@ -141,8 +141,10 @@ struct Math32 {
   static FUSED_ACTS_INLINE Exponential<Real> growth(Real x) {
     // 0 and infinity from these bounds
     auto [f, f_low, k] = binary_expm1({-clamp(x, -110.0f, 89.0f), Real(kMinusZero)});
-    const Real exp = scale(f + Real(1.0f), k), s = scale_down_or_flush(Real(1.0f), k);
-    return {exp, select(x > Real(20.0f), exp, copy_sign(fma(s, f, s - Real(1.0f)), x))};
+    // half of exp - 1, whose terms are finite
+    const Real half = scale_down_or_flush(Real(1.0f), k - Real(1.0f));
+    const Real expm1 = fma(half, f, half - Real(0.5f));
+    return {scale(f + Real(1.0f), k), copy_sign(expm1 + expm1, x)};
   }
   // -m / (2 + m), m = e^-2|x| - 1, with what its sums and the division have rounded away
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {

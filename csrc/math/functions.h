@@ -190,20 +190,4 @@ struct Erf {
   }
 };
 
-// softplus(x) = log(1 + exp(x)), derivative sigmoid(x)
-template <class M>
-struct PlainSoftplus {
-  using Real = typename M::Real;
-  FUSED_ACTS_INLINE Real value(Real x) const {
-    return M::log1p(M::exponential(abs(x)).exp) + positive_part(x);
-  }
-  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
-    return {value(x), M::sigmoid(M::sigmoid_exponent(x))};
-  }
-  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
-    auto [softplus, s] = dual(x);
-    return {softplus, s, fma(-s, s, s)};
-  }
-};
-
 }  // namespace fused_acts

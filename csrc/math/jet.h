@@ -30,15 +30,15 @@ struct Variable : Jet<M, Slope, Second> {
 };
 
 // An integer that is known when it is compiled, in arithmetic a floating number: 1_i / 2_i is 0.5.
-template <int n>
+template <int64_t n>
 struct Integer {
-  FUSED_ACTS_INLINE constexpr operator double() const { return n; }
+  FUSED_ACTS_INLINE constexpr operator double() const { return static_cast<double>(n); }
   FUSED_ACTS_INLINE constexpr Integer<-n> operator-() const { return {}; }
 };
-template <int n, char... digits>
-constexpr int kIntegerOf = n;
-template <int n, char digit, char... rest>
-constexpr int kIntegerOf<n, digit, rest...> = kIntegerOf<10 * n + (digit - '0'), rest...>;
+template <int64_t n, char... digits>
+constexpr int64_t kIntegerOf = n;
+template <int64_t n, char digit, char... rest>
+constexpr int64_t kIntegerOf<n, digit, rest...> = kIntegerOf<10 * n + (digit - '0'), rest...>;
 template <char... digits>
 FUSED_ACTS_INLINE constexpr Integer<kIntegerOf<0, digits...>> operator""_i() {
   return {};
@@ -177,11 +177,37 @@ FUSED_ACTS_INLINE auto fma(A a, B b, C c) {
 
 // ---- the activation that an expression is ----
 
+// Within an expression anything may cancel: a math that is coarse is for its last step alone.
+template <class M>
+struct FineMath {
+  using type = M;
+};
+template <class Real>
+struct FineMath<MathBFloat16<Real>> {
+  using type = Math16<Real>;
+};
+
+// The jet of what an expression returns; overloaded where there is a last step.
+template <class M, class A>
+FUSED_ACTS_INLINE auto finished(A a) {
+  return jet_of<typename FineMath<M>::type>(a);
+}
+
+// Parameters.
+template <class M>
+FUSED_ACTS_INLINE auto stands(typename M::Real number) {
+  return make_jet<typename FineMath<M>::type>(number, Zero{}, Zero{});
+}
+template <class M>
+FUSED_ACTS_INLINE auto moves(typename M::Real number, typename M::Real seed) {
+  return make_jet<typename FineMath<M>::type>(number, seed, Unasked{});
+}
+
 // What Expression::of(x, parameters...) makes of an x with these derivatives.
 template <class M, class Expression, class Slope, class Second, class... Parameters>
 FUSED_ACTS_INLINE auto jet_of_expression(typename M::Real x, Parameters... parameters) {
-  using X = Variable<M, Slope, Second>;
-  return jet_of<M>(Expression::of(X(x), make_jet<M>(parameters, Zero{}, Zero{})...));
+  using X = Variable<typename FineMath<M>::type, Slope, Second>;
+  return finished<M>(Expression::of(X(x), stands<M>(parameters)...));
 }
 
 template <class M, class Expression, class... Parameters>
@@ -202,7 +228,7 @@ FUSED_ACTS_INLINE auto triple_of(typename M::Real x, Parameters... parameters) {
 // Of a parameter that moves by seed, so that what masks it sees the seed.
 template <class M, class Expression, class... Parameters>
 FUSED_ACTS_INLINE auto tangent_of(typename M::Real x, Parameters... parameters) {
-  auto u = jet_of<M>(Expression::of(make_jet<M>(x, Zero{}, Zero{}), parameters...));
+  auto u = finished<M>(Expression::of(stands<M>(x), parameters...));
   return as_number<typename M::Real>(u.slope);
 }
 
@@ -228,7 +254,7 @@ struct JetFunction<M, Expression, 1> {
   FUSED_ACTS_INLINE auto dual(Real x) const { return dual_of<M, Expression>(x, first); }
   FUSED_ACTS_INLINE auto triple(Real x) const { return triple_of<M, Expression>(x, first); }
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    return tangent_of<M, Expression>(x, make_jet<M>(first, seed, Unasked{}));
+    return tangent_of<M, Expression>(x, moves<M>(first, seed));
   }
 };
 
@@ -242,12 +268,10 @@ struct JetFunction<M, Expression, 2> {
   FUSED_ACTS_INLINE auto dual(Real x) const { return dual_of<M, Expression>(x, first, other); }
   FUSED_ACTS_INLINE auto triple(Real x) const { return triple_of<M, Expression>(x, first, other); }
   FUSED_ACTS_INLINE Real by_parameter(Real x, Real seed) const {
-    return tangent_of<M, Expression>(x, make_jet<M>(first, seed, Unasked{}),
-                                     make_jet<M>(other, Zero{}, Zero{}));
+    return tangent_of<M, Expression>(x, moves<M>(first, seed), stands<M>(other));
   }
   FUSED_ACTS_INLINE Real by_second(Real x, Real seed) const {
-    return tangent_of<M, Expression>(x, make_jet<M>(first, Zero{}, Zero{}),
-                                     make_jet<M>(other, seed, Unasked{}));
+    return tangent_of<M, Expression>(x, stands<M>(first), moves<M>(other, seed));
   }
 };
 

@@ -35,34 +35,34 @@ FUSED_ACTS_INLINE Real select(Or<C, D> c, Real a, Real b) {
 }
 
 // What a comparison of jets is; only select() takes it.
-template <class C>
+template <class M, class C>
 struct Condition {
   C holds;
 };
-template <class C>
-FUSED_ACTS_INLINE Condition<C> condition(C holds) {
+template <class M, class C>
+FUSED_ACTS_INLINE Condition<M, C> condition(C holds) {
   return {holds};
 }
-template <class C>
-FUSED_ACTS_INLINE Condition<Not<C>> operator!(Condition<C> c) {
+template <class M, class C>
+FUSED_ACTS_INLINE Condition<M, Not<C>> operator!(Condition<M, C> c) {
   return {{c.holds}};
 }
-template <class C, class D>
-FUSED_ACTS_INLINE Condition<And<C, D>> operator&&(Condition<C> c, Condition<D> d) {
+template <class M, class C, class D>
+FUSED_ACTS_INLINE Condition<M, And<C, D>> operator&&(Condition<M, C> c, Condition<M, D> d) {
   return {{c.holds, d.holds}};
 }
-template <class C, class D>
-FUSED_ACTS_INLINE Condition<Or<C, D>> operator||(Condition<C> c, Condition<D> d) {
+template <class M, class C, class D>
+FUSED_ACTS_INLINE Condition<M, Or<C, D>> operator||(Condition<M, C> c, Condition<M, D> d) {
   return {{c.holds, d.holds}};
 }
 
 template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator>(A a, B b) {
-  return condition(jet_of<M>(a).value > jet_of<M>(b).value);
+  return condition<M>(jet_of<M>(a).value > jet_of<M>(b).value);
 }
 template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator>=(A a, B b) {
-  return condition(jet_of<M>(a).value >= jet_of<M>(b).value);
+  return condition<M>(jet_of<M>(a).value >= jet_of<M>(b).value);
 }
 template <class A, class B, class M = MathOfJets<A, B>>
 FUSED_ACTS_INLINE auto operator<(A a, B b) {
@@ -90,8 +90,8 @@ FUSED_ACTS_INLINE auto chosen(C holds, D d, E e) {
   }
 }
 
-template <class C, class A, class B, class M = MathOfJets<A, B>>
-FUSED_ACTS_INLINE auto select(Condition<C> c, A a, B b) {
+template <class M, class C, class A, class B>
+FUSED_ACTS_INLINE auto select(Condition<M, C> c, A a, B b) {
   using Real = typename M::Real;
   auto u = jet_of<M>(a);
   auto v = jet_of<M>(b);

@@ -6,6 +6,7 @@
 #include "math/functions.h"
 #include "math/jet.h"
 #include "math/jet_choices.h"
+#include "math/jet_later.h"
 
 namespace fused_acts {
 
@@ -17,24 +18,21 @@ FUSED_ACTS_INLINE double log(double x) { return ::log(x); }
 
 // ---- products that are one function ----
 
-// F(u) that is not computed yet: times x it may be a function of the table, in which less is lost.
-template <template <class> class F, class U>
-struct Later {
-  U argument;
+// softplus(x) = log(1 + exp(x)), derivative sigmoid(x)
+template <class M>
+struct PlainSoftplus {
+  using Real = typename M::Real;
+  FUSED_ACTS_INLINE Real value(Real x) const {
+    return M::log1p(M::exponential(abs(x)).exp) + positive_part(x);
+  }
+  FUSED_ACTS_INLINE Dual<Real> dual(Real x) const {
+    return {value(x), M::sigmoid(M::sigmoid_exponent(x))};
+  }
+  FUSED_ACTS_INLINE Triple<Real> triple(Real x) const {
+    auto [softplus, s] = dual(x);
+    return {softplus, s, fma(-s, s, s)};
+  }
 };
-template <template <class> class F, class U>
-FUSED_ACTS_INLINE auto evaluated(Later<F, U> later) {
-  auto u = evaluated(later.argument);
-  return chain(F<typename decltype(u)::Math>{}, u);
-}
-template <class A>
-constexpr bool kIsVariable = false;
-template <class M, class Slope, class Second>
-constexpr bool kIsVariable<Variable<M, Slope, Second>> = true;
-template <class A>
-constexpr bool kIsLater = false;
-template <template <class> class F, class U>
-constexpr bool kIsLater<Later<F, U>> = true;
 
 // tanh(softplus(x))
 template <class M>
@@ -67,25 +65,21 @@ struct UsualSitu : Situ<M> {
 };
 
 // The function that x * F(x) is, if it is one of the table.
-template <template <class> class F>
+template <template <class> class F, class X>
 struct TimesX {
-  template <class M>
-  using Product = void;
+  using type = void;
 };
-template <>
-struct TimesX<Sigmoid> {
-  template <class M>
-  using Product = SwishThenLimit<M>;
+template <class X>
+struct TimesX<Sigmoid, X> {
+  using type = Later<SwishThenLimit, X>;
 };
-template <>
-struct TimesX<NormalCdf> {
-  template <class M>
-  using Product = Gelu<M>;
+template <class X>
+struct TimesX<NormalCdf, X> {
+  using type = Later<Gelu, X>;
 };
-template <>
-struct TimesX<MishFactor> {
-  template <class M>
-  using Product = Mish<M>;
+template <class X>
+struct TimesX<MishFactor, X> {
+  using type = Later<Mish, X>;
 };
 
 // u * sigmoid(z), with s = sigmoid(z): s' = s*(1 - s)*z', s'' = s*(1 - s)*(z'' + (1 - 2s)*z'^2)
@@ -102,15 +96,31 @@ FUSED_ACTS_INLINE auto times_sigmoid(U u, Z z) {
                      product<Real>(sum<Real>(inner, u.second), s));
 }
 
+// The same that is not computed yet.
+template <class U, class Z>
+struct TimesSigmoid {
+  U factor;
+  Z argument;
+};
+template <class M, class U, class Z>
+FUSED_ACTS_INLINE auto finished(TimesSigmoid<U, Z> later) {
+  return times_sigmoid<M>(with_math<M>(later.factor), with_math<M>(later.argument));
+}
+template <class U, class Z>
+FUSED_ACTS_INLINE auto evaluated(TimesSigmoid<U, Z> later) {
+  return times_sigmoid<typename U::Math>(later.factor, later.argument);
+}
+
 template <class M, class A, template <class> class F, class U>
 FUSED_ACTS_INLINE auto times_later(A a, Later<F, U> later) {
-  using Product = typename TimesX<F>::template Product<M>;
+  using Product = typename TimesX<F, U>::type;
   auto u = jet_of<M>(a);
   if constexpr (kIsVariable<A> && std::is_same_v<A, U> && !std::is_void_v<Product>) {
-    return chain(Product{}, u);
+    return Product{a};
   } else if constexpr (std::is_same_v<Later<F, U>, Later<Sigmoid, U>> &&
                        !std::is_same_v<decltype(u.slope), Zero>) {
-    return times_sigmoid<M>(u, evaluated(later.argument));
+    auto z = evaluated(later.argument);
+    return TimesSigmoid<decltype(u), decltype(z)>{u, z};
   } else {
     return product_of_jets<M>(u, evaluated(later));
   }
@@ -128,29 +138,12 @@ FUSED_ACTS_INLINE auto operator*(A a, B b) {
 
 // ---- functions by their names ----
 
-template <class A, class M = MathOfJets<A>>
-FUSED_ACTS_INLINE Later<Sigmoid, A> sigmoid(A a) {
-  return {a};
-}
-template <class A, class M = MathOfJets<A>>
-FUSED_ACTS_INLINE Later<NormalCdf, A> normal_cdf(A a) {
-  return {a};
-}
-template <class A, class M = MathOfJets<A>>
-FUSED_ACTS_INLINE Later<PlainSoftplus, A> softplus(A a) {
-  return {a};
-}
-template <class A, class M = MathOfJets<A>>
-FUSED_ACTS_INLINE auto tanh(A a) {
-  return chain(Tanh<M>{}, evaluated(a));
-}
-template <class U>
-FUSED_ACTS_INLINE Later<MishFactor, U> tanh(Later<PlainSoftplus, U> softplus) {
-  return {softplus.argument};
-}
-
 // X(name, F)
 #define FUSED_ACTS_FUNCTIONS(X) \
+  X(sigmoid, Sigmoid)           \
+  X(tanh, Tanh)                 \
+  X(softplus, PlainSoftplus)    \
+  X(normal_cdf, NormalCdf)      \
   X(exp, Exp)                   \
   X(expm1, Expm1)               \
   X(log, Log)                   \
@@ -188,46 +181,24 @@ FUSED_ACTS_INLINE Later<MishFactor, U> tanh(Later<PlainSoftplus, U> softplus) {
 
 #define FUSED_ACTS_DEFINE(name, F)            \
   template <class A, class M = MathOfJets<A>> \
-  FUSED_ACTS_INLINE auto name(A a) {          \
-    return chain(F<M>{}, evaluated(a));       \
+  FUSED_ACTS_INLINE Later<F, A> name(A a) {   \
+    return {a};                               \
   }
 FUSED_ACTS_FUNCTIONS(FUSED_ACTS_DEFINE)
 #undef FUSED_ACTS_DEFINE
-
-// What is to be added to the derivative of f(u), where f's parameter has the derivative d.
-template <class Real, class F, class D>
-FUSED_ACTS_INLINE auto by_parameter(F f, Real u, D d) {
-  if constexpr (std::is_same_v<D, Zero> || std::is_same_v<D, Unasked>) {
-    return d;
-  } else {
-    return f.by_parameter(u, as_number<Real>(d));
-  }
-}
-template <class Real, class F, class D>
-FUSED_ACTS_INLINE auto by_second(F f, Real u, D d) {
-  if constexpr (std::is_same_v<D, Zero> || std::is_same_v<D, Unasked>) {
-    return d;
-  } else {
-    return f.by_second(u, as_number<Real>(d));
-  }
-}
-template <class M, class U, class P, class D>
-FUSED_ACTS_INLINE auto with_parameter(U u, P parameter, D d) {
-  static_assert(std::is_same_v<D, Zero> || std::is_same_v<decltype(parameter.second), Unasked>,
-                "a parameter of an activation must not depend on x");
-  using Real = typename M::Real;
-  return make_jet<M>(u.value, sum<Real>(u.slope, d), sum<Real>(u.second, parameter.second));
-}
-template <class F, class M, class U, class P>
-FUSED_ACTS_INLINE auto chain_with_parameter(U u, P parameter) {
-  F f(parameter.value);
-  return with_parameter<M>(chain(f, u), parameter, by_parameter(f, u.value, parameter.slope));
+template <class U>
+FUSED_ACTS_INLINE Later<MishFactor, U> tanh(Later<PlainSoftplus, U> softplus) {
+  return {softplus.argument};
 }
 
-#define FUSED_ACTS_DEFINE(name, F)                                            \
-  template <class A, class P, class M = MathOfJets<A, P>>                     \
-  FUSED_ACTS_INLINE auto name(A a, P parameter) {                             \
-    return chain_with_parameter<F<M>, M>(jet_of<M>(a), jet_of<M>(parameter)); \
+#define FUSED_ACTS_DEFINE(name, F)                                    \
+  template <class A, class P, class M = MathOfJets<A, P>>             \
+  FUSED_ACTS_INLINE auto name(A a, P parameter) {                     \
+    auto u = jet_of<M>(a);                                            \
+    auto p = jet_of<M>(parameter);                                    \
+    static_assert(kMayBeParameter<decltype(p)>,                       \
+                  "a parameter of " #name "() must not depend on x"); \
+    return LaterOfTwo<F, decltype(u), decltype(p)>{u, p};             \
   }
 FUSED_ACTS_FUNCTIONS_OF_TWO(FUSED_ACTS_DEFINE)
 #undef FUSED_ACTS_DEFINE
@@ -249,6 +220,8 @@ FUSED_ACTS_INLINE auto xielu(A a, P alpha_p, Q alpha_n) {
   auto u = jet_of<M>(a);
   auto p = jet_of<M>(alpha_p);
   auto q = jet_of<M>(alpha_n);
+  static_assert(kMayBeParameter<decltype(p)> && kMayBeParameter<decltype(q)>,
+                "a parameter of xielu() must not depend on x");
   Xielu<M> f(p.value, q.value);
   auto by_first = with_parameter<M>(chain(f, u), p, by_parameter(f, u.value, p.slope));
   return with_parameter<M>(by_first, q, by_second(f, u.value, q.slope));
@@ -256,7 +229,7 @@ FUSED_ACTS_INLINE auto xielu(A a, P alpha_p, Q alpha_n) {
 
 // ---- powers ----
 
-template <int n, class Real>
+template <int64_t n, class Real>
 FUSED_ACTS_INLINE Real power(Real x) {
   if constexpr (n == 0) {
     return Real(1.0f);
@@ -271,7 +244,7 @@ FUSED_ACTS_INLINE Real power(Real x) {
 }
 
 // x^n
-template <int n, class Real>
+template <int64_t n, class Real>
 struct Power {
   FUSED_ACTS_INLINE Real value(Real x) const { return power<n>(x); }
   FUSED_ACTS_INLINE Dual<Real> dual(Real x) const { return without_second(triple(x)); }
@@ -280,7 +253,7 @@ struct Power {
   }
 };
 
-template <class A, int n, class M = MathOfJets<A>>
+template <class A, int64_t n, class M = MathOfJets<A>>
 FUSED_ACTS_INLINE auto pow(A a, Integer<n>) {
   if constexpr (n < 0) {
     return reciprocal(pow(a, Integer<-n>{}));

@@ -60,7 +60,6 @@ FUSED_ACTS_INLINE float at_most(float x, float bound) {
   return x > bound ? bound : x;
 #endif
 }
-FUSED_ACTS_INLINE double at_most(double x, float bound) { return x > bound ? bound : x; }
 FUSED_ACTS_INLINE double at_most(double x, double bound) { return x > bound ? bound : x; }
 
 // min(a*b + c, 1), for what is not negative; on a device for no more than the fma.

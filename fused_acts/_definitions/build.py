@@ -84,11 +84,9 @@ def library(definition: Definition, verbose: bool | None) -> Path:
     words = cxx.compilers()
     if not words:  # what another compiler made is as good
         entry = _entry(definition, gpus, ["c++"])
-        made = sorted(
-            entry.parent.glob(f"{entry.name.rpartition('-')[0]}-????????/{cache.LIBRARY}")
-        )
-        if made:
-            return made[0]
+        for other in entry.parent.glob(f"{entry.name.rpartition('-')[0]}-????????"):
+            if made := cache.find(other):
+                return made
     entry = _entry(definition, gpus, words[0] if words else ["c++"])
 
     def build(folder: Path) -> None:

@@ -21,7 +21,10 @@ def cache_folder() -> Path:
 def find(entry: Path) -> Path | None:
     """The library of an entry of the cache."""
     library = entry / LIBRARY
-    return library if library.is_file() else None
+    if not library.is_file():
+        return None
+    _check_owner(library)
+    return library
 
 
 def find_or_build(entry: Path, build: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
@@ -72,7 +75,7 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
-def check_owner(library: Path) -> None:
+def _check_owner(library: Path) -> None:
     """Refuses a library that others could have put there: it is run."""
     for path in (library, library.parent, library.parent.parent):
         found = path.stat()

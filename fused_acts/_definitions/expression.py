@@ -4,21 +4,33 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS, of_gate, of_up
+
 # By how they are called; csrc/math/jet_functions.h has them, docs/own-units.md says more.
 ARITHMETIC = (
     *("abs(x)", "clamp(x, low, high)", "erf(x)", "exp(x)", "expm1(x)", "fma(a, b, c)", "log(x)"),
     *("log1p(x)", "max(a, b)", "min(a, b)", "normal_cdf(x)", "pow(x, 3)", "reciprocal(x)"),
     *("rsqrt(x)", "select(condition, a, b)", "sqrt(x)", "square(x)"),
 )
-# Those of the table; what stands behind x is a number or a parameter.
-ACTIVATIONS = (
-    *("elu(x, alpha)", "fatrelu(x, threshold)", "gelu(x)", "gelu_tanh(x)", "hardsigmoid(x)"),
-    *("hardswish(x)", "leaky_relu(x, slope)", "mish(x)", "prelu(x, slope)", "quick_gelu(x, alpha)"),
-    *("relu(x)", "relu6(x)", "sigmoid(x)", "silu(x)", "situ(x, beta)", "softcap(x, cap)"),
-    *("softplus(x, beta)", "softsign(x)", "squared_relu(x)", "swish(x, beta)", "tanh(x)"),
-    "xielu(x, alpha_p, alpha_n)",
-)
-FUNCTIONS = {form.partition("(")[0]: form for form in sorted(ARITHMETIC + ACTIVATIONS)}
+
+
+def _of_the_library() -> Iterator[str]:
+    """Its activations and what its units are made of; behind x are numbers or parameters."""
+    for name, row in ACTIVATIONS.items():
+        yield _form(name, row.parameters)
+    yield from (_form(alias, ()) for alias in ALIASES)
+    for unit in VARIANTS.values():
+        yield _form(unit.f.__name__, of_gate(unit, [*unit.parameters]))
+        yield _form(unit.g.__name__, of_up(unit, [*unit.parameters]))
+
+
+def _form(name: str, parameters: Iterable[str]) -> str:
+    return f"{name}({', '.join(['x', *parameters])})"
+
+
+FUNCTIONS = {form.partition("(")[0]: form for form in sorted({*ARITHMETIC, *_of_the_library()})}
+for _name in ("identity", "plus_one"):  # which take no function
+    del FUNCTIONS[_name]
 CONSTANTS = ("pi",)
 
 # What a parameter cannot be called: the words of C++, and what else stands in the code around it.

@@ -27,7 +27,7 @@ namespace {
   X(powered, square(x) * sigmoid(x * x) + (x * x * x) * sigmoid(x))                          \
   X(softpluses, softplus(2 * x) * tanh(softplus(x - 1)) + softplus(x, 0.5))                  \
   X(choices, select(x > 0.3, x * x, sin_like(x)) + select(x <= -1 || x > 2, x, 2 * x - 1))   \
-  X(nested, select(!(x < 1) && x < 3, x * x, 3 - x) * abs(x - 0.1))                          \
+  X(nested, select(x > 2.2, 1, 0) + select(!(x < 1) && x < 3, x * x, 3 - x) * abs(x - 0.1))  \
   X(bounds, max(x, 0.4) * min(x, 1.3) + clamp(x, -2, 2) * x + max(-1, x))                    \
   X(pairs, max(x* x, x + 1) + min(exp(x), 2 - x))                                            \
   X(of_table, relu(x - 0.1) + gelu(2 * x) + mish(x * x) * elu(x - 0.1) + hardswish(x + 0.2)) \

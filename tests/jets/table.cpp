@@ -18,9 +18,11 @@ struct Number {
   Number() = default;
   explicit Number(double x) : jet{x, 0.0, 0.0} {}
   Number(double x, double slope, double second) : jet{x, slope, second} {}
-  template <class Slope, class Second>
-  Number(Jet<Math64, Slope, Second> u)
-      : jet{u.value, as_number<double>(u.slope), as_number<double>(u.second)} {}
+  template <class A, class = MathOfJets<A>>
+  Number(A a) {
+    auto u = evaluated(a);
+    jet = {u.value, as_number<double>(u.slope), as_number<double>(u.second)};
+  }
 };
 
 Number operator+(Number a, Number b) { return a.jet + b.jet; }
