@@ -41,10 +41,8 @@ class Other(nn.Module):
 @pytest.mark.parametrize("activation", [Sinlu(), lambda x: sinlu(x, 0.125)])
 def test_a_gated_mlp(activation):
     mlp = mlp_with()
-    mlp.act_fn = activation if isinstance(activation, nn.Module) else None
-    if mlp.act_fn is None:
-        mlp._modules.pop("act_fn", None)
-        vars(mlp)["act_fn"] = activation
+    del mlp.act_fn
+    mlp.act_fn = activation
     check_fused(mlp, "sinlu_glu(gate_proj, up_proj)")
     assert torch.equal(copy.deepcopy(mlp)(torch.ones(2, 32)), mlp(torch.ones(2, 32)))
 
