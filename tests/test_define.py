@@ -148,6 +148,22 @@ def test_modules_bring_their_definition_along(units, tmp_path):
     run_alone(unpickled, str(tmp_path / "module"))
 
 
+def test_a_lambda_does_not_come_along(own_units, tmp_path):
+    reference = lambda x, a: sinlu(x, a)  # noqa: E731
+    function = define("sinlu_glu", name="nameless_glu", reference=reference)
+    stored = pickle.dumps(function)
+    forget("nameless_glu")
+    again = pickle.loads(stored)
+    gate, up = operands("sinlu_glu")
+    first = torch.autograd.grad(again(gate, up).sum(), gate, create_graph=True)[0]
+    second = torch.autograd.grad(first.sum(), gate, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="without its reference.*call fused_acts.define"):
+        torch.autograd.grad(second.sum(), gate)
+    assert define("sinlu_glu", name="nameless_glu") is again
+    torch.autograd.grad(second.sum(), gate)
+    forget("nameless_glu")
+
+
 def test_the_same_again_is_the_same(units):
     assert define("sinlu_glu") is units["sinlu_glu"]
     with pytest.raises(ValueError, match=r"sinlu_glu is defined in this process already.*0\.25"):
