@@ -16,7 +16,10 @@ from subprocess_runner import run_alone
 import fused_acts
 from fused_acts._definitions import build, cache
 from fused_acts._definitions.compile import Command, Output, run_all
+from fused_acts._definitions.definition import make_definition
 from fused_acts._definitions.expression import FUNCTIONS
+from fused_acts._definitions.source import check_source, own_unit
+from fused_acts._toolchain import cxx
 
 TESTS = Path(__file__).parent
 
@@ -199,7 +202,8 @@ def test_composed_without_a_compiler(own_units, monkeypatch, tmp_path, fresh_dyn
     assert torch.allclose(out, (gate + bias) * 3.0 * up)
     assert torch.allclose(torch.autograd.grad(out.sum(), gate)[0], 3.0 * up)
     module = fused_acts.nn.GatedActivation("lost_glu")
-    assert torch.allclose(module(gate, up), 2.0 * gate * up)
+    for call in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        assert torch.allclose(call(gate, up), 2.0 * gate * up)
     forget("lost_glu")
 
 
@@ -225,18 +229,21 @@ def test_sources_are_found():
     assert (build.csrc() / "own/unit.cpp").is_file()
 
 
+CALLS = {"select": "select(x > 0, x, 0.5)", "pow": "pow(x, 3)", "fma": "fma(x, 2, x)"}
+CALLS |= {"max": "max(x, 0.5) + max(x, x)", "min": "min(0.5, x)", "clamp": "clamp(x, -1, 1)"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_compiles(own_units, name):
-    """As it is listed, with numbers for what stands behind x."""
-    form = FUNCTIONS[name]
-    arguments = re.sub(r"\w+", lambda word: word[0] if word[0] in ("x", name) else "0.5", form)
-    arguments = arguments.replace("0.5(", f"{name}(") if name not in arguments else arguments
-    calls = {"select": "select(x > 0, x, 0.5)", "pow": "pow(x, 3)", "fma": "fma(x, x, x)"}
-    calls |= {"max": "max(x, 0.5)", "min": "min(x, 0.5)"}
-    f = calls.get(name, arguments)
-    with pytest.raises(ValueError, match="differs"):
-        fused_acts.define(f"of_{name}", f, g=None, reference=lambda x: x + 3.0, verbose=False)
+def test_every_function_compiles(name, tmp_path):
+    """As it is listed, with a parameter for what stands behind x."""
+    _, *others = FUNCTIONS[name].rstrip(")").partition("(")[2].split(", ")
+    f = CALLS.get(name, f"{name}({', '.join(['x', *others])})")
+    parameters = {} if name in CALLS else dict.fromkeys(others, 0.5)
+    definition = make_definition("unit", f, None, parameters, None)
+    (tmp_path / "own_unit.h").write_text(own_unit(definition))
+    flags = [*cxx.FLAGS, "-DFUSED_ACTS_OWN", f"-I{build.csrc()}", f"-I{tmp_path}"]
+    check_source(definition, tmp_path, [*cxx.find_compiler(), *flags], Output("unit", False))
 
 
 @pytest.mark.slow
