@@ -49,6 +49,7 @@ def run(
     try:
         call, vectors = DEFAULTS[variant][index], _NONE
         if options or _is_dynamo():
+            variant = call.variant  # of one in a closure Dynamo may have made a symbol
             if _is_dynamo() and variant in COMPOSED:
                 return composed(gate, up, variant, layout, out, options)
             if _is_dynamo() and not autocasts(gate):

@@ -31,7 +31,7 @@ TYPES: dict[str, Any] = {
 def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:
     """That of the function, with the options of the row in the place of **options."""
     own = inspect.signature(function)
-    parameters = [p for name, p in own.parameters.items() if name not in ("_variant", "options")]
+    parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
     given = {parameter.name for parameter in parameters}
     number: Any = float | Tensor
     if getattr(ROWS[variant], "caps", False):

@@ -165,7 +165,6 @@ def activation(
     return run(x, None, index_of("name", name, ACTIVATION_INDEX), "gate_up", out, options)
 
 
-# Of an integer in a closure Dynamo may make a symbol, but not of the default of an argument.
 def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
     def function(
         gate: Tensor,
@@ -174,12 +173,11 @@ def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
         layout: str = "gate_up",
         dim: int = -1,
         out: Tensor | None = None,
-        _variant: int = variant,
         **options: Any,
     ) -> Tensor:
         if dim != -1:
-            return run_along(dim, gate, up, _variant, layout, out, options)
-        return run(gate, up, _variant, layout, out, options)
+            return run_along(dim, gate, up, variant, layout, out, options)
+        return run(gate, up, variant, layout, out, options)
 
     def function_of_packed(
         gate: Tensor,
@@ -188,30 +186,24 @@ def _unit_function(variant: int, packed_layout: str) -> Callable[..., Tensor]:
         layout: str | None = None,
         dim: int = -1,
         out: Tensor | None = None,
-        _variant: int = variant,
         **options: Any,
     ) -> Tensor:
         if layout is None:
             layout = "gate_up" if up is not None else packed_layout
         if dim != -1:
-            return run_along(dim, gate, up, _variant, layout, out, options)
-        return run(gate, up, _variant, layout, out, options)
+            return run_along(dim, gate, up, variant, layout, out, options)
+        return run(gate, up, variant, layout, out, options)
 
     return function if packed_layout == "gate_up" else function_of_packed
 
 
 def _activation_function(variant: int) -> Callable[..., Tensor]:
     def function(
-        x: Tensor,
-        bias: Tensor | None = None,
-        *,
-        out: Tensor | None = None,
-        _variant: int = variant,
-        **options: Any,
+        x: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None, **options: Any
     ) -> Tensor:
         if bias is not None:
             options["bias"] = bias
-        return run(x, None, _variant, "gate_up", out, options)
+        return run(x, None, variant, "gate_up", out, options)
 
     return function
 

@@ -8,7 +8,6 @@ import torch
 import fused_acts
 from fused_acts import nn, qwerty  # noqa: F401  # error
 from fused_acts import swiglu as fused_swiglu
-from fused_acts._rows import OwnFunction
 
 x = torch.ones(4, 8)
 bias = torch.ones(8)
@@ -32,13 +31,11 @@ out = nn.GatedFFN(8, 16, "geglu", recompute="all")(x)
 out = nn.GatedLinear(8, 16, layout="up_gate")(x)
 out = fused_acts.nn.Activation("gelu_tanh")(x)
 
-
-def of_own(sinlu: OwnFunction) -> None:
-    y: torch.Tensor = sinlu(x, a=2.0) + fused_acts.gated(x, x, variant=sinlu.name, a=x[0])
-    y = fused_acts.activation(y, sinlu.name, a=2) + nn.GatedFFN(8, 16, sinlu.name, a=2.0)(x)
-    y = fused_acts.gated_quantized(y, variant=sinlu.name, format="mxfp8", a=2.0).values
-    fused_acts.gated(x, variant=sinlu.name, layout=3)  # error
-
+scaled = fused_acts.define("scaled", f="x * a", parameters={"a": 1.0}, reference=torch.mul)
+out = scaled(x, a=2.0) + fused_acts.gated(x, x, variant=scaled.name, a=x[0])
+out = fused_acts.activation(out, scaled.name, a=2) + nn.GatedFFN(8, 16, scaled.name, a=2.0)(x)
+out = fused_acts.gated_quantized(x, variant=scaled.name, format="mxfp8", a=2.0).values
+fused_acts.gated(x, variant=scaled.name, layout=3)  # error
 
 fused_acts.swigul(1)  # error
 fused_acts.swiglu(1)  # error
