@@ -18,40 +18,15 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "build_backend"))
-import cuda_config  # noqa: E402
+sys.path.append(str(ROOT / "fused_acts"))  # last, as it has names that others have too
 import ninja_file  # noqa: E402
 import target_environment  # noqa: E402
-import toolchain  # noqa: E402
+from _toolchain import cuda, cxx  # noqa: E402
 
-CXX_FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "-DNDEBUG",
-    "-fPIC",
-    "-fvisibility=hidden",
-    # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=off",  # as on the device: all that is to be fused is written so
-    "-fopenmp-simd",
-    "-Wall",
-]
-# For compilers that know them.
-OPTIONAL_CXX_FLAGS = [
-    "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
-    "-Wno-psabi",
-    "-Wno-pass-failed",  # clang tells of each loop that it leaves scalar
-    "-Wno-maybe-uninitialized",  # GCC 12 finds it in its own AVX-512 headers
-]
-NVCC_FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "--fmad=false",  # all that is to be fused is written so
-    "-Xcompiler=-fvisibility=hidden",
-]
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # as of torch 2.10
 
 # setuptools gets the library by the name of an extension, and the record of its build with it.
@@ -63,35 +38,8 @@ SOURCES = {
 }
 CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
 LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_*", "csrc/ops/*"]
-
-
-class Toolkit:
-    """The CUDA toolkit that the kernels are compiled with."""
-
-    def __init__(self, torch, home: Path):
-        self.home = home
-        self.nvcc = str(home / "bin/nvcc")
-        self.version = cuda_config.toolkit_version(self._ask("--version"))
-        cuda_config.check_toolkit(self.version, home, torch.__version__, torch.version.cuda)
-        self.architectures = cuda_config.architectures(
-            os.environ.get("TORCH_CUDA_ARCH_LIST"), self._ask("--list-gpu-arch").split()
-        )
-
-    def _ask(self, option: str) -> str:
-        return subprocess.check_output([self.nvcc, option], text=True)
-
-    @staticmethod
-    def find(torch) -> "Toolkit | None":
-        """None for a build without CUDA kernels."""
-        home = cuda_config.find_cuda_home(os.environ, shutil.which("nvcc"))
-        wanted = cuda_config.wants_cuda(
-            setting=os.environ.get("FUSED_ACTS_CUDA", "auto"),
-            torch_version=torch.__version__,
-            torch_cuda=torch.version.cuda,
-            cuda_home=home,
-            has_gpu=torch.cuda.is_available(),
-        )
-        return Toolkit(torch, home) if wanted else None
+# What units of one's own are compiled from; an editable package finds it where it is.
+SHIPPED = ("math", "kernels", "cpu", "cuda", "own")
 
 
 def import_torch():
@@ -124,29 +72,29 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
 
     torch_includes = [path for path in cpp_extension.include_paths() if Path(path).is_dir()]
     anonymous = f"-ffile-prefix-map={ROOT}=."
-    cxx = [*CXX_FLAGS, *toolchain.accepted(compiler, [*OPTIONAL_CXX_FLAGS, anonymous]), "-Icsrc"]
-    cxx += toolchain.cpu_flags(compiler)
-    cxx += shlex.split(os.environ.get("CXXFLAGS", ""))
-    cxx += [STABLE_ABI, *include_flags(folder, torch_includes)]
+    flags = [*cxx.FLAGS, *cxx.accepted(compiler, [*cxx.OPTIONAL_FLAGS, anonymous]), "-Icsrc"]
+    flags += cxx.cpu_flags(compiler)
+    flags += shlex.split(os.environ.get("CXXFLAGS", ""))
+    flags += [STABLE_ABI, *include_flags(folder, torch_includes)]
     sources = list(SOURCES[OPERATORS])
-    libraries = ["-ltorch_cpu"]
+    libraries = ["-ltorch_cpu", "-ldl"]
     nvcc = []
     if toolkit:
-        cxx += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
+        flags += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
         sources = CUDA_SOURCES + sources
         places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
         libraries += ["-ltorch_cuda", *places, "-lcudart"]
-        nvcc = [*NVCC_FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
+        nvcc = [*cuda.FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
         nvcc += [f"-Xcompiler={anonymous}"]
-        nvcc += cuda_config.nvcc_architectures(toolkit.architectures)
+        nvcc += cuda.nvcc_architectures(toolkit.architectures)
         if "CXX" in os.environ:
-            nvcc += ["-ccbin", toolchain.program(compiler)]
+            nvcc += ["-ccbin", cxx.program(compiler)]
     link = shlex.split(os.environ.get("LDFLAGS", ""))
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     return ninja_file.SharedLibrary(
         name="libfused_acts.so",
         sources=sources,
-        cxx_flags=cxx,
+        cxx_flags=flags,
         nvcc_flags=nvcc,
         link_flags=[*link, "-Wl,-z,defs", *torch_libraries, *libraries],
     )
@@ -162,23 +110,25 @@ class Build(build_ext):
         return os.path.join(*package, FILES[name])
 
     def build_extensions(self) -> None:
-        ninja = toolchain.find_ninja()
-        compiler = toolchain.find_compiler()
+        ninja = ninja_file.find_ninja()
+        compiler = cxx.find_compiler()
         torch = import_torch()
-        toolkit = Toolkit.find(torch)
+        toolkit = cuda.Toolkit.find(
+            torch.__version__, torch.version.cuda, torch.cuda.is_available()
+        )
         record = {
             "torch_version": str(torch.__version__),
             "torch_cuda": torch.version.cuda or "",
             "cuda_version": toolkit.version if toolkit else "",
             "cuda_architectures": toolkit.architectures if toolkit else "",
-            "compiler": toolchain.describe(compiler),
+            "compiler": cxx.describe(compiler),
         }
         kernels = f"CUDA kernels for {toolkit.architectures}" if toolkit else "no CUDA kernels"
         print(f"fused-acts: torch {torch.__version__}, {record['compiler']}, {kernels}", flush=True)
 
         # A folder of its own for each torch and compiler, which outlives editable builds, so that
         # only what changed is compiled again.
-        folder = Path(f"build/torch-{torch.__version__}-{Path(toolchain.program(compiler)).name}")
+        folder = Path(f"build/torch-{torch.__version__}-{Path(cxx.program(compiler)).name}")
         library = shared_library(toolkit, compiler, folder)
         nvcc = toolkit and toolkit.nvcc
         path = ninja_file.write(folder, compiler, nvcc, library, LONGEST_SOURCES)
@@ -193,6 +143,14 @@ class Build(build_ext):
             self.copy_file(str(folder / target.name), str(target))
 
 
+class Package(build_py):
+    def run(self) -> None:
+        super().run()
+        for layer in () if self.editable_mode else SHIPPED:
+            target = Path(self.build_lib, "fused_acts/csrc", layer)
+            shutil.copytree(ROOT / "csrc" / layer, target, dirs_exist_ok=True)
+
+
 class Wheel(bdist_wheel):
     def run(self) -> None:
         # What an earlier build left there would be in the wheel.
@@ -205,5 +163,5 @@ class Wheel(bdist_wheel):
 
 setup(
     ext_modules=[Extension(name, sources) for name, sources in SOURCES.items()],
-    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
+    cmdclass={"build_ext": Build, "build_py": Package, "bdist_wheel": Wheel},
 )

@@ -1,7 +1,9 @@
-"""Writes the build.ninja of a shared library."""
+"""Finds ninja, and writes the build.ninja of a shared library."""
 
+import os
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -34,6 +36,22 @@ class SharedLibrary:
     cxx_flags: Sequence[str]
     link_flags: Sequence[str]
     nvcc_flags: Sequence[str] = ()
+
+
+def find_ninja(environ: Mapping[str, str] = os.environ) -> str:
+    """The ninja of the Python package, or of the system."""
+    try:
+        import ninja
+
+        path = os.pathsep.join([ninja.BIN_DIR, environ.get("PATH", os.defpath)])
+    except ImportError:
+        path = environ.get("PATH", os.defpath)
+    if found := shutil.which("ninja", path=path):
+        return found
+    raise SystemExit(
+        "fused-acts is built by ninja, which is neither a package of this Python nor on PATH: "
+        "pip install ninja"
+    )
 
 
 def write(

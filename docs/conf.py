@@ -87,6 +87,7 @@ docs/activations
 docs/ffn
 docs/moe
 docs/quantised
+docs/own-units
 docs/transformers
 docs/models
 docs/distributed

@@ -3,6 +3,7 @@
 from fused_acts import functional, nn, reference
 from fused_acts._autograd.dispatch import compile_as
 from fused_acts._build_info import __version__, show_build
+from fused_acts.definitions import define
 from fused_acts.functional import (
     activation,
     activations,
@@ -24,6 +25,7 @@ __all__ = [
     "activation",
     "activations",
     "compile_as",
+    "define",
     "gated",
     "gated_quantized",
     "maxout",

@@ -1,5 +1,7 @@
 """Types of the public names. Written by tools/write_stubs.py."""
 
+from typing import Any, overload
+
 from torch import Tensor
 
 from fused_acts import functional as functional
@@ -11,7 +13,8 @@ from fused_acts._build_info import show_build as show_build
 from fused_acts._call import Rounding, Save
 from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
-from fused_acts._names import ActivationName, VariantName
+from fused_acts._names import ActivationName, OwnName, VariantName
+from fused_acts.definitions import define as define
 from fused_acts.functional import activations as activations
 from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax
@@ -22,6 +25,7 @@ from fused_acts.row_units import polynorm_glu as polynorm_glu
 from fused_acts.row_units import rms_norm_gated as rms_norm_gated
 from fused_acts.row_units import topk_geglu as topk_geglu
 
+@overload
 def gated(
     gate: Tensor,
     up: Tensor | None = None,
@@ -50,6 +54,18 @@ def gated(
     threshold: float | Tensor = ...,
     linear_beta: float | Tensor | None = ...,
 ) -> Tensor: ...
+@overload
+def gated(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    variant: OwnName,
+    layout: Layout = "gate_up",
+    dim: int = -1,
+    out: Tensor | None = None,
+    **options: Any,
+) -> Tensor: ...
+@overload
 def activation(
     x: Tensor,
     name: ActivationName,
@@ -69,6 +85,16 @@ def activation(
     alpha_p: float | Tensor = ...,
     alpha_n: float | Tensor = ...,
 ) -> Tensor: ...
+@overload
+def activation(
+    x: Tensor,
+    name: OwnName,
+    bias: Tensor | None = None,
+    *,
+    out: Tensor | None = None,
+    **options: Any,
+) -> Tensor: ...
+@overload
 def gated_quantized(
     gate: Tensor,
     up: Tensor | None = None,
@@ -101,6 +127,22 @@ def gated_quantized(
     linear_beta: float | Tensor | None = ...,
     alpha_p: float | Tensor = ...,
     alpha_n: float | Tensor = ...,
+) -> Quantized: ...
+@overload
+def gated_quantized(
+    gate: Tensor,
+    up: Tensor | None = None,
+    *,
+    variant: OwnName,
+    layout: Layout = "gate_up",
+    format: FormatName,
+    scale: float | Tensor | None = None,
+    scale_layout: ScaleLayout = "row",
+    scale_rounding: ScaleRounding = "none",
+    amax_floor: float = 0.0,
+    rounding: QuantizedRounding = "storage",
+    out: tuple[Tensor, Tensor] | None = None,
+    **options: Any,
 ) -> Quantized: ...
 def glu(
     gate: Tensor,

@@ -16,11 +16,12 @@ from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Activation, 
 _is_compiling = torch.compiler.is_compiling
 _is_dynamo = torch.compiler.is_dynamo_compiling
 
-# The operators take units and activations, which have no up, as indices into ROWS.
+# The operators take units and activations, which have no up, as the keys of ROWS.
 VARIANT_INDEX = {name: index for index, name in enumerate(VARIANTS)}
 ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACTIVATIONS)}
 ACTIVATION_INDEX |= {alias: ACTIVATION_INDEX[name] for alias, name in ALIASES.items()}
-NAMES = (*VARIANTS, *ACTIVATIONS)
+ROW_INDEX = VARIANT_INDEX | ACTIVATION_INDEX
+NAMES = dict(enumerate((*VARIANTS, *ACTIVATIONS)))
 
 Rounding = Literal["single", "eager"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)
@@ -36,7 +37,7 @@ ZERO_PADDING = 4
 
 
 def is_unary(variant: int) -> bool:
-    return variant >= len(VARIANTS)
+    return isinstance(ROWS[variant], Activation)
 
 
 class Call(NamedTuple):
@@ -233,5 +234,9 @@ def resolve(variant: int, layout: str, options: Mapping[str, Any]) -> Call:
     return _parse_once(variant, layout, *key)
 
 
-# The calls that are given no options: by variant, by layout.
-DEFAULTS = tuple(tuple(parse(i, layout) for layout in LAYOUTS) for i in range(len(NAMES)))
+def defaults_of(variant: int) -> tuple[Call, ...]:
+    """The calls that are given no options, by layout."""
+    return tuple(parse(variant, layout) for layout in LAYOUTS)
+
+
+DEFAULTS = {variant: defaults_of(variant) for variant in ROWS}

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._call import NAMES, ROW_KINDS, ZERO_PADDING, is_unary
+from fused_acts._call import ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of
-from fused_acts.tables import ROWS
+from fused_acts.tables import ROWS, TABLE_SIZE
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_PIECES = 256  # a winner is a byte
@@ -182,8 +182,11 @@ def check_call(
 
 def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = math.inf) -> None:
     """Checks what an operator takes beside tensors."""
-    if not 0 <= variant < len(NAMES):
-        raise ValueError(f"variant: expected an index below {len(NAMES)}, got {variant}")
+    if variant not in ROWS:
+        raise ValueError(
+            f"variant: expected an index below {TABLE_SIZE}, or that of a unit that "
+            f"fused_acts.define made in this process, got {variant}"
+        )
     if layout < 0:
         raise ValueError(f"layout: expected an index that is not negative, got {layout}")
     if is_unary(variant) and layout:

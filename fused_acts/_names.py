@@ -1,7 +1,8 @@
 """The names of the tables as types. Written by tools/write_stubs.py."""
 
-from typing import Literal
+from typing import Literal, NewType
 
+OwnName = NewType("OwnName", str)  # of a row of one's own: the `name` of what define returned
 VariantName = Literal[
     "glu",
     "bilinear",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fused_acts import _checks, _nested
+from fused_acts._autograd import decompositions
 from fused_acts._autograd.context import autocasts, import_sharding_rules, promoted_operands
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._autograd.saved import check_savable
@@ -20,6 +21,8 @@ from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resol
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS, value_of
 
+# Units of one's own that there was no compiler for, by index: composed of torch operations.
+COMPOSED: set[int] = set()
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -46,6 +49,9 @@ def run(
     try:
         call, vectors = DEFAULTS[variant][index], _NONE
         if options or _is_dynamo():
+            variant = call.variant  # of one in a closure Dynamo may have made a symbol
+            if _is_dynamo() and variant in COMPOSED:
+                return composed(gate, up, variant, layout, out, options)
             if _is_dynamo() and not autocasts(gate):
                 check_arguments(gate, up, variant, out, options)  # an operator has other names
             call = resolve(variant, layout, options)
@@ -65,6 +71,21 @@ def run(
             partial(run, gate, up, variant, layout, out, options),
             partial(_explain, error, gate, up, variant, layout, out, options),
         )
+
+
+def composed(
+    gate: Tensor,
+    up: Tensor | None,
+    variant: int,
+    layout: str,
+    out: Tensor | None,
+    options: Mapping[str, Any],
+) -> Tensor:
+    """`run` by torch operations. Rows of padding are 0."""
+    call = parse_options(variant, layout, options)
+    vectors = tensors_of(gate, up, variant, call.layout, options)
+    result = decompositions.forward(gate, up, *vectors, call)
+    return result if out is None else out.copy_(result)
 
 
 def tensors_of(
@@ -153,6 +174,8 @@ def _explain(
     given = {"x" if is_unary(variant) else "gate": gate, "up": up, "out": out}
     check_tensors(**{n: v for n, v in given.items() if v is not None or n in ("x", "gate")})
     call = parse_options(variant, layout, options)
+    if variant in COMPOSED:
+        return composed(gate, up, variant, layout, out, options)
     if gate.is_nested or (up is not None and up.is_nested):
         if out is not None:
             raise ValueError("out: expected none for nested tensors")

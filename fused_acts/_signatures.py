@@ -11,7 +11,7 @@ from torch import Tensor
 from fused_acts._call import is_unary, options_of
 from fused_acts.tables import ROWS, Variant
 
-_TYPES: dict[str, Any] = {
+TYPES: dict[str, Any] = {
     "gate_bias": Tensor | None,
     "up_bias": Tensor | None,
     "bias": Tensor | None,
@@ -41,7 +41,7 @@ def signature(function: Callable[..., Any], variant: int) -> inspect.Signature:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=default,
-            annotation=_TYPES.get(name, number),
+            annotation=TYPES.get(name, number),
         )
         for name, default in options_of(variant).items()
         if name not in given

@@ -11,19 +11,26 @@ from fused_acts import _checks, _nested, _signatures
 from fused_acts._autograd.context import autocasts, promoted
 from fused_acts._autograd.maxout import maxout as _maxout
 from fused_acts._autograd.softmax_glu import softmax_glu as _softmax_glu
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of
+from fused_acts._call import ACTIVATION_INDEX, NAMES, VARIANT_INDEX, index_of
 from fused_acts._dims import run_along
 from fused_acts._run import FAILURES, check_tensors, recover, run
-from fused_acts.tables import ACTIVATIONS, ALIASES, VARIANTS
+from fused_acts.tables import ACTIVATIONS, ALIASES, ROWS, VARIANTS, Variant
+
+
+def refuse_script(*_: Any) -> None:
+    raise TypeError(
+        "torch.jit.script: cannot compile fused_acts; use torch.compile, torch.export or "
+        "torch.jit.trace"
+    )
 
 
 def variants() -> tuple[str, ...]:
-    """The names of all variants."""
+    """The names of all variants, those of one's own behind those of the library."""
     return tuple(VARIANTS)
 
 
 def activations() -> tuple[str, ...]:
-    """The names of all activations."""
+    """The names of all activations, those of one's own behind those of the library."""
     return tuple(ACTIVATIONS)
 
 
@@ -201,24 +208,23 @@ def _activation_function(variant: int) -> Callable[..., Tensor]:
     return function
 
 
-def _named(name: str, variant: int, function: Any, like: Callable[..., Tensor]) -> Any:
+def function_of(name: str, variant: int) -> Callable[..., Tensor]:
+    """That of a row."""
+    row, like = ROWS[variant], activation.__doc__
+    function: Any = _activation_function(variant)
+    if isinstance(row, Variant):
+        function, like = _unit_function(variant, row.layout), gated.__doc__
     function.__name__ = function.__qualname__ = name
     function.__module__ = "fused_acts"
     function.__signature__ = _signatures.signature(function, variant)
-    function.__doc__ = _signatures.docstring(name, variant, function, like.__doc__)
-    return function
+    function.__doc__ = _signatures.docstring(name, variant, function, like)
+    function.__prepare_scriptable__ = refuse_script
+    made: Callable[..., Tensor] = function
+    return made
 
 
 # swiglu, gelu and the others: one for each row of the tables.
-FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    name: _named(name, variant, _unit_function(variant, VARIANTS[name].layout), gated)
-    for name, variant in VARIANT_INDEX.items()
-}
-FUNCTIONS |= {
-    name: _named(name, variant, _activation_function(variant), activation)
-    for name, variant in ACTIVATION_INDEX.items()
-    if name in ACTIVATIONS
-}
+FUNCTIONS = {name: function_of(name, variant) for variant, name in NAMES.items()}
 FUNCTIONS |= {alias: FUNCTIONS[name] for alias, name in ALIASES.items()}
 
 
@@ -307,16 +313,10 @@ def _explain_pair(gate: Tensor, up: Tensor) -> Tensor | None:
     return None
 
 
-def refuse_script(*_: Any) -> None:
-    raise TypeError(
-        "torch.jit.script: cannot compile fused_acts; use torch.compile, torch.export or "
-        "torch.jit.trace"
-    )
-
-
 # TorchScript asks for this before it reads the source of a function.
-for _function in (gated, activation, maxout, softmax_glu, *FUNCTIONS.values()):
-    _function.__prepare_scriptable__ = refuse_script  # type: ignore[attr-defined]
+_callables: tuple[Any, ...] = (gated, activation, maxout, softmax_glu)
+for _function in _callables:
+    _function.__prepare_scriptable__ = refuse_script
 
 
 def softmax(x: Tensor, dim: int = -1) -> Tensor:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, index_of, number
+from fused_acts._call import ROW_INDEX, index_of, number
 from fused_acts._formats import (
     FORMAT_INDEX,
     ROUNDINGS,
@@ -15,8 +15,6 @@ from fused_acts._formats import (
 from fused_acts._layouts import LAYOUT_INDEX
 from fused_acts._quantized_call import run
 from fused_acts.functional import refuse_script
-
-_INDEX = VARIANT_INDEX | ACTIVATION_INDEX
 
 
 class Quantized(NamedTuple):
@@ -102,7 +100,7 @@ def gated_quantized(
         RuntimeError: an argument requires grad or has a tangent, or a transform of torch.func is
             active.
     """
-    index = index_of("variant", variant, _INDEX)
+    index = index_of("variant", variant, ROW_INDEX)
     chosen = Quantization(
         index_of("format", format, FORMAT_INDEX),
         index_of("scale_layout", scale_layout, SCALE_LAYOUT_INDEX),

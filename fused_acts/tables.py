@@ -1,7 +1,8 @@
 """The tables of gated units and of activations alone, with their functions in plain torch.
 
 A gated unit is a product of two unary activations, out = f(gate) * g(up); an activation alone is
-f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/math/variants.h.
+f(x). VARIANTS and ACTIVATIONS have a row for each, in the order of csrc/math/variants.h, and behind
+them those of one's own, which _rows.py adds.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,7 +48,7 @@ class Variant(NamedTuple):
     """One gated unit, out = f(gate) * g(up), with its formula and the paper it comes from.
 
     f takes the parameter, if there is one, as its second argument, and so does eager; g takes the
-    second one.
+    second one, or f takes both.
     """
 
     f: Callable[..., Tensor]
@@ -60,6 +61,7 @@ class Variant(NamedTuple):
     limit: float | None = None  # its value
     limits_value: bool = False  # whether it is that of f(gate), not of gate
     layout: str = "gate_up"  # of packed inputs to the variant's own function
+    f_takes: int = 1  # how many of the parameters; g takes the others
     # torch's own function in the place of f, as models call it and with its own rounding; None: f
     eager: Callable[..., Tensor] | None = None
 
@@ -272,17 +274,18 @@ ACTIVATIONS = {
 }
 ALIASES = {"silu": "swish"}
 # By the index that the operators take.
-ROWS: tuple[Variant | Activation, ...] = (*VARIANTS.values(), *ACTIVATIONS.values())
+TABLE_SIZE = len(VARIANTS) + len(ACTIVATIONS)  # without rows of one's own
+ROWS: dict[int, Variant | Activation] = dict(enumerate((*VARIANTS.values(), *ACTIVATIONS.values())))
 
 
 def of_gate(row: Variant | Activation, parameters: Sequence[Any]) -> Sequence[Any]:
-    """Those of a row's parameters that f takes: of a unit not the second, which g takes."""
-    return parameters[:1] if isinstance(row, Variant) else parameters
+    """Those of a row's parameters that f takes: of a unit not those that g takes."""
+    return parameters[: row.f_takes] if isinstance(row, Variant) else parameters
 
 
 def of_up(row: Variant, parameters: Sequence[Any]) -> Sequence[Any]:
     """Those that g takes."""
-    return parameters[1:]
+    return parameters[row.f_takes :]
 
 
 def value_of(row: Variant | Activation, name: str, given: Any) -> Any:

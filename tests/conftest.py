@@ -107,3 +107,20 @@ def fresh_dynamo():
     yield
     fused_acts.compile_as("kernel")
     torch._dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def own_units(tmp_path_factory):
+    """Units of one's own are compiled into a cache for tests, which pytest-xdist's processes share.
+
+    A process with UNIT_COMPILERS in its environment writes a line there for each compiler it runs.
+    """
+    from define_cases import logging_compiler
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "own-units"
+    folder.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSED_ACTS_CACHE", str(folder / "cache"))
+        patch.setenv("CXX", str(logging_compiler(folder)))
+        yield

@@ -13,12 +13,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import toolchain
 import torch
-from cuda_config import DEFAULT_ARCHITECTURES, architectures, find_cuda_home, wants_cuda
 
 import fused_acts
 from fused_acts import _library
+from fused_acts._toolchain import cxx
+from fused_acts._toolchain.cuda import (
+    DEFAULT_ARCHITECTURES,
+    architectures,
+    find_cuda_home,
+    wants_cuda,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLKIT = Path("/usr/local/cuda")
@@ -180,7 +185,7 @@ def test_objects_for_one_instruction_set_share_no_symbol():
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ONE_SET, ids=lambda path: path.stem)
 def test_no_symbol_is_shared_whatever_is_inlined(source, tmp_path):
-    compiler = toolchain.find_compiler()
+    compiler = cxx.find_compiler()
     flags = ["-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", "-w", f"-I{ROOT}/csrc"]
     run(*compiler, *flags, "-c", source, "-o", tmp_path / "probe.o")
     symbols = output("nm", "--demangle", tmp_path / "probe.o")
@@ -274,8 +279,34 @@ def test_wheel_has_the_package_and_nothing_else(wheel):
         assert [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
     assert wheel.name.split("-")[2:4] == ["py3", "none"]
     built = {"fused_acts/libfused_acts.so", "fused_acts/_build.json"}
-    assert names - built == in_tree("fused_acts/**/*")
+    folders = ("math", "kernels", "cpu", "cuda", "own")  # what units of one's own are compiled from
+    sources = {f"fused_acts/{name}" for name in in_tree(*(f"csrc/{f}/**/*" for f in folders))}
+    assert names - built == in_tree("fused_acts/**/*") | sources
     assert built <= names
+
+
+DEFINE = """
+import fused_acts, torch
+from fused_acts._definitions import build
+assert build.csrc().parent.name == "fused_acts"
+cube = fused_acts.define("cube", "pow(x, 3)", g=None, reference=lambda x: x**3)
+assert cube(torch.full((2,), 3.0)).tolist() == [27.0, 27.0]
+"""
+
+
+@pytest.mark.slow
+def test_units_are_compiled_from_a_wheel_that_cannot_be_written(wheel, tmp_path):
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    run(*pip, site, wheel)
+    files = sorted(site.rglob("*"))
+    for path in files:
+        path.chmod(path.stat().st_mode & ~0o222)
+    elsewhere = {"FUSED_ACTS_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(site)}
+    run(sys.executable, "-c", DEFINE, cwd=tmp_path, env=os.environ | elsewhere)
+    assert sorted(site.rglob("*")) == files
+    for path in files:
+        path.chmod(path.stat().st_mode | 0o200)
 
 
 def test_the_version_is_the_same_everywhere():

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from define_cases import forget
 from tolerances import TRAINED_LOSS
 
 import fused_acts
+from fused_acts import _rows
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
@@ -29,21 +31,23 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_runs(page):
+def test_a_page_runs(page, own_units):
     if "transformers" in "".join(blocks(page)):
         pytest.importorskip("transformers")
     torch.manual_seed(0)
-    namespace = {"__name__": page.stem}
+    namespace, of_the_library = {"__name__": page.stem}, {*_rows.ROW_INDEX}
     try:
         for block in blocks(page):
             exec(compile(block, page, "exec"), namespace)
     finally:
         fused_acts.compile_as("kernel")
+        forget(*(name for name in _rows.ROW_INDEX if name not in of_the_library))
 
 
 def test_messages_to_look_up_are_those_of_the_code():
     """In README's table "..." is what differs from case to case."""
     sources = [*ROOT.glob("build_backend/*.py"), *ROOT.glob("fused_acts/_library.py")]
+    sources += ROOT.glob("fused_acts/_toolchain/*.py")
     sources += ROOT.glob("csrc/ops/*.cpp")
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     code = re.sub(r'"\s*f?"', "", code)  # literals that stand beside each other are one

@@ -1,6 +1,7 @@
 """The examples run, and their two kinds of feed-forward block learn alike."""
 
 import argparse
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -161,3 +162,12 @@ def test_commands(command, expected):
         check=True,
     )
     assert expected in run.stdout
+
+
+@pytest.mark.slow
+def test_gates_of_papers(own_units):
+    """Defined, checked, timed and trained with, in a process that ends well."""
+    command = [sys.executable, EXAMPLES / "own_gate.py", "--quick"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "defined smish_glu, serf_glu, isrlu_glu in" in said
+    assert float(re.search(r"end (\S+) apart", said)[1]) < 1e-3

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ninja_file
 import pytest
 import target_environment
-import toolchain
-from cuda_config import check_toolkit, nvcc_architectures, toolkit_version
 from target_environment import Process, check_torch, prefixes, search_path
+
+from fused_acts._toolchain import cxx
+from fused_acts._toolchain.cuda import check_toolkit, nvcc_architectures, toolkit_version
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,44 +27,44 @@ def program(folder: Path, name: str, script: str) -> Path:
 def test_the_first_compiler_that_works_is_taken(tmp_path):
     program(tmp_path, "c++", "echo cannot open crt1.o; exit 1")
     program(tmp_path, "clang++", "exit 0")
-    assert toolchain.find_compiler({"PATH": str(tmp_path)}) == ["clang++"]
-    found = toolchain.find_compiler({"CXX": f"{tmp_path}/clang++ -m64", "PATH": ""})
+    assert cxx.find_compiler({"PATH": str(tmp_path)}) == ["clang++"]
+    found = cxx.find_compiler({"CXX": f"{tmp_path}/clang++ -m64", "PATH": ""})
     assert found == [f"{tmp_path}/clang++", "-m64"]
-    assert toolchain.program(["ccache", *found]) == f"{tmp_path}/clang++"
+    assert cxx.program(["ccache", *found]) == f"{tmp_path}/clang++"
 
 
 def test_no_compiler_on_path(tmp_path):
     with pytest.raises(
         SystemExit, match=r"^fused-acts needs a C\+\+17 compiler, and none of c\+\+"
     ):
-        toolchain.find_compiler({"PATH": str(tmp_path)})
+        cxx.find_compiler({"PATH": str(tmp_path)})
 
 
 def test_the_compiler_asked_for_is_not_there(tmp_path):
     program(tmp_path, "c++", "exit 0")
     with pytest.raises(SystemExit, match="CXX=icpx is not on PATH"):
-        toolchain.find_compiler({"CXX": "icpx", "PATH": str(tmp_path)})
+        cxx.find_compiler({"CXX": "icpx", "PATH": str(tmp_path)})
 
 
 def test_a_compiler_without_headers_is_named_with_what_it_says(tmp_path):
     broken = program(tmp_path, "c++", "echo fatal error: optional: No such file; echo; exit 1")
     with pytest.raises(SystemExit, match=r"does not compile a line of it \(fatal error: optional"):
-        toolchain.find_compiler({"CXX": str(broken), "PATH": str(tmp_path)})
+        cxx.find_compiler({"CXX": str(broken), "PATH": str(tmp_path)})
 
 
 def test_flags_the_compiler_does_not_know_are_left_out(tmp_path):
     script = 'case "$*" in *-fno-thread-jumps*) echo unknown argument; exit 1;; esac'
     clang = program(tmp_path, "clang++", script)
     flags = ["-fno-thread-jumps", "-Wno-psabi"]
-    assert toolchain.accepted([str(clang)], flags) == ["-Wno-psabi"]
+    assert cxx.accepted([str(clang)], flags) == ["-Wno-psabi"]
 
 
 def test_ninja_is_taken_from_path_or_asked_for(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ninja", None)
     with pytest.raises(SystemExit, match="pip install ninja"):
-        toolchain.find_ninja({"PATH": str(tmp_path)})
+        ninja_file.find_ninja({"PATH": str(tmp_path)})
     ninja = program(tmp_path, "ninja", "exit 0")
-    assert toolchain.find_ninja({"PATH": str(tmp_path)}) == str(ninja)
+    assert ninja_file.find_ninja({"PATH": str(tmp_path)}) == str(ninja)
 
 
 def test_a_torch_without_the_stable_abi_is_refused():
@@ -188,12 +190,12 @@ def test_a_build_ends_with_that_line_alone(tmp_path):
 
 
 def test_the_loops_of_this_processor_alone(tmp_path):
-    compiler, native = toolchain.find_compiler(), {"FUSED_ACTS_CPU": "native"}
+    compiler, native = cxx.find_compiler(), {"FUSED_ACTS_CPU": "native"}
     cross = program(tmp_path, "cross", "echo aarch64-linux-gnu")
-    assert toolchain.cpu_flags(compiler, {}) == []
-    assert toolchain.cpu_flags([str(cross)], native) == []
+    assert cxx.cpu_flags(compiler, {}) == []
+    assert cxx.cpu_flags([str(cross)], native) == []
     with pytest.raises(SystemExit, match="FUSED_ACTS_CPU must be all or native, not 'avx2'"):
-        toolchain.cpu_flags(compiler, {"FUSED_ACTS_CPU": "avx2"})
+        cxx.cpu_flags(compiler, {"FUSED_ACTS_CPU": "avx2"})
     if platform.machine() in ("x86_64", "AMD64"):
-        (flag,) = toolchain.cpu_flags(compiler, native)
+        (flag,) = cxx.cpu_flags(compiler, native)
         assert flag in [f"-DFUSED_ACTS_NATIVE={level}" for level in range(4)]

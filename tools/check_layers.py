@@ -18,6 +18,7 @@ LAYERS = {
     "ops": {"math", "kernels", "ops"},
     "cpu": {"math", "kernels", "cpu"},
     "cuda": {"math", "kernels", "cuda"},
+    "own": {"math", "kernels", "own"},
     "info": {"math", "kernels", "ops", "cpu", "cuda", "info"},
 }
 # What is not ours: {start of the header's name: the folder that may include it}

@@ -282,7 +282,8 @@ def plain_variants() -> list[str]:
 
 def compile_source(source: Path, architecture: int, folder: str) -> Path:
     cubin = Path(folder) / f"{source.stem}.sm_{architecture}.cubin"
-    (flags,) = re.findall(r"^NVCC_FLAGS = (\[.*?\])", (ROOT / "setup.py").read_text(), re.M | re.S)
+    toolchain = (ROOT / "fused_acts/_toolchain/cuda.py").read_text()
+    (flags,) = re.findall(r"^FLAGS = (\[.*?\])", toolchain, re.M | re.S)
     flags = [*ast.literal_eval(flags), f"-I{ROOT / 'csrc'}", f"-arch=sm_{architecture}", "-cubin"]
     run(tool("nvcc"), *flags, "-o", str(cubin), str(source))
     return cubin

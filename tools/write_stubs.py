@@ -24,6 +24,7 @@ LITERALS = {
     "save": "Save",
     "variant": "VariantName",
 }
+GATED = {"variant": "VariantName"}
 QUANTIZED = {
     "variant": "VariantName | ActivationName",
     "format": "FormatName",
@@ -34,8 +35,9 @@ QUANTIZED = {
 
 NAMES = '''"""The names of the tables as types. Written by tools/write_stubs.py."""
 
-from typing import Literal
+from typing import Literal, NewType
 
+OwnName = NewType("OwnName", str)  # of a row of one's own: the `name` of what define returned
 VariantName = Literal[
 {variants}
 ]
@@ -45,6 +47,8 @@ ActivationName = Literal[
 '''
 
 STUB = '''"""Types of the public names. Written by tools/write_stubs.py."""
+
+from typing import Any, overload
 
 from torch import Tensor
 
@@ -57,7 +61,8 @@ from fused_acts._build_info import show_build as show_build
 from fused_acts._call import Rounding, Save
 from fused_acts._formats import FormatName, QuantizedRounding, ScaleLayout, ScaleRounding
 from fused_acts._layouts import Layout
-from fused_acts._names import ActivationName, VariantName
+from fused_acts._names import ActivationName, OwnName, VariantName
+from fused_acts.definitions import define as define
 from fused_acts.functional import activations as activations
 from fused_acts.functional import maxout as maxout
 from fused_acts.functional import softmax as softmax
@@ -100,6 +105,9 @@ def function(name: str, signature: inspect.Signature) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
             lines.append("    *,")
             keyword_only = True
+        if parameter.kind is parameter.VAR_KEYWORD:
+            lines.append(f"    **{parameter.name}: Any,")
+            continue
         default = "" if parameter.default is parameter.empty else f" = {parameter.default!r}"
         default = default.replace("'", '"')
         lines.append(
@@ -124,13 +132,23 @@ def of_all(
         for name in names
         if name not in {*(p.name for p in own), *without}
     ]
-    return text.replace("\n) ->", "\n" + "\n".join(more) + "\n) ->")
+    table = text.replace("\n) ->", "\n" + "\n".join(more) + "\n) ->")
+    return f"@overload\n{table}\n@overload\n{of_own(base, types)}"
+
+
+def of_own(base: Any, types: dict[str, str]) -> str:
+    """The same for rows of one's own, whose parameters have any names."""
+    text = function(base.__name__, inspect.signature(base))
+    for name, kind in types.items():
+        own = "OwnName," if name in ("variant", "name") else f"{kind}\\1,"  # which has no default
+        text = re.sub(rf"^    {name}: \w+( = .*)?,", f"    {name}: {own}", text, flags=re.MULTILINE)
+    return text
 
 
 def stub() -> str:
     units = range(len(VARIANTS))
     functions = [
-        of_all(fused_acts.gated, units, {}),
+        of_all(fused_acts.gated, units, GATED),
         of_all(fused_acts.activation, range(len(VARIANTS), len(ROWS)), {"name": "ActivationName"}),
         of_all(
             fused_acts.gated_quantized, range(len(ROWS)), QUANTIZED, ["inplace_backward"]

@@ -1,11 +1,15 @@
-// All loops of an instruction set and a storage type. Only for the files that compile them.
+// All loops of an instruction set and a storage type; of a unit of one's own those of gated units
+// alone. Only for the files that compile them.
 #pragma once
 
 #include "cpu/loop_glu.h"
+
+#ifndef FUSED_ACTS_OWN
 #include "cpu/loop_maxout.h"
 #include "cpu/loop_quantize.h"
 #include "cpu/loop_row_units.h"
 #include "cpu/loop_softmax.h"
+#endif
 
 namespace fused_acts::cpu {
 namespace {
@@ -15,6 +19,9 @@ namespace {
 template <class Isa, class T, DType dtype, template <class> class Math,
           template <class> class CloseMath = Math>
 constexpr Loops all_loops() {
+#ifdef FUSED_ACTS_OWN
+  return {glu_loop<Isa, T, Math, CloseMath>};
+#else
   using Softmax = SoftmaxLoops<Isa, T, CloseMath>;
   using Maxout = MaxoutLoops<T, dtype>;
   using Quantize = QuantizeLoops<(Isa::kLanes > 1)>;
@@ -26,6 +33,7 @@ constexpr Loops all_loops() {
           {Maxout::forward, Maxout::backward},
           {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward},
           {Quantize::largest, Quantize::quantize, Quantize::pack, Quantize::from_e4m3}};
+#endif
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
 #include "cpu/column_values.h"
 #include "cpu/loops.h"
@@ -23,8 +22,8 @@ inline Segments segments_of(const GluArgs& args) {
 // few cores' share in that of a server, its outputs would push each other out; but a run has to be
 // worth the way to its first boundary.
 inline bool exceeds_caches(Direction direction, const GluArgs& args) {
-  const int matrices = direction == Direction::kForward ? (is_unary(args.variant) ? 2 : 3)
-                       : is_unary(args.variant)         ? 3
+  const int matrices = direction == Direction::kForward ? (args.unit->is_unary ? 2 : 3)
+                       : args.unit->is_unary            ? 3
                        : args.product                   ? 6
                                                         : 5;
   const int64_t row = args.cols * dtype_size(args.dtype);
@@ -35,16 +34,13 @@ inline bool exceeds_caches(Direction direction, const GluArgs& args) {
 inline Options options_of(Direction direction, const GluArgs& args) {
   if (direction == Direction::kDoubleBackward || args.has_row_operands() || args.weight != 1.0)
     return Options::kRows;
-  const auto [takes_numbers, usual] = visit_variant(args.variant, [](auto unit) {
-    using Unit = decltype(unit);
-    return std::pair(kTakesNumbers<Unit>, usual_parameter<Unit>());
-  });
-  if (!takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
-  if (args.parameters[0].data || args.parameters[1].data || args.scalars[0] != usual)
+  const UnitCode& unit = *args.unit;
+  if (!unit.takes_numbers) return args.has_options() ? Options::kRows : Options::kNone;
+  if (args.parameters[0].data || args.parameters[1].data || args.scalars[0] != unit.usual_parameter)
     return Options::kNumbers;
   // interleaved operands are read by the loops that have a limit
   return args.limit != std::numeric_limits<double>::infinity() || args.step != 1 ||
-                 !has_plain_kernels(args.variant)
+                 !unit.has_plain_kernels
              ? Options::kLimit
              : Options::kNone;
 }
@@ -61,14 +57,14 @@ class Call {
         options_(options_of(direction, args)),
         segments_(segments_of(args)),
         direction_(direction),
-        loop_(loops_.glu(direction, options_, args.variant)),
+        loop_(args.unit->loops_for(args.dtype).glu(direction, options_, args.unit->variant)),
         values_(args, loops_) {
     const bool backward = direction != Direction::kForward;
     const bool reads_zeros =
         backward && (!args.grad_out.data || (direction == Direction::kDoubleBackward &&
                                              (!args.gate_tangent.data || !args.up_tangent.data)));
     const bool scratches =
-        backward && (!args.grad_gate.data || !(args.grad_up.data || is_unary(args.variant)));
+        backward && (!args.grad_gate.data || !(args.grad_up.data || args.unit->is_unary));
     if (reads_zeros) std::memset(zeros_, 0, sizeof zeros_);
     longest_ = reads_zeros || scratches || options_ == Options::kRows ? kTile : args.cols;
     if (args.block) longest_ = std::min(longest_, args.block);

@@ -106,9 +106,6 @@ struct Loops {
   QuantizeLoop quantize;
 };
 
-// Those of the instruction set that runs, see isa.h.
-const Loops& loops_for(DType dtype);
-
 extern const Loops kScalarFloat64, kScalarFloat32, kScalarFloat16, kScalarBFloat16;
 extern const Loops kAvx2Float64, kAvx2Float32, kAvx2Float16, kAvx2BFloat16;
 extern const Loops kAvx512Float32, kAvx512Float16, kAvx512BFloat16, kAvx512Bf16BFloat16;

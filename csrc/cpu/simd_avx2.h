@@ -27,6 +27,9 @@ struct Avx2 {
   static FUSED_ACTS_INLINE Mask greater(Float a, Float b) {
     return _mm256_cmp_ps(a, b, _CMP_GT_OQ);
   }
+  static FUSED_ACTS_INLINE Mask at_least(Float a, Float b) {
+    return _mm256_cmp_ps(a, b, _CMP_GE_OQ);
+  }
   static FUSED_ACTS_INLINE Mask positive_or_nan(Float x) {
     return _mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NLE_UQ);
   }
@@ -48,6 +51,14 @@ struct Avx2 {
   static FUSED_ACTS_INLINE Float reciprocal(Float x) { return _mm256_set1_ps(1.0f) / x; }
   static FUSED_ACTS_INLINE Float reciprocal_of_finite(Float x) { return reciprocal(x); }
   static FUSED_ACTS_INLINE Float coarse_reciprocal(Float x) { return reciprocal(x); }
+  static FUSED_ACTS_INLINE Float sqrt(Float x) { return _mm256_sqrt_ps(x); }
+  static FUSED_ACTS_INLINE Float split(Float x, Float* mantissa) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i distance = _mm256_sub_epi32(bits, _mm256_set1_epi32(0x3f3504f3));  // sqrt(1/2)
+    const __m256i exponent = _mm256_srai_epi32(distance, 23);
+    *mantissa = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(exponent, 23)));
+    return _mm256_cvtepi32_ps(exponent);
+  }
   static FUSED_ACTS_INLINE Float power_of_two(Float n) {
     const Float biased = _mm256_max_ps(n, _mm256_set1_ps(-127.0f)) + _mm256_set1_ps(127.0f);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvttps_epi32(biased), 23));

@@ -28,6 +28,9 @@ struct Avx512 {
   static FUSED_ACTS_INLINE Mask greater(Float a, Float b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
   }
+  static FUSED_ACTS_INLINE Mask at_least(Float a, Float b) {
+    return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+  }
   static FUSED_ACTS_INLINE Mask positive_or_nan(Float x) {
     return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLE_UQ);
   }
@@ -61,6 +64,14 @@ struct Avx512 {
     return _mm512_fmadd_ps(estimate, error, estimate);
   }
   static FUSED_ACTS_INLINE Float coarse_reciprocal(Float x) { return _mm512_rcp14_ps(x); }
+  static FUSED_ACTS_INLINE Float sqrt(Float x) { return _mm512_sqrt_ps(x); }
+  static FUSED_ACTS_INLINE Float split(Float x, Float* mantissa) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i distance = _mm512_sub_epi32(bits, _mm512_set1_epi32(0x3f3504f3));  // sqrt(1/2)
+    const __m512i exponent = _mm512_srai_epi32(distance, 23);
+    *mantissa = _mm512_castsi512_ps(_mm512_sub_epi32(bits, _mm512_slli_epi32(exponent, 23)));
+    return _mm512_cvtepi32_ps(exponent);
+  }
 
   static FUSED_ACTS_INLINE Float scale(Float p, Float n) { return _mm512_scalef_ps(p, n); }
   static FUSED_ACTS_INLINE Float rounded(Float x) {

@@ -26,6 +26,7 @@ struct Neon {
     return vbslq_f32(vdupq_n_u32(0x80000000u), x, magnitude);
   }
   static FUSED_ACTS_INLINE Mask greater(Float a, Float b) { return vcgtq_f32(a, b); }
+  static FUSED_ACTS_INLINE Mask at_least(Float a, Float b) { return vcgeq_f32(a, b); }
   static FUSED_ACTS_INLINE Mask positive_or_nan(Float x) { return vmvnq_u32(vclezq_f32(x)); }
   static FUSED_ACTS_INLINE Float select(Mask condition, Float a, Float b) {
     return vbslq_f32(condition, a, b);
@@ -43,6 +44,14 @@ struct Neon {
   static FUSED_ACTS_INLINE Float reciprocal(Float x) { return vdupq_n_f32(1.0f) / x; }
   static FUSED_ACTS_INLINE Float reciprocal_of_finite(Float x) { return reciprocal(x); }
   static FUSED_ACTS_INLINE Float coarse_reciprocal(Float x) { return reciprocal(x); }
+  static FUSED_ACTS_INLINE Float sqrt(Float x) { return vsqrtq_f32(x); }
+  static FUSED_ACTS_INLINE Float split(Float x, Float* mantissa) {
+    const int32x4_t bits = vreinterpretq_s32_f32(x);
+    const int32x4_t distance = vsubq_s32(bits, vdupq_n_s32(0x3f3504f3));  // sqrt(1/2)
+    const int32x4_t exponent = vshrq_n_s32(distance, 23);
+    *mantissa = vreinterpretq_f32_s32(vsubq_s32(bits, vshlq_n_s32(exponent, 23)));
+    return vcvtq_f32_s32(exponent);
+  }
   static FUSED_ACTS_INLINE Float power_of_two(Float n) {
     const Float biased = vmaxnmq_f32(n, vdupq_n_f32(-127.0f)) + vdupq_n_f32(127.0f);
     return vreinterpretq_f32_s32(vshlq_n_s32(vcvtq_s32_f32(biased), 23));

@@ -76,6 +76,12 @@ FUSED_ACTS_INLINE Mask<Isa, K> operator>(Vec<Isa, K> a, Vec<Isa, K> b) {
   return result;
 }
 template <class Isa, int K>
+FUSED_ACTS_INLINE Mask<Isa, K> operator>=(Vec<Isa, K> a, Vec<Isa, K> b) {
+  Mask<Isa, K> result;
+  FUSED_ACTS_EACH(i, K) result.v[i] = Isa::at_least(a.v[i], b.v[i]);
+  return result;
+}
+template <class Isa, int K>
 FUSED_ACTS_INLINE Mask<Isa, K> positive_or_nan(Vec<Isa, K> x) {
   Mask<Isa, K> result;
   FUSED_ACTS_EACH(i, K) result.v[i] = Isa::positive_or_nan(x.v[i]);
@@ -145,9 +151,42 @@ FUSED_ACTS_INLINE Vec<Isa, K> coarse_reciprocal(Vec<Isa, K> x) {
 }
 
 template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> quotient_of_any(Vec<Isa, K> a, Vec<Isa, K> b) {
+  return quotient(a, b);
+}
+template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> reciprocal_of_any(Vec<Isa, K> x) {
+  return reciprocal(x);
+}
+template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> sqrt(Vec<Isa, K> x) {
+  FUSED_ACTS_EACH(i, K) x.v[i] = Isa::sqrt(x.v[i]);
+  return x;
+}
+template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> rsqrt(Vec<Isa, K> x) {
+  return reciprocal(sqrt(x));
+}
+template <class Isa, int K>
+FUSED_ACTS_INLINE Split<Vec<Isa, K>> split(Vec<Isa, K> x) {
+  Split<Vec<Isa, K>> parts;
+  FUSED_ACTS_EACH(i, K) parts.exponent.v[i] = Isa::split(x.v[i], &parts.mantissa.v[i]);
+  return parts;
+}
+
+template <class Isa, int K>
 FUSED_ACTS_INLINE Vec<Isa, K> power_of_two(Vec<Isa, K> n) {
   FUSED_ACTS_EACH(i, K) n.v[i] = Isa::power_of_two(n.v[i]);
   return n;
+}
+template <class Isa, int K>
+FUSED_ACTS_INLINE Vec<Isa, K> scale(Vec<Isa, K> p, Vec<Isa, K> n) {
+  if constexpr (Isa::kScales) {
+    FUSED_ACTS_EACH(i, K) p.v[i] = Isa::scale(p.v[i], n.v[i]);
+    return p;
+  } else {
+    return scale_in_two_steps(p, n);
+  }
 }
 template <class Isa, int K>
 FUSED_ACTS_INLINE Vec<Isa, K> scale_down(Vec<Isa, K> p, Vec<Isa, K> n) {

@@ -71,6 +71,7 @@ FUSED_ACTS_INLINE F32x2 fma(F32x2 a, F32x2 b, F32x2 c) {
 
 FUSED_ACTS_INLINE Bool2 operator>(F32x2 a, F32x2 b) { return {a.lo > b.lo, a.hi > b.hi}; }
 FUSED_ACTS_INLINE Bool2 operator<(F32x2 a, F32x2 b) { return {a.lo < b.lo, a.hi < b.hi}; }
+FUSED_ACTS_INLINE Bool2 operator>=(F32x2 a, F32x2 b) { return {a.lo >= b.lo, a.hi >= b.hi}; }
 
 FUSED_ACTS_INLINE F32x2 select(Bool2 condition, F32x2 a, F32x2 b) {
   return {condition.lo ? a.lo : b.lo, condition.hi ? a.hi : b.hi};
@@ -105,6 +106,18 @@ FUSED_ACTS_INLINE Bool2 positive_or_nan(F32x2 x) {
   return {positive_or_nan(x.lo), positive_or_nan(x.hi)};
 }
 FUSED_ACTS_INLINE F32x2 reciprocal(F32x2 x) { return {reciprocal(x.lo), reciprocal(x.hi)}; }
+FUSED_ACTS_INLINE F32x2 quotient_of_any(F32x2 a, F32x2 b) {
+  return {quotient_of_any(a.lo, b.lo), quotient_of_any(a.hi, b.hi)};
+}
+FUSED_ACTS_INLINE F32x2 reciprocal_of_any(F32x2 x) {
+  return {reciprocal_of_any(x.lo), reciprocal_of_any(x.hi)};
+}
+FUSED_ACTS_INLINE F32x2 sqrt(F32x2 x) { return {sqrt(x.lo), sqrt(x.hi)}; }
+FUSED_ACTS_INLINE F32x2 rsqrt(F32x2 x) { return {rsqrt(x.lo), rsqrt(x.hi)}; }
+FUSED_ACTS_INLINE Split<F32x2> split(F32x2 x) {
+  auto low = split(x.lo), high = split(x.hi);
+  return {{low.mantissa, high.mantissa}, {low.exponent, high.exponent}};
+}
 FUSED_ACTS_INLINE F32x2 exp2_fast(F32x2 t) { return {exp2_fast(t.lo), exp2_fast(t.hi)}; }
 
 }  // namespace fused_acts

@@ -31,9 +31,9 @@ cudaError_t launch_access(const GluArgs& args, const FlatPlan& plan, cudaStream_
     }
   };
   if constexpr (plain) {
-    return visit_plain_variant(args.variant, launch);
+    return visit_plain_variant(args.unit->variant, launch);
   } else {
-    return visit_variant(args.variant, launch);
+    return visit_variant(args.unit->variant, launch);
   }
 }
 

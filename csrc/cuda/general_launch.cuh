@@ -35,7 +35,7 @@ inline GeneralParams general_params(const RowPlan& plan) {
           plan.pairs,
           args.product,
           args.zeroes_padding,
-          args.variant,
+          args.unit->variant,
           args.step,
           plan.log2_lanes,
           static_cast<unsigned>(plan.tiles),

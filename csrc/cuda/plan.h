@@ -102,7 +102,7 @@ constexpr int vectors_per_thread(Access access, int access_bytes, bool plain) {
 // there is a kernel for it.
 inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_access) {
   using namespace internal;
-  const bool unary = is_unary(args.variant), backward = args.grad_out.data;
+  const bool unary = args.unit->is_unary, backward = args.grad_out.data;
   if (args.dtype == DType::kFloat64 || args.has_row_operands() || args.block) return std::nullopt;
   if (unary ? args.product : backward && !(args.grad_gate.data && args.grad_up.data))
     return std::nullopt;
@@ -112,8 +112,8 @@ inline std::optional<FlatPlan> make_flat_plan(const GluArgs& args, int widest_ac
   if (!alike(args.gate, args.up) || !alike(args.grad_gate, args.grad_up)) return std::nullopt;
 
   FlatPlan plan{args.step == 2 ? Access::kInterleaved : Access::kVector};
-  plan.plain = has_plain_kernels(args.variant) && !args.has_options();
-  if (!plan.plain && !takes_numbers(args.variant)) return std::nullopt;
+  plan.plain = args.unit->has_plain_kernels && !args.has_options();
+  if (!plan.plain && !args.unit->takes_numbers) return std::nullopt;
   const int size = static_cast<int>(dtype_size(args.dtype));
   const auto fits = [&](int columns) {
     const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, columns); };
@@ -169,13 +169,13 @@ inline RowPlan make_row_plan(const GluArgs& call, bool second_order, int widest_
   const auto is_short = [&](const Matrix& m) { return internal::is_short(args, m, 16 / size); };
   const bool folds = args.rows == 1 && !args.has_row_operands() && !args.block;
   plan.routed = args.row_weight.data || args.experts.any();
-  const bool suits =
-      plan.routed
-          ? !has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
-                args.experts.ends_count < kThreadsEnd / 2 &&
-                !(args.grad_out.data && (args.parameters[0].data || has_many_values(args.variant)))
-          // no gradient that is 0
-          : !((args.sums[2] || args.sums[3]) && parameter_count(args.variant) == 0);
+  const bool suits = plan.routed
+                         ? !has_scattered_experts(args) && args.rows < kThreadsEnd / 2 &&
+                               args.experts.ends_count < kThreadsEnd / 2 &&
+                               !(args.grad_out.data &&
+                                 (args.parameters[0].data || has_many_values(args.unit->variant)))
+                         // no gradient that is 0
+                         : !((args.sums[2] || args.sums[3]) && args.unit->parameter_count == 0);
   plan.wide = suits && !second_order && size < 8 && fits(16 / size) && is_short(args.gate) &&
               is_short(args.up) && is_short(args.out) && is_short(args.grad_out) &&
               is_short(args.grad_gate) && is_short(args.grad_up) && args.rows < kThreadsEnd &&

@@ -48,12 +48,12 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
   p.block_vectors = static_cast<uint32_t>(glu.block / kColumns);
   p.blocks = make_divider(std::max<int64_t>(p.block_vectors, 1));
   p.identity = args.identity;
-  p.plain = !args.identity && has_plain_kernels(glu.variant) && !glu.has_options();
+  p.plain = !args.identity && glu.unit->has_plain_kernels && !glu.has_options();
   p.single = args.single || sizeof(T) == 4;
   p.packed = args.scales.layout == ScaleLayout::kPackedUe8m0;
   p.power = args.power || p.packed || args.format == Format::kMxfp8;
   p.zeroes_padding = glu.zeroes_padding;
-  p.variant = glu.variant;
+  p.variant = glu.unit->variant;
   p.format = args.format;
   p.amax_floor = args.amax_floor;
   p.limit = static_cast<float>(glu.limit);
@@ -122,8 +122,8 @@ cudaError_t launch_quantized(const QuantizedArgs& args, cudaStream_t stream) {
       args.scales.data ? args.scales.matrices * args.scales.padded_rows : glu.rows;
   if (lines == 0) return cudaSuccess;
   if (lines >= kThreadsEnd || glu.cols >= kThreadsEnd) return cudaErrorInvalidConfiguration;
-  const bool plain = args.identity || (has_plain_kernels(glu.variant) && !glu.has_options());
-  const bool with_rows = glu.has_row_operands() || !(plain || takes_numbers(glu.variant));
+  const bool plain = args.identity || (glu.unit->has_plain_kernels && !glu.has_options());
+  const bool with_rows = glu.has_row_operands() || !(plain || glu.unit->takes_numbers);
   using WithRows = QuantizedConfig<T, true>;
   if (group_columns(args.format) == 0 && args.format != Format::kFp8Tensor)
     return with_rows ? launch_scaled_rows<WithRows>(args, stream)

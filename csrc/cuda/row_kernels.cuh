@@ -113,7 +113,7 @@ FUSED_ACTS_DEVICE Segment32 segment_of(const SegmentsOf<int32_t, Divider>& segme
     return segments.at(i);
   } else {
     const int32_t length = segments.length, begin = i * length;
-    const int32_t end = min(begin + length, segments.rows);
+    const int32_t end = ::min(begin + length, segments.rows);
     return {begin, end, end, 0};
   }
 }
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kBlock, kMinBlocks<Unit, C>)
 
     const uint32_t all_rows = p.segments.rows;
     const uint32_t rows = column < p.last_cols ? all_rows : column < p.cols ? all_rows - 1 : 0;
-    const uint32_t end = min(segment.end, rows);
+    const uint32_t end = ::min(segment.end, rows);
     // The threads of a warp stay together where they add up what is of a row.
     const uint32_t last = C::kRouted ? segment.end + strand : end;
     for (uint32_t row = segment.begin + strand; row < last; row += strands) {

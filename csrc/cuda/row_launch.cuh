@@ -40,7 +40,7 @@ inline RowParams row_params(const RowPlan& plan) {
            {args.up_bias, -0.0f},
            {args.parameters[0], static_cast<float>(args.scalars[0])},
            {args.parameters[1], static_cast<float>(args.scalars[1])}},
-          args.variant,
+          args.unit->variant,
           args.zeroes_padding,
           args.row_weight,
           static_cast<float*>(args.weight_sums)};
@@ -60,7 +60,7 @@ cudaError_t launch_config(const RowPlan& plan, cudaStream_t stream) {
   if constexpr (C::kRouted) {
     return launch(row_kernel<AnyUnit, C>);
   } else {
-    return visit_variant(plan.args.variant, [&](auto unit) -> cudaError_t {
+    return visit_variant(plan.args.unit->variant, [&](auto unit) -> cudaError_t {
       using Unit = decltype(unit);
       if constexpr (C::kLearned && !Unit::kHasParameter) {
         return cudaErrorInvalidValue;  // a unit without parameters learns none

@@ -10,6 +10,7 @@
 #include "kernels/glu.h"
 #include "math/variants.h"
 #include "ops/library.h"
+#include "ops/units.h"
 
 namespace fused_acts {
 namespace {
@@ -59,6 +60,7 @@ std::vector<int64_t> info_launch_plan(const std::string& dtype, int64_t rows, in
     throw std::invalid_argument("rows, cols: expected at least 1, got " + std::to_string(rows) +
                                 ", " + std::to_string(cols));
   GluArgs args{};
+  args.unit = &unit_at(0);
   args.dtype = dtype_named(dtype);
   args.rows = rows;
   args.cols = cols;

@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "kernels/experts.h"
+#include "kernels/unit_code.h"
 #include "math/storage.h"
-#include "math/variants.h"
 
 namespace fused_acts {
 
@@ -44,7 +44,7 @@ enum class Direction { kForward, kBackward, kDoubleBackward };
 // gate and up of what backward computes, see SecondGradients. What is null is not written, or for
 // grad_out and tangents 0. An activation has no up.
 struct GluArgs {
-  Variant variant;
+  const UnitCode* unit = nullptr;
   DType dtype;
   int64_t rows, cols;
   // Elements from one column to the next of gate, up, their gradients and tangents: 2 where gate

@@ -15,9 +15,12 @@
 //   SigmoidProduct times_sigmoid(x, exponent), swish(x)
 //   Exponential    exponential(z)          for z >= 0
 //   NegativeExp    negative_exp(z)         for z >= 0
+//   Exponential    growth(x)               e^x and e^x - 1 of any x, to subnormals and infinity
+//   Real           gaussian(x)             e^-x^2
 //   TanhParts      tanh(x)
 //   Real           log1p(x)                for 0 <= x <= 1
 //   Real           divide_by_sum(a, b, c)  a / (b + c)
+//   Real           divide(a, b)            a / b
 //   NormalTail     normal_tail(x), coarse_normal_tail(x): the latter serves a value, no derivative
 #pragma once
 
@@ -60,6 +63,17 @@ struct MathOf16Bits {
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Real z) {
     return {exp2_fast(fma(z, Real(static_cast<float>(-kLog2E)), Real(-kLog2Scale))), Real(kScale)};
   }
+  // the square of a root, which neither overflows nor is flushed before it is one
+  static FUSED_ACTS_INLINE Exponential<Real> growth(Real x) {
+    const Real root = exp2_fast(x * Real(static_cast<float>(0.5 * kLog2E))), exp = root * root;
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120);
+    return {exp, select(abs(x) > Real(0.25f), exp - Real(1.0f), near)};
+  }
+  static FUSED_ACTS_INLINE Real gaussian(Real x) {
+    const Real root = exp2_fast((x * x) * Real(static_cast<float>(-0.5 * kLog2E)));
+    return root * root;
+  }
+  static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return a * reciprocal_of_any(b); }
   // (1 - e) / (1 + e) for x >= 0, odd
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     auto [exp, expm1] = exponential(abs(x + x));
@@ -104,8 +118,8 @@ struct MathOf16Bits {
   }
   template <bool kIsCoarse, class... Coefficients>
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail_by(Real x, float q, Coefficients... c) {
-    const Real a =
-        clamp_above(abs(x), 15.0f);  // the tail is 0 from there, and inf*0 must not arise
+    // the tail is 0 from there, and inf*0 must not arise
+    const Real a = at_most(abs(x), Real(15.0f));
     const Real scaled_gaussian =
         exp2_fast(fma(a * a, Real(static_cast<float>(-0.5 * kLog2E)), Real(-kLog2Scale)));
     const Real t = kIsCoarse ? coarse_reciprocal(a + Real(q)) : reciprocal_of_finite(a + Real(q));
@@ -133,6 +147,9 @@ struct Math64 {
   static FUSED_ACTS_INLINE Exponential<double> exponential(double z) {
     return {::exp(-z), ::expm1(-z)};
   }
+  static FUSED_ACTS_INLINE Exponential<double> growth(double x) { return {::exp(x), ::expm1(x)}; }
+  static FUSED_ACTS_INLINE double gaussian(double x) { return ::exp(-x * x); }
+  static FUSED_ACTS_INLINE double divide(double a, double b) { return a / b; }
   static FUSED_ACTS_INLINE NegativeExp<double> negative_exp(double z) { return {::exp(-z), 1.0}; }
   static FUSED_ACTS_INLINE TanhParts<double> tanh(double x) {
     auto [exp, expm1] = exponential(abs(x + x));
@@ -151,7 +168,7 @@ struct Math64 {
   }
   static FUSED_ACTS_INLINE SigmoidProduct<double> swish(double x) { return times_sigmoid(x, x); }
   static FUSED_ACTS_INLINE NormalTail<double> normal_tail(double x) {
-    const double a = clamp_above(abs(x), 40.0f);
+    const double a = at_most(abs(x), 40.0);
     const double tail = 0.5 * ::erfc(a * kSqrt1_2);
     return {a, tail, tail, ::exp(-0.5 * a * a) * kRsqrt2Pi};
   }

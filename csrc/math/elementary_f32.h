@@ -25,6 +25,11 @@ struct BinaryExp {
 };
 
 template <class Real>
+struct BinaryExpm1 {
+  Real f, f_low, k;
+};
+
+template <class Real>
 struct ScaledExpm1 {
   Real f, f_low, scale;
 };
@@ -93,6 +98,15 @@ struct Math32 {
                                      -1.0f / 5040, 1.0f / 40320, -1.0f / 362880);
     return {power * scale, select(z > Real(0.7f), power * scale - Real(1.0f), near)};
   }
+  static FUSED_ACTS_INLINE Exponential<Real> growth(Real x) {
+    Exponent t = multiply({clamp(x, -kSaturation, kLargest), kMinusZero}, kLog2E);
+    const bool far = t.high < -80;
+    const Real power = exp2(t.high + (far ? 64.0f : 0.0f), t.low) * (far ? 0x1p-64f : 1.0f);
+    const Real exp = select(x > Real(kLargest), Real(kFloatInfinity), power);
+    const Real near = x * polynomial(x, 1.0f, 0.5f, 1.0f / 6, 1.0f / 24, 1.0f / 120, 1.0f / 720,
+                                     1.0f / 5040, 1.0f / 40320, 1.0f / 362880);
+    return {exp, select(abs(x) > Real(0.7f), exp - Real(1.0f), near)};
+  }
   // A polynomial of x^2 near 0, of which the linear term has next to no error; beyond it 1 - 2e/(1
   // + e), where e is so small that its error is in the last bits only.
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
@@ -124,6 +138,14 @@ struct Math32 {
     auto [f, f_low, scale] = scaled_expm1(z);
     return {fma(scale, f, scale), fma(scale, f, scale - Real(1.0f))};
   }
+  static FUSED_ACTS_INLINE Exponential<Real> growth(Real x) {
+    // 0 and infinity from these bounds
+    auto [f, f_low, k] = binary_expm1({-clamp(x, -110.0f, 89.0f), Real(kMinusZero)});
+    // half of exp - 1, whose terms are finite
+    const Real half = scale_down_or_flush(Real(1.0f), k - Real(1.0f));
+    const Real expm1 = fma(half, f, half - Real(0.5f));
+    return {scale(f + Real(1.0f), k), copy_sign(expm1 + expm1, x)};
+  }
   // -m / (2 + m), m = e^-2|x| - 1, with what its sums and the division have rounded away
   static FUSED_ACTS_INLINE TanhParts<Real> tanh(Real x) {
     auto [f, f_low, scale] = scaled_expm1(abs(x + x));
@@ -139,8 +161,13 @@ struct Math32 {
   static FUSED_ACTS_INLINE NegativeExp<Real> negative_exp(Real z) {
     return negative_exp(Exponent{at_most(z, kSaturation), Real(kMinusZero)});
   }
+  static FUSED_ACTS_INLINE Real gaussian(Real x) {
+    auto [power, scale] = negative_exp(square(at_most(abs(x), Real(13.5f))));
+    return power * scale;
+  }
+  static FUSED_ACTS_INLINE Real divide(Real a, Real b) { return quotient_of_any(a, b); }
   static FUSED_ACTS_INLINE NormalTail<Real> normal_tail(Real x) {
-    const Real a = clamp_above(abs(x), 15.0f);
+    const Real a = at_most(abs(x), Real(15.0f));
     const Real half = a * Real(0.5f), high = a * half;
     auto [gaussian, scale] = negative_exp(Exponent{high, fma(a, half, -high)});
     // as in Math16, relative error 1.2e-8
@@ -164,7 +191,8 @@ struct Math32 {
  private:
   static constexpr float kSaturation =
       200.0f;  // a sigmoid is 0 or 1 from there, and no product may overflow
-  static constexpr float kMinusZero = -0.0f;  // adding it changes nothing, not even a -0
+  static constexpr float kLargest = 88.72283f;  // whose exponential is finite
+  static constexpr float kMinusZero = -0.0f;    // adding it changes nothing, not even a -0
 
   static FUSED_ACTS_INLINE Exponent square(Real x) {
     const Real high = x * x;
@@ -200,11 +228,16 @@ struct Math32 {
   }
   // e^-z = scale * (1 + f + f_low), z >= 0
   static FUSED_ACTS_INLINE ScaledExpm1<Real> scaled_expm1(Real z) {
-    auto [rest, k] = reduce({at_most(z, kSaturation), Real(kMinusZero)});
+    auto [f, f_low, k] = binary_expm1({at_most(z, kSaturation), Real(kMinusZero)});
+    return {f, f_low, scale_down(Real(1.0f), k)};
+  }
+  // e^-z = 2^k * (1 + f + f_low)
+  static FUSED_ACTS_INLINE BinaryExpm1<Real> binary_expm1(Exponent z) {
+    auto [rest, k] = reduce(z);
     const Real curve = (rest * rest) * polynomial(rest, 0.5f, -1.0f / 6, 0.041666355f,
                                                   -0.0083332732f, 0.0013941006f, -0.00019914168f);
     const Real f = curve - rest;
-    return {f, curve - (f + rest), scale_down(Real(1.0f), k)};
+    return {f, curve - (f + rest), k};
   }
   static FUSED_ACTS_INLINE BinaryExp<Real> binary_exp(Exponent z) {
     auto [reduced, k] = reduce(z);

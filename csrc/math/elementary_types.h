@@ -1,6 +1,8 @@
 // What the maths of elementary.h return, and constants they share.
 #pragma once
 
+#include <limits>
+
 #include "math/primitives.h"
 
 namespace fused_acts {
@@ -8,6 +10,8 @@ namespace fused_acts {
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kSqrt1_2 = 0.7071067811865476;
 constexpr double kRsqrt2Pi = 0.3989422804014327;
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
+constexpr float kFloatNaN = std::numeric_limits<float>::quiet_NaN();
 
 template <class Real>
 struct SigmoidProduct {

@@ -75,17 +75,20 @@ FUSED_ACTS_INLINE double saturated_fma(double a, double b, double c) {
 }
 
 // max(x, bound); NaN stays.
-FUSED_ACTS_INLINE float clamp_below(float x, float bound) { return x < bound ? bound : x; }
+FUSED_ACTS_INLINE float clamp_below(float x, float bound) {
+#ifdef __CUDA_ARCH__
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(bound));
+  return x;
+#else
+  return x < bound ? bound : x;
+#endif
+}
 FUSED_ACTS_INLINE double clamp_below(double x, float bound) { return x < bound ? bound : x; }
+FUSED_ACTS_INLINE double clamp_below(double x, double bound) { return x < bound ? bound : x; }
 
 // x between low and high; NaN stays.
 FUSED_ACTS_INLINE float clamp(float x, float low, float high) {
-#ifdef __CUDA_ARCH__
-  asm("max.NaN.f32 %0, %0, %1;" : "+f"(x) : "f"(low));
-  return at_most(x, high);
-#else
   return at_most(clamp_below(x, low), high);
-#endif
 }
 FUSED_ACTS_INLINE double clamp(double x, double low, double high) {
   return x < low ? low : at_most(x, high);
@@ -154,6 +157,66 @@ FUSED_ACTS_INLINE float quotient(float a, float b) {
 }
 FUSED_ACTS_INLINE double quotient(double a, double b) { return a / b; }
 
+// a/b and 1/x, also where the divisor or the result is subnormal, infinite or next to that; on the
+// device within 2 ulp.
+FUSED_ACTS_INLINE float quotient_of_any(float a, float b) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("div.full.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#else
+  return a / b;
+#endif
+}
+FUSED_ACTS_INLINE double quotient_of_any(double a, double b) { return a / b; }
+FUSED_ACTS_INLINE float reciprocal_of_any(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rcp.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / x;
+#endif
+}
+FUSED_ACTS_INLINE double reciprocal_of_any(double x) { return 1.0 / x; }
+
+FUSED_ACTS_INLINE float sqrt(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+FUSED_ACTS_INLINE double sqrt(double x) { return ::sqrt(x); }
+
+// 1/sqrt(x)
+FUSED_ACTS_INLINE float rsqrt(float x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0f / __builtin_sqrtf(x);
+#endif
+}
+FUSED_ACTS_INLINE double rsqrt(double x) { return 1.0 / ::sqrt(x); }
+
+// x = mantissa * 2^exponent with sqrt(1/2) <= mantissa < sqrt(2), for normal x > 0.
+template <class Real>
+struct Split {
+  Real mantissa, exponent;
+};
+FUSED_ACTS_INLINE Split<float> split(float x) {
+  uint32_t bits;
+  std::memcpy(&bits, &x, sizeof x);
+  const int32_t exponent = static_cast<int32_t>(bits - 0x3f3504f3u) >> 23;
+  bits -= static_cast<uint32_t>(exponent) << 23;
+  std::memcpy(&x, &bits, sizeof x);
+  return {x, static_cast<float>(exponent)};
+}
+
 // c[0] + c[1]*x + c[2]*x^2 + ...
 template <class Real>
 FUSED_ACTS_INLINE Real polynomial(Real x, float last) {
@@ -181,6 +244,14 @@ FUSED_ACTS_INLINE Real scale_down_in_two_steps(Real p, Real n) {
   return p * power_of_two(first) * power_of_two(n - first);
 }
 FUSED_ACTS_INLINE float scale_down(float p, float n) { return scale_down_in_two_steps(p, n); }
+
+// p * 2^n for integral n <= 128 and p below 2, subnormal results and infinity included.
+template <class Real>
+FUSED_ACTS_INLINE Real scale_in_two_steps(Real p, Real n) {
+  const Real first = clamp(n, -125.0f, 126.0f);
+  return p * power_of_two(first) * power_of_two(n - first);
+}
+FUSED_ACTS_INLINE float scale(float p, float n) { return scale_in_two_steps(p, n); }
 
 // p * 2^n for integral n <= 0, 0 below n = -126.
 FUSED_ACTS_INLINE float scale_down_or_flush(float p, float n) { return p * power_of_two(n); }

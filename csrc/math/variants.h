@@ -8,6 +8,10 @@
 
 #include "math/activations.h"
 
+#ifdef FUSED_ACTS_OWN
+#include <own_unit.h>  // tables of one row
+#else
+
 // X(name, f, g). Those of the first table have kernels and loops without numbers too.
 #define FUSED_ACTS_PLAIN_VARIANTS(X) \
   X(glu, Sigmoid, Identity)          \
@@ -57,13 +61,13 @@
   X(softsign, Softsign, Unary)       \
   X(xielu, Xielu, Unary)
 
+#endif  // FUSED_ACTS_OWN
+
 namespace fused_acts {
 
 enum class Variant : int {
 #define FUSED_ACTS_ENUMERATOR(name, ...) name,
-  FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR) kActivations,
-  kBeforeActivations = kActivations - 1,
-  FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_ENUMERATOR)
+  FUSED_ACTS_VARIANTS(FUSED_ACTS_ENUMERATOR) FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_ENUMERATOR)
 #undef FUSED_ACTS_ENUMERATOR
       kCount
 };
@@ -140,65 +144,25 @@ constexpr double usual_parameter() {
   return 1.0;
 }
 
-constexpr bool is_unary(Variant variant) { return variant >= Variant::kActivations; }
-
-constexpr bool has_plain_kernels(Variant variant) {
-  switch (variant) {
-#define FUSED_ACTS_TRUE(name, ...) case Variant::name:
-    FUSED_ACTS_PLAIN_VARIANTS(FUSED_ACTS_TRUE)
-    FUSED_ACTS_PLAIN_ACTIVATIONS(FUSED_ACTS_TRUE)
-#undef FUSED_ACTS_TRUE
-    return true;
-    default:
-      return false;
-  }
-}
-
 // Whether there are kernels and loops with numbers: an activation without a parameter has no use
 // for them.
 template <class Unit>
 constexpr bool kTakesNumbers = !(Unit::kIsUnary && kHasPlainKernels<Unit>) || Unit::kHasParameter;
 
-constexpr bool takes_numbers(Variant variant) {
-  switch (variant) {
-#define FUSED_ACTS_TAKES(name, f, g) \
-  case Variant::name:                \
-    return kTakesNumbers<Unit<f, g>>;
-    FUSED_ACTS_VARIANTS(FUSED_ACTS_TAKES)
-    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_TAKES)
-#undef FUSED_ACTS_TAKES
-    default:
-      return false;
-  }
-}
-
-// How many numbers a unit can learn.
-constexpr int parameter_count(Variant variant) {
-  switch (variant) {
-#define FUSED_ACTS_COUNT(name, f, g) \
-  case Variant::name:                \
-    return Unit<f, g>::kHasParameter + Unit<f, g>::kHasSecond;
-    FUSED_ACTS_VARIANTS(FUSED_ACTS_COUNT)
-    FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_COUNT)
-#undef FUSED_ACTS_COUNT
-    default:
-      return 0;
-  }
-}
-constexpr bool has_second_parameter(Variant variant) { return parameter_count(variant) == 2; }
-
 #define FUSED_ACTS_CASE(name, f, g) \
   case Variant::name:               \
     return visitor(Unit<f, g>{});
 
-// Calls visitor(Unit<f, g>{}) for a variant of the tables of those without numbers.
+// Calls visitor(Unit<f, g>{}) for a variant of the tables of those without numbers, which may be
+// empty: the visitor says what it returns.
 template <class Visitor>
-auto visit_plain_variant(Variant variant, Visitor&& visitor) {
+auto visit_plain_variant(Variant variant, Visitor&& visitor)
+    -> decltype(visitor(Unit<Identity, Identity>{})) {
   switch (variant) {
     FUSED_ACTS_PLAIN_VARIANTS(FUSED_ACTS_CASE)
     FUSED_ACTS_PLAIN_ACTIVATIONS(FUSED_ACTS_CASE)
     default:
-      __builtin_unreachable();  // callers ask has_plain_kernels
+      __builtin_unreachable();  // callers ask UnitCode::has_plain_kernels
   }
 }
 
@@ -207,12 +171,12 @@ auto visit_plain_variant(Variant variant, Visitor&& visitor) {
 #pragma nv_exec_check_disable  // of what one side alone calls
 #endif
 template <class Visitor>
-FUSED_ACTS_INLINE auto visit_variant(Variant variant, Visitor&& visitor) {
+FUSED_ACTS_INLINE constexpr auto visit_variant(Variant variant, Visitor&& visitor) {
   switch (variant) {
     FUSED_ACTS_VARIANTS(FUSED_ACTS_CASE)
     FUSED_ACTS_ACTIVATIONS(FUSED_ACTS_CASE)
     default:
-      __builtin_unreachable();  // ops/glu_args.cpp checks the range
+      __builtin_unreachable();  // ops/units.cpp checks the range
   }
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "ops/backend.h"
+#include "ops/units.h"
 
 namespace fused_acts {
 namespace {
@@ -24,22 +25,20 @@ void run_on_cpu(Direction direction, const GluArgs& args) {
 }
 
 int run_on_cuda(Direction direction, const GluArgs& args, void* stream) {
+  const UnitKernels& kernels = args.unit->cuda;
   switch (direction) {
     case Direction::kForward:
-      return cuda::glu_forward(args, stream);
+      return kernels.forward(args, stream);
     case Direction::kBackward:
-      return cuda::glu_backward(args, stream);
+      return kernels.backward(args, stream);
     default:
-      return cuda::glu_double_backward(args, stream);
+      return kernels.double_backward(args, stream);
   }
 }
 
-void check_indices(const OptionalTensor& up, int64_t variant, int64_t layout) {
-  constexpr int64_t kVariants = static_cast<int64_t>(Variant::kCount);
-  if (variant < 0 || variant >= kVariants)
-    fail("variant: expected an index below ", kVariants, ", got ", variant);
+void check_layout(const UnitCode& unit, const OptionalTensor& up, int64_t layout) {
   if (layout < 0) fail("layout: expected an index that is not negative, got ", layout);
-  if (!is_unary(static_cast<Variant>(variant))) return;
+  if (!unit.is_unary) return;
   if (layout != 0) fail("layout: expected 0 for an activation, which has no up, got ", layout);
   if (up) fail("up: expected none for an activation");
 }
@@ -48,7 +47,7 @@ void check_indices(const OptionalTensor& up, int64_t variant, int64_t layout) {
 void place_parameters(const Tensor& tensor, const View& gate, bool of_experts, GluArgs* args,
                       OptionalTensor* copy) {
   const View t(tensor, "parameter");
-  if (!has_second_parameter(args->variant)) {
+  if (args->unit->parameter_count < 2) {
     args->parameters[0] = row_vector_of(t, "parameter", gate, args->cols, true, of_experts, copy);
     return;
   }
@@ -65,11 +64,11 @@ void place_parameters(const Tensor& tensor, const View& gate, bool of_experts, G
 }
 
 // Whether there is an operand of one value a column or row.
-bool has_columns(const Options& options) {
+bool has_columns(const UnitCode& unit, const Options& options) {
   if (options.gate_bias || options.up_bias || options.row_weight || options.experts) return true;
   if (!options.parameter) return false;
   const View parameter(*options.parameter, "parameter");
-  const bool pair = has_second_parameter(static_cast<Variant>(options.variant));
+  const bool pair = unit.parameter_count == 2;
   return parameter.numel != (pair ? 2 : 1) || parameter.rank > (pair ? 2 : 1);
 }
 
@@ -133,8 +132,8 @@ void count_experts(const Options& options, const View& gate, int64_t rows, GluAr
       fail(name, ": expected values for ", expected, " experts, got shape ", shape_of(t));
     experts.count = expected;
   };
-  const bool pair = has_second_parameter(args->variant);
-  count(options.gate_bias, is_unary(args->variant) ? "bias" : "gate_bias", 1, 0);
+  const bool pair = args->unit->parameter_count == 2;
+  count(options.gate_bias, args->unit->is_unary ? "bias" : "gate_bias", 1, 0);
   count(options.up_bias, "up_bias", 1, 0);
   count(options.parameter, "parameter", pair ? 2 : 1, pair ? 1 : 0);
   if (gate.is_cpu()) check_values(experts, rows);
@@ -157,7 +156,8 @@ void GluCall::place(const Matrix* first, const Matrix* second, Matrix* to_gate,
 
 GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
                      const Options& options, bool by_elements) {
-  check_indices(up_tensor, options.variant, options.layout);
+  const UnitCode& unit = unit_at(options.variant);
+  check_layout(unit, up_tensor, options.layout);
   GluCall call{View(gate_tensor, up_tensor ? "gate" : "x"),
                std::nullopt,
                options.layout,
@@ -170,13 +170,18 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
   const View& gate = call.gate;
   const char* name = call.name();
   GluArgs& args = call.args;
-  args.variant = static_cast<Variant>(options.variant);
+  args.unit = &unit;
   args.dtype = checked_dtype(gate, name);
   if (gate.rank == 0) fail(name, ": expected at least one dimension, got a 0-d tensor");
   const int64_t width = gate.last_size();
   if (call.is_packed() && width % 2 != 0)
     fail("x: expected an even last dimension, gate and up packed, got shape ", shape_of(gate));
   check_device(gate, name);
+  if (gate.is_cuda() && !unit.cuda.forward)
+    fail<std::runtime_error>(name, ": is on ", device_name(gate),
+                             ", but the unit was compiled for the CPU alone. fused_acts.define "
+                             "compiles it for a GPU too where fused-acts has CUDA kernels, and "
+                             "nvcc and the GPU are found");
   if (call.up) check_matches(*call.up, "up", gate, "gate", width);
   args.rows = width == 0 ? 0 : gate.numel / width;
   args.cols = call.is_packed() ? width / 2 : width;
@@ -191,8 +196,8 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
       args.block = block;
   }
 
-  call.permuted = by_elements && is_unary(args.variant) && !has_columns(options) &&
-                  !is_matrix(gate) && is_dense(gate);
+  call.permuted = by_elements && unit.is_unary && !has_columns(unit, options) && !is_matrix(gate) &&
+                  is_dense(gate);
   ReadMatrix first = call.permuted ? ReadMatrix(gate, gate) : ReadMatrix(gate);
   call.gate_copy = std::move(first.copy);
   if (call.up) {
@@ -211,7 +216,7 @@ GluCall checked_call(const Tensor& gate_tensor, const OptionalTensor& up_tensor,
     if (!t) return RowVector{};
     return row_vector_of(View(*t, what), what, gate, args.cols, false, options.experts, copy++);
   };
-  args.gate_bias = row_vector(options.gate_bias, is_unary(args.variant) ? "bias" : "gate_bias");
+  args.gate_bias = row_vector(options.gate_bias, unit.is_unary ? "bias" : "gate_bias");
   args.up_bias = row_vector(options.up_bias, "up_bias");
   if (options.parameter) place_parameters(*options.parameter, gate, options.experts, &args, copy);
   args.scalars[0] = options.scalar;

@@ -42,7 +42,7 @@ struct GluCall {
 
   // The name of `gate` in messages.
   const char* name() const { return up ? "gate" : "x"; }
-  bool is_packed() const { return !up && !is_unary(args.variant); }
+  bool is_packed() const { return !up && !args.unit->is_unary; }
 
   // As gate, or with other columns.
   NewMatrix new_matrix(int64_t cols) const {

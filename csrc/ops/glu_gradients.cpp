@@ -26,7 +26,7 @@ int64_t segment_rows(const GluArgs& args, bool on_gpu) {
 int64_t column_tiles(const GluCall& call) {
   int64_t tiles = 0;
   run_where_it_is(
-      call.gate, [&](void*) { return tiles = cuda::column_tiles(call.args), 0; },
+      call.gate, [&](void*) { return tiles = call.args.unit->cuda.column_tiles(call.args), 0; },
       [&] { tiles = cpu::column_tiles(call.args); });
   return tiles;
 }
@@ -54,7 +54,7 @@ void run_backward(GluCall& call, const Options& options, int64_t needs, Gradient
     summed.push_back({View(*t, name), gradient, sums, parts});
     count += parts;
   };
-  const int64_t parameters = has_second_parameter(args.variant) ? 2 : 1;
+  const int64_t parameters = std::max(args.unit->parameter_count, 1);
   add(options.gate_bias, "gate_bias", kGateBias, &gradients->gate_bias, &args.sums[0], 1);
   add(options.up_bias, "up_bias", kUpBias, &gradients->up_bias, &args.sums[1], 1);
   add(options.parameter, "parameter", kParameter, &gradients->parameter, &args.sums[2], parameters);

@@ -199,7 +199,7 @@ void check_no_partial_overlap(const GluArgs& args, const Matrix& out, const Matr
 
 void check_vectors_unwritten(const GluArgs& args, const Matrix& out, int64_t width) {
   const Bytes written = bytes_of(args, out, width);
-  const char* bias = is_unary(args.variant) ? "bias" : "gate_bias";
+  const char* bias = args.unit->is_unary ? "bias" : "gate_bias";
   check_no_overlap(args, written, args.gate_bias, bias);
   check_no_overlap(args, written, args.up_bias, "up_bias");
   for (const RowVector& parameter : args.parameters)

@@ -7,6 +7,7 @@
 #include "ops/library.h"
 #include "ops/overlap.h"
 #include "ops/quantized_args.h"
+#include "ops/units.h"
 
 namespace fused_acts {
 namespace {
@@ -51,7 +52,7 @@ void run(const View& gate, const QuantizedArgs& args) {
       scales.data && scales.matrices * scales.padded_rows * scales.padded_groups > 0;
   if (args.glu.rows * args.glu.cols == 0 && !has_scales) return;
   run_where_it_is(
-      gate, [&](void* stream) { return cuda::glu_quantized(args, stream); },
+      gate, [&](void* stream) { return args.glu.unit->cuda.quantized(args, stream); },
       [&] { run_tiles(args); });
 }
 
@@ -88,7 +89,7 @@ void check_overlap(const View& out, const char* name, const QuantizedCall& call,
   const auto check = [&](const Tensor* t, const char* what) {
     if (t) check_apart(out, name, View(*t, what), what);
   };
-  check(options.gate_bias, is_unary(call.args.glu.variant) ? "bias" : "gate_bias");
+  check(options.gate_bias, call.args.glu.unit->is_unary ? "bias" : "gate_bias");
   check(options.up_bias, "up_bias");
   check(options.parameter, "parameter");
   check(options.row_weight, "weight");
@@ -147,7 +148,7 @@ std::tuple<Tensor, Tensor> quantize_blocks(const Tensor& x_tensor) {
   QuantizedArgs args;
   args.identity = true;
   args.format = Format::kFp8Block128;
-  args.glu.variant = Variant{};
+  args.glu.unit = &unit_at(0);
   args.glu.dtype = checked_dtype(x, "x");
   if (args.glu.dtype == DType::kFloat64)
     fail("x: expected float32, float16 or bfloat16, got float64");

@@ -44,7 +44,7 @@ def _real(tensor: Tensor) -> torch.dtype:
 
 
 # What a row has of the bias of its expert is a unit, too: (0 + bias) * 1 * weight.
-_PRODUCT = next(i for i, row in enumerate(ROWS) if row.formula == "gate * up")
+_PRODUCT = next(i for i, row in ROWS.items() if row.formula == "gate * up")
 _BIAS = parse(_PRODUCT, "gate_up")
 _BIAS = _BIAS._replace(rows=ROW_KINDS["offs"] + ZERO_PADDING, has_options=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from fused_acts.gallery import entry, page
 from fused_acts.tables import ROWS
 
-OPTIONS = sorted(set().union(*(entry.takes(row) for row in ROWS)))
+OPTIONS = sorted(set().union(*(entry.takes(row) for row in ROWS.values())))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -166,8 +166,15 @@ def draw_one(entry: Entry, figures: Figures) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    undated = {"Date": None, "Creator": None} if path.suffix == ".svg" else None
+    figure.savefig(path, metadata=undated)
     plt.close(figure)
+
+
+def draw_alone(entry: Entry, figures: Figures, path: Path) -> None:
+    """The picture of one, in the format that the suffix of the path says."""
+    with plt.rc_context(STYLE):
+        save(draw_one(entry, figures), path)
 
 
 def draw(galleries: Sequence[Gallery], folder: Path) -> None:

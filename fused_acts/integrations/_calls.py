@@ -8,8 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fused_acts._call import ROW_INDEX
 from fused_acts._layouts import LAYOUTS
-from fused_acts.functional import gated
+from fused_acts._rows import DEFINITIONS, OwnFunction
+from fused_acts.functional import FUNCTIONS, gated
+from fused_acts.integrations import _own
 from fused_acts.integrations._forms import activation_of
 from fused_acts.tables import ACTIVATIONS, VARIANTS
 
@@ -44,13 +47,6 @@ UNITS = {
 }
 # The units tried where the activation is in the code of the forward.
 WRITTEN = ("swiglu", "geglu", "geglu_tanh", "reglu", "glu", "squared_reglu")
-# {gated unit: the activation of its gate alone}
-ALONE = {
-    variant: name
-    for variant, unit in VARIANTS.items()
-    for name, row in ACTIVATIONS.items()
-    if (row.f, row.parameters) == (unit.f, unit.parameters) and name != "prelu"
-}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # Where a module has the options of its unit, by name.
 _OPTIONS = {"alpha": ("alpha", "swiglu_alpha"), "limit": ("limit", "swiglu_limit")}
@@ -75,11 +71,23 @@ def name_of(activation: Any) -> str:
 def unit_of(activation: Any, hooked: bool = True) -> str:
     """hooked: whether hooks on the activation count."""
     name = name_of(activation)
-    if name not in UNITS:
+    known = UNITS.get(name) or _own.unit_of(activation)
+    if known is None:
         raise Unfusable(f"has the activation {name}, which is not known")
     if hooked and any(getattr(activation, hooks, None) for hooks in _HOOKS):
         raise Unfusable("has hooks on its activation, which would not be called")
-    return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else UNITS[name]
+    return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else known
+
+
+def alone(variant: str) -> str | None:
+    """The activation of a unit's gate alone."""
+    if variant in ACTIVATIONS:
+        return variant
+    unit = VARIANTS[variant]
+    for name, row in ACTIVATIONS.items():
+        if (row.f, row.parameters) == (unit.f, unit.parameters) and name != "prelu":
+            return name
+    return None
 
 
 def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
@@ -88,8 +96,9 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
     found = [("swiglu_oai", options)] if "alpha" in options else []
     limit = {name: value for name, value in options.items() if name == "limit"}
     name = activation_of(module)
-    for unit in [unit_of(getattr(module, name))] if name else WRITTEN:
-        limited = [unit] if VARIANTS[unit].limits else []
+    written = [*WRITTEN, *_own.gated_units()]
+    for unit in [unit_of(getattr(module, name))] if name else written:
+        limited = [unit] if unit in VARIANTS and VARIANTS[unit].limits else []
         if unit == "swiglu":
             limited.append("swiglu_step")
         found += [(variant, limit) for variant in limited if limit]
@@ -100,7 +109,7 @@ def calls(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
 def calls_of_unit(activation: nn.Module) -> list[tuple[str, dict[str, float]]]:
     """The same, of an activation of two arguments."""
     options = _options(activation, _OPTIONS_OF_UNITS)
-    return [("situ_glu", options)]
+    return [("situ_glu", options), *((unit, {}) for unit in _own.gated_units())]
 
 
 def calls_of_experts(module: nn.Module) -> list[tuple[str, dict[str, float]]]:
@@ -132,11 +141,21 @@ def _options(module: nn.Module, places: Mapping[str, tuple[str, ...]]) -> dict[s
 
 def gate(variant: str, layout: str, rounding: str, **options: Any) -> functools.partial[Tensor]:
     """One that is given as few options as it can: those have a price on small tensors."""
+    if variant in ACTIVATIONS:
+        raise Unfusable(f"has a gate, and {variant} is an activation alone")
     if layout != LAYOUTS[0]:
         options["layout"] = layout
     if rounding != "single":
         options["rounding"] = rounding
+    if ROW_INDEX[variant] in DEFINITIONS:  # its function is pickled with its definition
+        return functools.partial(FUNCTIONS[variant], **options)
     return functools.partial(gated, variant=variant, **options)
+
+
+def is_gate(function: Any) -> bool:
+    """Whether `gate` made it."""
+    called = getattr(function, "func", None)
+    return called is gated or isinstance(called, OwnFunction)
 
 
 def other_than(variant: str, rounding: str) -> str:

@@ -14,8 +14,8 @@ from torch.nn.functional import linear
 from fused_acts._autograd.context import promoted
 from fused_acts._call import ACTIVATION_INDEX
 from fused_acts.functional import activation
-from fused_acts.integrations import _trial
-from fused_acts.integrations._calls import ALONE, UNITS, name_of, unit_of
+from fused_acts.integrations import _calls, _trial
+from fused_acts.integrations._calls import UNITS, name_of, unit_of
 from fused_acts.integrations._classes import own_forward
 from fused_acts.nn.ffn import Weights, fused, plain_weights
 
@@ -76,7 +76,7 @@ def unit_of_chain(module: nn.Module, chain: Chain) -> str:
 
 def alone(variant: str, chain: Chain) -> str | None:
     """The activation of a chain that may have no gate."""
-    return ALONE.get(variant) if len(chain.projections) == 1 else None
+    return _calls.alone(variant) if len(chain.projections) == 1 else None
 
 
 def gated_chain(
@@ -89,7 +89,10 @@ def gated_chain(
     return _rest(module, chain, gate(*(promoted(*hidden) if len(hidden) == 2 else hidden)))
 
 
-def ungated_chain(module: Any, *args: Any, chain: Chain, name: str, **kwargs: Any) -> Any:
+def ungated_chain(
+    module: Any, *args: Any, chain: Chain, name: str, definition: Any = None, **kwargs: Any
+) -> Any:
+    """definition: of an activation of one's own, to be pickled with this."""
     if len(args) + len(kwargs) != 1:
         return own_forward(module)(*args, **kwargs)
     (x,) = (*args, *kwargs.values())

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts._autograd.experts import Inputs, experts
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, resolve
+from fused_acts._call import ROW_INDEX, VARIANT_INDEX, resolve
 from fused_acts._layouts import LAYOUTS
+from fused_acts._rows import DEFINITIONS
 from fused_acts.integrations import _trial
 from fused_acts.integrations._calls import (
-    ALONE,
     Unfusable,
+    alone,
     calls_of_experts,
     gate,
     in_words,
@@ -32,7 +33,6 @@ NAME = "fused_acts"  # in transformers' registry
 # The implementations that patch replaces; whoever chooses another one wants its kernels.
 _REPLACED = (None, "eager", "batched_mm", "grouped_mm", NAME)
 _DTYPES = frozenset((torch.bfloat16, torch.float16, torch.float32, torch.float64))
-_ROWS = ACTIVATION_INDEX | VARIANT_INDEX
 
 
 class Unit(NamedTuple):
@@ -41,6 +41,7 @@ class Unit(NamedTuple):
     name: str
     layout: str
     options: tuple[tuple[str, float], ...] = ()  # Dynamo has no guards for a dict in a constant
+    definition: Any = None  # of one of one's own, to be pickled with it
 
     def in_words(self) -> str:
         projection = ("gate_up_proj", self.layout) if self.name in VARIANT_INDEX else ("up_proj",)
@@ -63,7 +64,8 @@ def gate_of(module: Any, rounding: str) -> Unit:
     own = partial(type(module)._apply_gate, module)
     candidates = calls_of_experts(module)
     for (variant, options), layout in itertools.product(candidates, LAYOUTS):
-        found = Unit(variant, layout, (*options.items(),))
+        definition = DEFINITIONS.get(ROW_INDEX[variant])
+        found = Unit(variant, layout, (*options.items(),), definition)
         if _trial.tried(
             own, found.gate(rounding), lambda dtype: (_trial.rows(6, dtype),), rounding
         ):
@@ -77,9 +79,10 @@ def unit(module: Any, own: Callable[..., Any]) -> Unit:
         found = gate_of(module, "single")
     else:
         variant, _ = calls_of_experts(module)[0]
-        if variant not in ALONE:
+        name = alone(variant)
+        if name is None:
             raise Unfusable("has no gate, and an activation that is not known")
-        found = Unit(ALONE[variant], LAYOUTS[0])
+        found = Unit(name, LAYOUTS[0], (), DEFINITIONS.get(ROW_INDEX[name]))
     fused = partial(whole, unit=found)
     try:
         same = _trial.tried(own, fused, partial(_trial.small_experts, module, 3), "single")
@@ -95,7 +98,7 @@ def whole(
 ) -> Tensor:
     """hidden_states: [tokens, hidden]; the others: [tokens, k]. Ids from num_experts on are of no
     expert here."""
-    call = resolve(_ROWS[unit.name], unit.layout, dict(unit.options))
+    call = resolve(ROW_INDEX[unit.name], unit.layout, dict(unit.options))
     x = hidden_states.to(module.down_proj.dtype)
     if getattr(module, "has_post_expert_norm", False):  # of each row, before it is weighted
         tokens, k = top_k_index.shape

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fused_acts._call import ACTIVATION_INDEX
 from fused_acts._layouts import LAYOUTS
+from fused_acts._rows import DEFINITIONS
 from fused_acts.integrations import _chains, _classes, _experts, _forms, _leaves, _trial
 from fused_acts.integrations._calls import (
     Unfusable,
@@ -105,10 +107,13 @@ def _fuse_chain(module: nn.Module, rounding: str) -> Fused:
     attempts: list[tuple[str, bool, Any]] = []  # the call in words, whether fc1 makes both, forward
     name = _chains.alone(variant, chain)
     if name is not None and rounding == "single":  # the bias is added after a rounding
-        forward = functools.partial(_chains.ungated_chain, chain=chain, name=name)
+        own = DEFINITIONS.get(ACTIVATION_INDEX[name])
+        named = {"name": name} if own is None else {"name": name, "definition": own}
+        forward = functools.partial(_chains.ungated_chain, chain=chain, **named)
         attempts.append((f"{name}({chain.projections[0]})", False, forward))
     two = len(chain.projections) == 2
-    for layout in LAYOUTS[:1] if two else LAYOUTS:
+    layouts = LAYOUTS[:1] if two else LAYOUTS
+    for layout in () if variant in ACTIVATION_INDEX else layouts:
         call = gate(variant, layout, rounding)
         forward = functools.partial(_chains.gated_chain, chain=chain, gate=call)
         names = chain.projections if two else (chain.projections[0], layout)

@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from torch import nn
 
 from fused_acts._call import ROUNDINGS, unknown
-from fused_acts.functional import gated
 from fused_acts.integrations import _classes, _experts, _fuse
-from fused_acts.integrations._calls import Unfusable
+from fused_acts.integrations._calls import Unfusable, is_gate
 
 DISABLE = "FUSED_ACTS_DISABLE"  # in the environment: 1 to leave every model as it is
 _NAMED_MLP = re.compile("MLP|Mlp|FeedForward|FFN|GLU|Experts|ActDense")
@@ -131,7 +130,7 @@ def unpatch(model: nn.Module) -> None:
     """Gives every module that `patch` changed its own methods back."""
     for module in model.modules():
         _classes.restore_forward(module)
-        if getattr(vars(module).get("_apply_gate"), "func", None) is gated:
+        if is_gate(vars(module).get("_apply_gate")):
             delattr(module, "_apply_gate")
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fused_acts import functional
 from fused_acts._call import ACTIVATION_INDEX, NAMES, index_of, unknown
-from fused_acts._names import ActivationName
+from fused_acts._names import ActivationName, OwnName
+from fused_acts._rows import DEFINITIONS
 from fused_acts.nn.gated import (
     check_options,
     kinds_of_learned,
@@ -45,7 +46,7 @@ class Activation(nn.Module):
 
     def __init__(
         self,
-        name: ActivationName,
+        name: ActivationName | OwnName,
         bias: bool = False,
         *,
         num_channels: int | None = None,
@@ -56,6 +57,7 @@ class Activation(nn.Module):
         super().__init__()
         variant = index_of("name", name, ACTIVATION_INDEX)
         self.name, self.num_channels = NAMES[variant], num_channels
+        self._definition = DEFINITIONS.get(variant)
         self.learned = register_learned(self, ROWS[variant], options, num_channels, device, dtype)
         check_options(variant, "gate_up", options)
         self.options = options

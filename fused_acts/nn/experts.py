@@ -10,7 +10,8 @@ from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.experts import Inputs, experts
 from fused_acts._call import VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._layouts import Layout
-from fused_acts._names import VariantName
+from fused_acts._names import OwnName, VariantName
+from fused_acts._rows import DEFINITIONS
 from fused_acts.nn import experts_checkpoints as checkpoints
 from fused_acts.nn.gated import check_options
 
@@ -73,7 +74,7 @@ class GatedExperts(torch.nn.Module):
         num_experts: int,
         d_model: int,
         d_ff: int,
-        variant: VariantName = "swiglu",
+        variant: VariantName | OwnName = "swiglu",
         bias: bool = False,
         layout: Layout = "gate_up",
         recompute: Recompute = "product",
@@ -84,6 +85,7 @@ class GatedExperts(torch.nn.Module):
     ) -> None:
         super().__init__()
         self._row = index_of("variant", variant, VARIANT_INDEX)
+        self._definition = DEFINITIONS.get(self._row)
         check_kept(recompute, save)
         if save is not None:
             options = {**options, "save": save}

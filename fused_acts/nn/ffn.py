@@ -9,7 +9,8 @@ from torch import Tensor
 from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.ffn import Inputs, block
 from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, Save, index_of, resolve
-from fused_acts._names import ActivationName, VariantName
+from fused_acts._names import ActivationName, OwnName, VariantName
+from fused_acts._rows import DEFINITIONS
 from fused_acts._run import run
 from fused_acts.nn.gated import check_options
 
@@ -39,6 +40,7 @@ class _Block(torch.nn.Module):
             kind = type(self).__name__
             raise TypeError(f"inplace_backward: {kind} has no such option; it works in place")
         self.d_model, self.d_ff = d_model, d_ff
+        self._definition = DEFINITIONS.get(row)
         self.recompute, self.options = recompute, options
 
     @property
@@ -123,7 +125,7 @@ class GatedFFN(_Block):
         self,
         d_model: int,
         d_ff: int,
-        variant: VariantName = "swiglu",
+        variant: VariantName | OwnName = "swiglu",
         bias: bool = False,
         packed: bool = True,
         recompute: Recompute = "product",
@@ -199,7 +201,7 @@ class FFN(_Block):
         self,
         d_model: int,
         d_ff: int,
-        activation: ActivationName = "gelu_tanh",
+        activation: ActivationName | OwnName = "gelu_tanh",
         bias: bool = True,
         recompute: Recompute = "product",
         device: Any = None,

@@ -8,7 +8,8 @@ from torch import Tensor
 from fused_acts import _checks, functional
 from fused_acts._call import ROW_KINDS, VARIANT_INDEX, index_of, resolve, unknown
 from fused_acts._layouts import Layout
-from fused_acts._names import VariantName
+from fused_acts._names import OwnName, VariantName
+from fused_acts._rows import DEFINITIONS
 from fused_acts.tables import VARIANTS, Activation, Variant
 
 LEARNED = ("learned", "per_channel")
@@ -103,7 +104,7 @@ class GatedActivation(torch.nn.Module):
 
     def __init__(
         self,
-        variant: VariantName = "swiglu",
+        variant: VariantName | OwnName = "swiglu",
         layout: Layout = "gate_up",
         *,
         dim: int = -1,
@@ -116,6 +117,7 @@ class GatedActivation(torch.nn.Module):
         dim = _checks.integer("dim", dim)
         index = index_of("variant", variant, VARIANT_INDEX)
         self.variant, self.layout, self.dim = variant, layout, dim
+        self._definition = DEFINITIONS.get(index)
         self.num_channels = num_channels
         row = VARIANTS[variant]
         self.learned = register_learned(self, row, options, num_channels, device, dtype)
@@ -169,7 +171,7 @@ class GatedLinear(torch.nn.Module):
         self,
         in_features: int,
         out_features: int,
-        variant: VariantName = "glu",
+        variant: VariantName | OwnName = "glu",
         bias: bool = True,
         *,
         layout: Layout = "gate_up",
@@ -178,7 +180,9 @@ class GatedLinear(torch.nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        check_options(index_of("variant", variant, VARIANT_INDEX), layout, options)
+        index = index_of("variant", variant, VARIANT_INDEX)
+        check_options(index, layout, options)
+        self._definition = DEFINITIONS.get(index)
         if out_features % options.get("block", 1):
             raise ValueError(
                 f"block: expected a divisor of out_features, {out_features}, got {options['block']}"

@@ -31,6 +31,12 @@ out = nn.GatedFFN(8, 16, "geglu", recompute="all")(x)
 out = nn.GatedLinear(8, 16, layout="up_gate")(x)
 out = fused_acts.nn.Activation("gelu_tanh")(x)
 
+scaled = fused_acts.define("scaled", f="x * a", parameters={"a": 1.0}, reference=torch.mul)
+out = scaled(x, a=2.0) + fused_acts.gated(x, x, variant=scaled.name, a=x[0])
+out = fused_acts.activation(out, scaled.name, a=2) + nn.GatedFFN(8, 16, scaled.name, a=2.0)(x)
+out = fused_acts.gated_quantized(x, variant=scaled.name, format="mxfp8", a=2.0).values
+fused_acts.gated(x, variant=scaled.name, layout=3)  # error
+
 fused_acts.swigul(1)  # error
 fused_acts.swiglu(1)  # error
 fused_acts.swiglu(x, x, alpha=1.0)  # error

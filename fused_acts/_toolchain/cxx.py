@@ -1,7 +1,4 @@
-"""The compiler, the flags it knows, and ninja.
-
-Nothing here needs torch. A SystemExit carries the message for who runs the build.
-"""
+"""The C++ compiler and its flags."""
 
 import os
 import shlex
@@ -11,6 +8,26 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-DNDEBUG",
+    "-fPIC",
+    "-fvisibility=hidden",
+    # What the vectoriser needs; NaN, infinities and the order of operations keep their meaning.
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",  # as on the device: all that is to be fused is written so
+    "-fopenmp-simd",
+    "-Wall",
+]
+# For compilers that know them.
+OPTIONAL_FLAGS = [
+    "-fno-thread-jumps",  # it takes minima and maxima apart, which vectors have instructions for
+    "-Wno-psabi",
+    "-Wno-pass-failed",  # clang tells of each loop that it leaves scalar
+    "-Wno-maybe-uninitialized",  # GCC 12 finds it in its own AVX-512 headers
+]
 COMPILERS = ("c++", "g++", "clang++")
 PROGRAM = "#include <optional>\nint main() { return std::optional<int>(0).value(); }\n"
 
@@ -28,17 +45,22 @@ def _compile(
         return (said or "no message") if done.returncode else None
 
 
-def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
-    """The words of $CXX, or the first of COMPILERS on PATH, if it compiles C++17."""
+def compilers(environ: Mapping[str, str] = os.environ) -> list[list[str]]:
+    """The words of $CXX, or those of COMPILERS, as far as they are on PATH."""
     asked = shlex.split(environ.get("CXX", ""))
     path = environ.get("PATH", os.defpath)
     found = [asked] if asked else [[name] for name in COMPILERS]
-    found = [words for words in found if shutil.which(words[0], path=path)]
+    return [words for words in found if shutil.which(words[0], path=path)]
+
+
+def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The first of `compilers` that compiles C++17."""
+    found = compilers(environ)
     hint = "install g++ or clang++ (Debian and Ubuntu: apt install g++) or set CXX to a compiler"
     if not found:
         what = (
             f"CXX={environ['CXX']} is not on PATH"
-            if asked
+            if environ.get("CXX")
             else (f"none of {', '.join(COMPILERS)} is on PATH")
         )
         raise SystemExit(f"fused-acts needs a C++17 compiler, and {what}: {hint}")
@@ -46,9 +68,10 @@ def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str]:
         said = _compile(words, [], environ)
         if said is None:
             return words
+        first = said.splitlines()[0]
     raise SystemExit(
         f"fused-acts needs a C++17 compiler, and {shlex.join(words)} does not compile a line of it "
-        f"({said.splitlines()[0]}): {hint}"
+        f"({first}): {hint}"
     )
 
 
@@ -83,19 +106,3 @@ def program(compiler: Sequence[str]) -> str:
 
 def describe(compiler: Sequence[str]) -> str:
     return _output([*compiler, "--version"]).partition("\n")[0]
-
-
-def find_ninja(environ: Mapping[str, str] = os.environ) -> str:
-    """The ninja of the Python package, or of the system."""
-    try:
-        import ninja
-
-        path = os.pathsep.join([ninja.BIN_DIR, environ.get("PATH", os.defpath)])
-    except ImportError:
-        path = environ.get("PATH", os.defpath)
-    if found := shutil.which("ninja", path=path):
-        return found
-    raise SystemExit(
-        "fused-acts is built by ninja, which is neither a package of this Python nor on PATH: "
-        "pip install ninja"
-    )

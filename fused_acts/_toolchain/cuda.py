@@ -1,12 +1,18 @@
-"""Whether the CUDA kernels are built, with which toolkit and for which architectures.
+"""Whether CUDA kernels are built, with which toolkit and flags, and for which architectures."""
 
-Nothing here needs torch or a compiler. A SystemExit carries the message for who runs the build.
-"""
-
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "--fmad=false",  # all that is to be fused is written so
+    "-Xcompiler=-fvisibility=hidden",
+]
 DEFAULT_ARCHITECTURES = ("8.0", "9.0", "10.0", "10.3", "12.0")
 # The names that torch.utils.cpp_extension takes too.
 FAMILIES = {
@@ -124,3 +130,27 @@ def nvcc_architectures(names: str) -> list[str]:
         if parts[4]:
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     return list(dict.fromkeys(flags))
+
+
+class Toolkit:
+    """The CUDA toolkit that kernels are compiled with."""
+
+    def __init__(self, home: Path, torch_version: str, torch_cuda: str):
+        self.home = home
+        self.nvcc = str(home / "bin/nvcc")
+        self.version = toolkit_version(self._ask("--version"))
+        check_toolkit(self.version, home, torch_version, torch_cuda)
+        self.architectures = architectures(
+            os.environ.get("TORCH_CUDA_ARCH_LIST"), self._ask("--list-gpu-arch").split()
+        )
+
+    def _ask(self, option: str) -> str:
+        return subprocess.check_output([self.nvcc, option], text=True)
+
+    @staticmethod
+    def find(torch_version: str, torch_cuda: str | None, has_gpu: bool) -> "Toolkit | None":
+        """None for a build without CUDA kernels."""
+        home = find_cuda_home(os.environ, shutil.which("nvcc"))
+        setting = os.environ.get("FUSED_ACTS_CUDA", "auto")
+        wanted = wants_cuda(setting, torch_version, torch_cuda, home, has_gpu)
+        return Toolkit(home, torch_version, torch_cuda) if wanted and home and torch_cuda else None

@@ -1,0 +1,1 @@
+"""Units of one's own: what they are compiled from, how, and what they are tried against."""

@@ -1,0 +1,250 @@
+"""Units of one's own: what they compute, and that they are what the units of the library are."""
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cases import DTYPES
+from define_cases import UNITS, bent, define, exported, forget, sinlu, unpickled
+from subprocess_runner import run_alone
+from tolerances import CLOSE_THIRD, close
+
+import fused_acts
+from fused_acts import functional, nn
+from fused_acts._definitions import trial
+
+F64 = torch.float64
+
+
+@pytest.fixture(scope="module")
+def units(own_units):
+    """{name: function}"""
+    yield {name: define(name) for name in UNITS}
+    forget(*UNITS)
+
+
+def operands(name, dtype=F64, requires_grad=True):
+    generator = torch.Generator().manual_seed(1)
+    count = 1 if UNITS[name].get("g", "") is None else 2
+    tensors = [torch.randn(3, 37, generator=generator, dtype=F64) * 2 for _ in range(count)]
+    return [tensor.to(dtype).requires_grad_(requires_grad) for tensor in tensors]
+
+
+def composed(name, x, up=None, **parameters):
+    unit = UNITS[name]
+    values = unit.get("parameters", {}) | parameters
+    out = unit["reference"](x, *values.values())
+    return out if up is None else out * (up.tanh() if unit.get("g") == "tanh" else up)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", UNITS)
+def test_values(units, name, dtype):
+    tensors = operands(name, dtype, requires_grad=False)
+    exact = composed(name, *(tensor.double() for tensor in tensors))
+    torch.testing.assert_close(units[name](*tensors), exact.to(dtype))
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_three_orders_of_derivative(units, name):
+    ours, torchs = operands(name), operands(name)
+    outs = units[name](*ours), composed(name, *torchs)
+    close(*outs)
+    for order in range(3):
+        outs = tuple(
+            torch.autograd.grad(out.square().sum(), tensors, create_graph=True)
+            for out, tensors in zip(outs, (ours, torchs), strict=True)
+        )
+        for one, other in zip(*outs, strict=True):
+            torch.testing.assert_close(one, other, **CLOSE_THIRD)
+        outs = tuple(sum(grads) for grads in outs)
+        assert order or outs[0].requires_grad
+
+
+@pytest.mark.parametrize("name", ["sinlu_glu", "bent_glu"])
+def test_learned_parameters(units, name):
+    values = UNITS[name]["parameters"]
+    ours, torchs = (
+        {p: torch.full((37,), v, dtype=F64, requires_grad=True) for p, v in values.items()}
+        for _ in range(2)
+    )
+    tensors = operands(name)
+    outs = units[name](*tensors, **ours), composed(name, *tensors, **torchs)
+    close(*outs)
+    for out, parameters in zip(outs, (ours, torchs), strict=True):
+        out.sum().backward(inputs=[*parameters.values()])
+    for parameter in values:
+        close(ours[parameter].grad, torchs[parameter].grad)
+
+
+def test_other_numbers_and_options(units):
+    gate, up = operands("sinlu_glu", requires_grad=False)
+    bias = torch.linspace(-1, 1, 37, dtype=F64)
+    out = units["sinlu_glu"](gate, up, a=2.0, gate_bias=bias, weight=3.0)
+    close(out, 3.0 * sinlu(gate + bias, 2.0) * up)
+    x = torch.cat([up, gate], -1)
+    out = fused_acts.gated(x, variant="sinlu_glu", layout="up_gate", limit=1.0)
+    close(out, sinlu(gate.clamp(max=1.0), 0.125) * up.clamp(-1.0, 1.0))
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNITS)
+def test_on_a_gpu(units, name):
+    """What the trial has tried there, by the function."""
+    tensors = operands(name)
+    there = [tensor.detach().cuda().requires_grad_() for tensor in tensors]
+    out = units[name](*there)
+    close(out.cpu(), composed(name, *tensors))
+    out.sum().backward()
+    composed(name, *tensors).sum().backward()
+    for one, other in zip(there, tensors, strict=True):
+        close(one.grad.cpu(), other.grad)
+
+
+def test_it_is_among_the_others(units):
+    assert fused_acts.variants()[-2:] == ("sinlu_glu", "bent_glu")
+    assert fused_acts.activations()[-1] == "logish"
+    assert functional.FUNCTIONS["logish"] is units["logish"]
+    assert inspect.signature(units["sinlu_glu"]).parameters["a"].default == 0.125
+    x = operands("logish", requires_grad=False)[0]
+    close(fused_acts.activation(x, "logish"), units["logish"](x))
+    close(fused_acts.reference.activation(x, "logish"), units["logish"](x))
+
+
+def test_a_block_learns(units):
+    torch.manual_seed(0)
+    block = nn.GatedFFN(16, 24, variant="sinlu_glu", dtype=F64)
+    x = torch.randn(5, 16, dtype=F64)
+    gate, up = (x @ block.gate_up_proj.weight.T).chunk(2, -1)
+    close(block(x), (sinlu(gate, 0.125) * up) @ block.down_proj.weight.T)
+    block(x).square().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.any() for p in block.parameters())
+
+
+def test_compiled_and_exported(units, tmp_path, fresh_dynamo):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return fused_acts.gated(x, variant="sinlu_glu")
+
+    x = torch.randn(3, 8)
+    expected = Model()(x)
+    assert torch.equal(torch.compile(Model(), fullgraph=True)(x), expected)
+    path = str(tmp_path / "program.pt2")
+    torch.export.save(torch.export.export(Model(), (x,)), path)
+    torch.save((x, expected), f"{path}.pt")
+    run_alone(exported, path, True)
+    run_alone(exported, path, False)
+
+
+def test_modules_bring_their_definition_along(units, tmp_path):
+    module = nn.GatedFFN(4, 6, variant="sinlu_glu")
+    x = torch.randn(2, 4)
+    assert torch.equal(copy.deepcopy(module)(x), module(x))
+    (tmp_path / "module").write_bytes(pickle.dumps((module, x, module(x))))
+    run_alone(unpickled, str(tmp_path / "module"))
+
+
+def test_a_lambda_does_not_come_along(own_units, tmp_path):
+    reference = lambda x, a: sinlu(x, a)  # noqa: E731
+    function = define("sinlu_glu", name="nameless_glu", reference=reference)
+    stored = pickle.dumps(function)
+    forget("nameless_glu")
+    again = pickle.loads(stored)
+    gate, up = operands("sinlu_glu")
+    first = torch.autograd.grad(again(gate, up).sum(), gate, create_graph=True)[0]
+    second = torch.autograd.grad(first.sum(), gate, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="without its reference.*call fused_acts.define"):
+        torch.autograd.grad(second.sum(), gate)
+    assert define("sinlu_glu", name="nameless_glu") is again
+    torch.autograd.grad(second.sum(), gate)
+    forget("nameless_glu")
+
+
+def test_the_same_again_is_the_same(units):
+    assert define("sinlu_glu") is units["sinlu_glu"]
+    with pytest.raises(ValueError, match=r"sinlu_glu is defined in this process already.*0\.25"):
+        define("sinlu_glu", parameters={"a": 0.25})
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "dtype"),
+    [
+        (lambda x, a: sinlu(x, a) + 0.001, "the value", "bfloat16"),
+        (lambda x, a: sinlu(x, a) + (x - x.detach()) * 0.01, "the derivative by x", "bfloat16"),
+        (lambda x, a: sinlu(x, a.detach() if hasattr(a, "detach") else a), "by a", "bfloat16"),
+    ],
+)
+def test_a_wrong_reference(units, change, what, dtype):
+    with pytest.raises(
+        ValueError, match=rf"(?s)differs .* {dtype} on cpu.*what .*{what}.* x .*got"
+    ):
+        define("sinlu_glu", name="wrong_glu", reference=change)
+    assert "wrong_glu" not in fused_acts.variants()
+
+
+def test_the_trial_goes_from_end_to_end():
+    x = trial.numbers_of(torch.bfloat16)
+    assert len(x.view(torch.int16).unique()) == 2**16
+    for dtype in (torch.float32, torch.float64):
+        wide = trial.numbers_of(dtype).abs()
+        assert wide[wide > 0].min() < 1e-39 and wide[wide.isfinite()].max() > 1e38
+
+
+def test_budgets_hold_for_the_table():
+    """Those of a trial are no narrower than the library itself is."""
+    for name in ("swiglu", "geglu", "quick_gelu", "softsign"):
+        index = fused_acts._call.ROW_INDEX[name]
+        assert not [w for w in trial.differences(index, fused_acts.tables.ROWS[index]) if w.beyond]
+
+
+def test_bent_has_the_kink_of_its_reference(units):
+    x = torch.zeros(1, dtype=F64, requires_grad=True)
+    out = units["bent_glu"](x, torch.ones(1, dtype=F64))
+    (slope,) = torch.autograd.grad(out, x)
+    (expected,) = torch.autograd.grad(bent(x, 0.5, 1.5) * torch.ones(1, dtype=F64).tanh(), x)
+    close(slope, expected)
+
+
+def bent_once(x, alpha):
+    return torch.where(x > 0, x, alpha * torch.expm1(x))
+
+
+# Units of the library written anew: those that are known as a whole have its bits.
+ANEW = {
+    "swish": ("x * sigmoid(x)", {}, F.silu),
+    "gelu": ("x * normal_cdf(x)", {}, F.gelu),
+    "mish": ("x * tanh(softplus(x))", {}, F.mish),
+    "elu": ("select(x > 0, x, alpha * expm1(x))", {"alpha": 1.0}, bent_once),
+}
+SAME_BITS = ("swish", "gelu", "mish")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ANEW)
+def test_units_of_the_library_written_anew(own_units, name):
+    f, parameters, reference = ANEW[name]
+    function = fused_acts.define(
+        f"{name}_anew",
+        f,
+        g=None,
+        parameters=parameters,
+        reference=reference,
+        verbose=False,
+    )
+    for dtype in DTYPES if name in SAME_BITS else ():
+        x = trial.numbers_of(dtype)
+        ours, theirs = results(function, x), results(getattr(fused_acts, name), x)
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+    forget(f"{name}_anew")
+
+
+def results(function, x):
+    x = x.clone().requires_grad_()
+    out = function(x)
+    (slope,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    return out.detach(), slope.detach(), torch.autograd.grad(slope.sum(), x)[0]

@@ -1,0 +1,259 @@
+"""How units of one's own are compiled: the cache, several processes, and every error."""
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from define_cases import UNITS, again, define, forget, sinlu, slow_build
+from subprocess_runner import run_alone
+
+import fused_acts
+from fused_acts._definitions import build, cache
+from fused_acts._definitions.compile import Command, Output, run_all
+from fused_acts._definitions.definition import make_definition
+from fused_acts._definitions.expression import FUNCTIONS
+from fused_acts._definitions.source import check_source, own_unit
+from fused_acts._toolchain import cxx
+
+TESTS = Path(__file__).parent
+
+
+def test_a_second_process_runs_no_compiler(own_units, monkeypatch, tmp_path):
+    for name in UNITS:
+        define(name)
+    forget(*UNITS)
+    log = tmp_path / "compilers"
+    monkeypatch.setenv("UNIT_COMPILERS", str(log))
+    run_alone(again)
+    assert not log.exists()
+    with pytest.raises(ValueError, match="does not compile"):
+        fused_acts.define("none", "x * (", reference=torch.sin, verbose=False)
+    assert log.read_text()
+
+
+def test_the_cache_says_what_it_holds(own_units):
+    define("sinlu_glu")
+    found = [path.read_text() for path in cache.cache_folder().glob("*/definition.json")]
+    assert any('"sinlu_glu"' in text for text in found)
+    assert not [*cache.cache_folder().glob("*.building")]
+    assert stat.S_IMODE(cache.cache_folder().stat().st_mode) & 0o022 == 0
+    forget("sinlu_glu")
+
+
+def in_process(*arguments):
+    code = f"import define_cases; define_cases.slow_build(*{arguments!r})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=TESTS, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_of_several_processes_one_builds(tmp_path):
+    entry, log = tmp_path / "entry", tmp_path / "log"
+    running = [in_process(str(entry), str(log), 1.0) for _ in range(3)]
+    said = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], said
+    assert log.read_text() == "build\n"
+
+
+def test_a_killed_build_leaves_nothing(tmp_path):
+    entry, log = tmp_path / "entry", tmp_path / "log"
+    killed = in_process(str(entry), str(log), 0.0, True)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert cache.find(entry) is None
+    slow_build(str(entry), str(log), 0.0)
+    assert log.read_text() == "build\nbuild\n"
+    assert not [*tmp_path.glob("*.building")]
+
+
+def test_a_build_that_fails_leaves_nothing(tmp_path):
+    def fail(folder):
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        cache.find_or_build(tmp_path / "entry", fail, lambda: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["entry.lock"]
+
+
+def test_a_library_that_others_can_change_is_not_run(tmp_path):
+    (tmp_path / "entry").mkdir()
+    (tmp_path / "entry" / cache.LIBRARY).touch()
+    assert cache.find(tmp_path / "entry")
+    (tmp_path / "entry").chmod(0o777)
+    with pytest.raises(PermissionError, match=r"Set FUSED_ACTS_CACHE to a folder of your own"):
+        cache.find(tmp_path / "entry")
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("FUSED_ACTS_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / "fused_acts"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache.cache_folder() == tmp_path / ".cache/fused_acts"
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"set FUSED_ACTS_CACHE to a folder that can"):
+        cache.find_or_build(tmp_path / "file/cache/entry", lambda folder: None, lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (
+            "x * sinh(x)",
+            r"no function sinh.*\n    x \* sinh\(x\)\n        \^\nthere are abs, .*tanh",
+        ),
+        ("x * sigmod(x)", "no function sigmod; did you mean sigmoid"),
+        ("x + y", r"no name y\n    x \+ y\n        \^\nthere are x, a"),
+        ("x ** 2", r"no \*\* here: write square\(x\) or pow\(x, 3\)"),
+        ("x ^ 2", r"no \^ here"),
+        ("x > 0 ? x : a", r"no \? here: write select\(condition, a, b\)"),
+        ("x # a", r"'#' is no part of an expression"),
+        ("", "expected an expression over x, got nothing"),
+        ("x * 2", "parameters: a does not stand in f"),
+        # what the compiler says, and where
+        ("a * (x + ", r"f: does not compile: .*\n    a \* \(x \+"),
+        ("a * select(x > 0, x)", r"f: does not compile: .*select.*\n    a \* select\(x > 0, x\)"),
+        ("1 + a * x x", r"f: does not compile: .*\n    1 \+ a \* x x\n              \^"),
+    ],
+)
+def test_expressions_that_are_none(own_units, f, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        fused_acts.define("none", f, parameters={"a": 1.0}, reference=sinlu, verbose=False)
+    assert len(str(caught.value).splitlines()) <= 6
+    assert "none" not in fused_acts.variants()
+
+
+def test_statements_that_do_not_compile(own_units):
+    source = "auto s = sigmoid(x);\nreturn s * sinh(x);"
+    with pytest.raises(ValueError, match=r"f_source: .*\n    return s \* sinh\(x\);\n +\^"):
+        fused_acts.define("none", f_source=source, reference=torch.sinh, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"name": "my glu"}, ValueError, "name: expected an identifier"),
+        ({"name": 3}, TypeError, "name: expected a str"),
+        ({"name": "swiglu"}, ValueError, "name: the library has a swiglu"),
+        ({"name": "silu"}, ValueError, "name: the library has a silu"),
+        ({"f": None}, TypeError, "f: expected either f"),
+        ({"f_source": "return x;"}, TypeError, "f: expected either f"),
+        ({"f": 3}, TypeError, "f: expected an expression as a str, got int"),
+        ({"g": "swish"}, ValueError, "g: expected one of identity, sigmoid"),
+        ({"parameters": {"a": 1, "b": 1, "c": 1}}, ValueError, "parameters: expected at most 2"),
+        ({"parameters": [1]}, TypeError, "parameters: expected a dict"),
+        ({"parameters": {"a": "1"}}, TypeError, "a: expected a number, got str"),
+        ({"parameters": {"a": float("inf")}}, ValueError, "a: expected a finite number"),
+        ({"parameters": {"x": 1.0}}, ValueError, "parameters: x has another meaning"),
+        ({"parameters": {"tanh": 1.0}}, ValueError, "parameters: tanh has another meaning"),
+        ({"parameters": {"int": 1.0}}, ValueError, "parameters: int has another meaning"),
+        ({"parameters": {"a b": 1.0}}, ValueError, "names that are identifiers"),
+        ({"reference": None}, TypeError, r"reference: expected a function of \(x, a\) in torch"),
+        ({"reference": 3}, TypeError, "reference: expected .*, got int"),
+        ({"reference": lambda x: x}, TypeError, r"got one of \(x\)"),
+        ({"fallback": "numpy"}, ValueError, "fallback: expected torch or None"),
+    ],
+)
+def test_arguments_that_are_none(changed, error, message):
+    with pytest.raises(error, match=message):
+        define("sinlu_glu", **{"name": "none", **changed})
+
+
+def test_no_compiler(own_units, monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"C\+\+17 compiler, and none of .*apt install g\+\+"):
+        fused_acts.define("lost_glu", "x * a", parameters={"a": 2.0}, reference=lambda x, a: x * a)
+    assert "lost_glu" not in fused_acts.variants()
+
+
+def test_without_a_compiler_what_another_compiled_is_found(own_units, monkeypatch, tmp_path):
+    define("sinlu_glu")
+    forget("sinlu_glu")
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    define("sinlu_glu")
+    forget("sinlu_glu")
+
+
+def test_composed_without_a_compiler(own_units, monkeypatch, tmp_path, fresh_dynamo):
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    function = fused_acts.define(
+        "lost_glu",
+        "x * a",
+        parameters={"a": 2.0},
+        reference=lambda x, a: x * a,
+        fallback="torch",
+    )
+    gate, up = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
+    bias = torch.randn(3)
+    out = function(gate, up, gate_bias=bias, a=3.0)
+    assert torch.allclose(out, (gate + bias) * 3.0 * up)
+    assert torch.allclose(torch.autograd.grad(out.sum(), gate)[0], 3.0 * up)
+    module = fused_acts.nn.GatedActivation("lost_glu")
+    for call in (module, torch.compile(module, fullgraph=True, backend="aot_eager")):
+        assert torch.allclose(call(gate, up), 2.0 * gate * up)
+    forget("lost_glu")
+
+
+def test_progress(capsys, monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", "2")
+    commands = [Command(f"{i}.cpp", ("true",)) for i in range(3)]
+    for verbose, expected in ((False, 0), (None, 3), (True, 6)):
+        assert run_all(commands, Output("unit", verbose)) is None
+        said = capsys.readouterr().err
+        assert len(said.splitlines()) == expected
+    assert re.search(r"^fused_acts.define unit: \[3/3, 0 s\] \d.cpp$", said, re.M)
+
+
+def test_a_failure_ends_the_others(monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", "2")
+    commands = [Command("long", ("sleep", "60")), Command("short", ("sh", "-c", "echo no; exit 1"))]
+    commands += [Command("next", ("sleep", "60"))]
+    failed = run_all(commands, Output("unit", False))
+    assert failed and failed.command.name == "short" and failed.said == "no\n"
+
+
+def test_sources_are_found():
+    assert (build.csrc() / "own/unit.cpp").is_file()
+
+
+CALLS = {"select": "select(x > 0, x, 0.5)", "pow": "pow(x, 3)", "fma": "fma(x, 2, x)"}
+CALLS |= {"max": "max(x, 0.5) + max(x, x)", "min": "min(0.5, x)", "clamp": "clamp(x, -1, 1)"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_compiles(name, tmp_path):
+    """As it is listed, with a parameter for what stands behind x."""
+    _, *others = FUNCTIONS[name].rstrip(")").partition("(")[2].split(", ")
+    f = CALLS.get(name, f"{name}({', '.join(['x', *others])})")
+    parameters = {} if name in CALLS else dict.fromkeys(others, 0.5)
+    definition = make_definition("unit", f, None, parameters, None)
+    (tmp_path / "own_unit.h").write_text(own_unit(definition))
+    flags = [*cxx.FLAGS, "-DFUSED_ACTS_OWN", f"-I{build.csrc()}", f"-I{tmp_path}"]
+    check_source(definition, tmp_path, [*cxx.find_compiler(), *flags], Output("unit", False))
+
+
+@pytest.mark.slow
+def test_two_processes_define_at_once(tmp_path):
+    code = "import define_cases; define_cases.define('logish', verbose=None)"
+    env = os.environ | {"FUSED_ACTS_CACHE": str(tmp_path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=TESTS, env=env, stderr=-1, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate()[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], said
+    assert sorted("another process compiles it" in text for text in said) == [False, True]
