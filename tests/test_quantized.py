@@ -1,5 +1,7 @@
 """Quantised results against the oracle, bit for bit: units, formats, roundings, numbers."""
 
+from itertools import product
+
 import pytest
 import torch
 from cases import (
@@ -73,6 +75,18 @@ def test_every_unit_in_every_format(name, device):
     y = unit(name, inputs, device)
     for way in PLAIN:
         check(quantized(name, inputs, way, device), expected(y, way))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ROWS)
+def test_widths_that_are_no_two_vectors(name):
+    """They have the kernels of calls with options, plain units too."""
+    for dtype, cols in product((torch.bfloat16, torch.float32), (136, 131)):
+        gate, up, _ = operands(3, cols, dtype=dtype)
+        inputs = [gate] if name in ACTIVATIONS else [gate, up]
+        y = unit(name, inputs, "cuda")
+        for way in (Way("fp8_block128"), Way("fp8_row")):
+            check(quantized(name, inputs, way, "cuda"), expected(y, way))
 
 
 @of_devices

@@ -10,27 +10,27 @@ matplotlib; no GPU.
 """
 
 import argparse
-import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
+import quantized_kernels
 import roofline
-from machine_code import (
-    ARCHITECTURES,
+from cuda_kernels import (
     GATED,
-    ROOT,
     ROWS,
     UNARY,
     GeneralKernel,
     Kernel,
+    KernelOfUnits,
     OtherKernel,
     compile_kernels,
-    plain_variants,
-    variants,
 )
+from machine_code import ARCHITECTURES, ROOT
+from tables import markdown, write_block, write_own_rows
+from variants import plain_variants, variants
 
 DOCUMENT = ROOT / "docs/kernels.md"
 PICTURE = ROOT / "docs/roofline.svg"
@@ -58,7 +58,7 @@ MOST_BUSY = {(100, "rows", "geglu", "backward"): 1.10}
 MANY_VALUES = {"situ_glu": 0.43, "xielu": 0.43, "softplus_glu": 0.56, "softplus": 0.56}
 
 
-def spills(kernels: Sequence[GeneralKernel | Kernel | OtherKernel]) -> Iterator[str]:
+def spills(kernels: Sequence[KernelOfUnits | OtherKernel]) -> Iterator[str]:
     for k in kernels:
         local = sum(i.operation in ("LDL", "STL") for i in k.instructions)
         if k.stack or local:
@@ -130,13 +130,6 @@ def violations(kernels: Sequence[Kernel]) -> Iterator[str]:
         swiglu = costs.get((k.architecture, k.dtype, "swiglu", k.direction), cost)
         if k.variant in BELOW_SWIGLU and cost >= swiglu:
             yield f"{k.name}: {cost:.2f} instructions per element, not below swiglu's {swiglu:.2f}"
-
-
-def markdown(head: Sequence[str], rows: dict[str, list[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield "|" + "---|" * len(head)
-    for name, cells in rows.items():
-        yield f"| {' | '.join([name, *cells])} |"
 
 
 def rows_of(kernels: Sequence[Kernel], dtypes: Sequence[str]) -> dict[str, list[list[Kernel]]]:
@@ -258,38 +251,24 @@ def modelled(kernels: Sequence[Kernel]) -> Iterator[str]:
     )
 
 
-def write_block(text: str, name: str, lines: Sequence[str]) -> str:
-    """The text with what stands between the markers of this name replaced."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    before, _, rest = text.partition(begin)
-    return "\n".join([before + begin, "", *lines, "", end]) + rest.partition(end)[2]
-
-
-def write_own_rows(text: str) -> str:
-    """The text with the first table's counts where a kernel stands beside those of others."""
-    for name, cells in re.findall(r"^\| ([\w +]+) \| \d \| (.+) \|$", text, re.M):
-        counts = re.sub(r" · \d+%", "", cells)
-        row = rf"^(\| {re.escape(name)} \| fused-acts \|)([^|]*\|){{{len(ARCHITECTURES)}}}"
-        text = re.sub(row, rf"\1 {counts} |", text, flags=re.M)
-    return text
-
-
 def write(document: Path, blocks: dict[str, list[str]]) -> None:
     text = document.read_text()
     for name, lines in blocks.items():
         text = write_block(text, name, lines)
-    document.write_text(write_own_rows(text))
+    document.write_text(write_own_rows(text, len(ARCHITECTURES)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the compiler made of the CUDA kernels.")
     parser.add_argument("--write", action="store_true", help="update docs/kernels.md")
     options = parser.parse_args()
-    kernels, general, others = compile_kernels()
+    kernels, general, quantized, others = compile_kernels()
+    of_formats = quantized_kernels.count_formats()
     blocks = {
         "counted": list(counted(kernels)),
         "options": list(with_options(kernels)),
         "general": list(shared_by_all(general)),
+        "quantised": list(quantized_kernels.tables(quantized, of_formats)),
         "others": list(of_other_sources(others)),
         "modelled": list(modelled(kernels)),
     }
@@ -298,8 +277,13 @@ def main() -> None:
     if options.write:
         write(DOCUMENT, blocks)
         roofline.draw(kernels, PICTURE)
-    every = [*kernels, *general, *others]
-    found = [*violations(kernels), *violations_of_routed(general), *spills(every)]
+    every = [*kernels, *general, *quantized, *others]
+    found = [
+        *violations(kernels),
+        *violations_of_routed(general),
+        *quantized_kernels.violations(quantized, of_formats),
+        *spills(every),
+    ]
     print(*found, f"{len(every)} kernels, {len(found)} violations", sep="\n")
     sys.exit(bool(found))
 

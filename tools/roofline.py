@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
-from machine_code import ROWS, ROWS_OF_THREAD, Kernel
+from cuda_kernels import ROWS, ROWS_OF_THREAD, Kernel
 
 matplotlib.use("Agg")
 

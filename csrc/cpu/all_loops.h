@@ -32,7 +32,8 @@ constexpr Loops all_loops() {
           {Softmax::sum_up, Softmax::forward, Softmax::backward_up, Softmax::backward_gate},
           {Maxout::forward, Maxout::backward},
           {RowUnits::add, RowUnits::forward, RowUnits::add_backward, RowUnits::backward},
-          {Quantize::largest, Quantize::quantize, Quantize::pack, Quantize::from_e4m3}};
+          {Quantize::largest, Quantize::scale, Quantize::quantize, Quantize::pack,
+           Quantize::from_e4m3}};
 #endif
 }
 

@@ -1,8 +1,6 @@
 // What groups of columns are scaled by, and their quantisation.
 #pragma once
 
-#include <limits>
-
 #include "cpu/loops.h"
 #include "kernels/quantized.h"
 
@@ -22,21 +20,16 @@ class GroupScales {
 
   // Of groups by their largest magnitudes; `bits` become those of their scales.
   void set(const float* largest, int64_t count, uint32_t* bits) {
-    switch (args_.format) {
-      case Format::kNvfp4:
-        return set_all([] { return Format::kNvfp4; }, largest, count, bits);
-      case Format::kMxfp8:
-        return set_all([] { return Format::kMxfp8; }, largest, count, bits);
-      default:
-        return set_all([this] { return args_.format; }, largest, count, bits);
-    }
+    bounded_ = loops_.scale({args_.format, args_.power, packed_, args_.amax_floor, tensor_scale_,
+                             factor_, count, largest, bits, divisors_, reciprocals_});
   }
 
   // Of the one scale that is given.
   void set_given(float largest) {
     divisors_[0] = tensor_scale_;
     reciprocals_[0] = 1 / tensor_scale_;
-    bounded_ = largest <= kLargestE4m3 * tensor_scale_ && is_in_range(tensor_scale_);
+    bounded_ = largest <= kLargestE4m3 * tensor_scale_ && tensor_scale_ >= kLeastDivisor &&
+               tensor_scale_ <= kMostDivisor;
   }
 
   void quantize(const float* y, int64_t n, int64_t group, uint8_t* q) {
@@ -47,33 +40,6 @@ class GroupScales {
   }
 
  private:
-  static bool is_in_range(float divisor) {
-    return divisor >= kLeastDivisor && divisor <= kMostDivisor;
-  }
-
-  // In a loop of its own for a format that is known.
-  template <class FormatOf>
-  FUSED_ACTS_INLINE void set_all(FormatOf format, const float* largest, int64_t count,
-                                 uint32_t* bits) {
-    const float floor = args_.amax_floor, tensor_scale = tensor_scale_, factor = factor_;
-    const bool power = args_.power, packed = packed_;
-    int bounded = factor >= 0;
-#pragma omp simd reduction(& : bounded)
-    for (int64_t i = 0; i < count; ++i) {
-      const GroupScale scale =
-          group_scale(format(), largest[i], floor, power, packed, tensor_scale);
-      bits[i] = scale.bits;
-      // what becomes 0 does so by any divisor
-      const bool finite = largest[i] * factor < std::numeric_limits<float>::infinity();
-      const bool vanishes = finite & (factor >= 0) & ((scale.divisor == 0) | (largest[i] == 0));
-      const float divisor = vanishes ? 1 : scale.divisor;
-      bounded &= finite & is_in_range(divisor);
-      divisors_[i] = divisor;
-      reciprocals_[i] = 1 / divisor;
-    }
-    bounded_ = bounded;
-  }
-
   const QuantizedArgs& args_;
   const QuantizeLoop& loops_;
   const bool packed_;

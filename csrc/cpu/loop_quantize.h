@@ -3,6 +3,7 @@
 // instruction set.
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "cpu/loops.h"
@@ -61,6 +62,18 @@ struct QuantizeLoops {
     for (; i < n; i += group) *result++ = largest_of<0>(y + i, n - i < group ? n - i : group);
   }
 
+  // In a loop of its own for a format of short groups.
+  static bool scale(const ScaleRun& run) {
+    switch (run.format) {
+      case Format::kNvfp4:
+        return scale_all<Format::kNvfp4>(run);
+      case Format::kMxfp8:
+        return scale_all<Format::kMxfp8>(run);
+      default:
+        return scale_all<Format::kCount>(run);
+    }
+  }
+
   static void quantize(const QuantizeRun& run) {
     switch (run.format) {
       case Format::kInt8Row:
@@ -93,6 +106,34 @@ struct QuantizeLoops {
       most = magnitude > most ? magnitude : most;
     }
     return float_of(most);
+  }
+
+  // kCount is any format.
+  template <Format kKnown>
+  static FUSED_ACTS_INLINE bool scale_all(const ScaleRun& run) {
+    const auto [any, power, packed, floor, tensor_scale, factor, n, largest, bits, divisors,
+                reciprocals] = run;
+    const Format format = kKnown == Format::kCount ? any : kKnown;
+    constexpr float kInfinite = std::numeric_limits<float>::infinity();
+    const float zero = factor >= 0 ? 0.0f : -1.0f;  // what no magnitude is, by a negative factor
+    uint32_t outside = !(factor >= 0);
+#pragma omp simd reduction(| : outside)
+    for (int64_t i = 0; i < n; ++i) {
+      const auto [scale, scale_bits] =
+          group_scale(format, largest[i], floor, power, packed, tensor_scale);
+      bits[i] = scale_bits;
+      const float product = largest[i] * factor;
+      // what becomes 0 does so by any divisor
+      const float less = abs(scale) < largest[i] ? abs(scale) : largest[i];
+      const float other = less <= zero ? 1.0f : scale;
+      const float divisor = product < kInfinite ? other : scale;
+      outside |= product < kInfinite ? 0 : 1;
+      outside |= divisor >= kLeastDivisor ? 0 : 1;
+      outside |= divisor <= kMostDivisor ? 0 : 1;
+      divisors[i] = divisor;
+      reciprocals[i] = 1 / divisor;
+    }
+    return outside == 0;
   }
 
   // A number of each group, which are of 16 or 32, for its elements.

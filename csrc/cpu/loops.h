@@ -85,8 +85,20 @@ struct QuantizeRun {
 };
 // Neither the reciprocal of a divisor nor a remainder of a quotient that counts leaves its range.
 constexpr float kLeastDivisor = 0x1p-90f, kMostDivisor = 0x1p126f;
+// What neighbouring groups of a row are scaled by, see group_scale; reciprocals are those of the
+// divisors.
+struct ScaleRun {
+  Format format;
+  bool power, packed;
+  float floor, tensor_scale, factor;
+  int64_t n;
+  const float* largest;
+  uint32_t* bits;  // of the scales
+  float *divisors, *reciprocals;
+};
 struct QuantizeLoop {
   void (*largest)(const float* y, int64_t n, int64_t group, float* result);  // of each group
+  bool (*scale)(const ScaleRun&);  // whether the groups are bounded
   void (*quantize)(const QuantizeRun&);
   // Two codes of four bits in a byte.
   void (*pack)(const uint8_t* codes, int64_t n, uint8_t* q);

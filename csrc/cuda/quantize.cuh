@@ -14,9 +14,11 @@ FUSED_ACTS_DEVICE float larger_magnitude(float largest, float x) {
 
 // That of the so many lanes around, a power of two. All threads of the warp are here.
 FUSED_ACTS_DEVICE float largest_of_lanes(float largest, int lanes) {
-#pragma unroll 1
-  for (int apart = lanes / 2; apart > 0; apart /= 2)
+#pragma unroll
+  for (int apart = 1; apart < 32; apart *= 2) {
+    if (apart >= lanes) break;
     largest = larger_magnitude(largest, __shfl_xor_sync(~0u, largest, apart));
+  }
   return largest;
 }
 
@@ -32,24 +34,23 @@ FUSED_ACTS_DEVICE float largest_of_lanes(float largest, int lanes) {
 struct GroupDivisor {
   float divisor, reciprocal;
   float factor;  // of y before
-  float bound;   // what is beyond it saturates
-  bool divides;
+  bool divides;  // where a product and its correction are not enough
 
-  FUSED_ACTS_DEVICE GroupDivisor(Format format, GroupScale scale, float tensor_scale)
+  FUSED_ACTS_DEVICE GroupDivisor(Format format, GroupScale scale, float tensor_scale, float largest)
       : divisor(scale.divisor), factor(1.0f) {
     const bool zero = format == Format::kNvfp4 && divisor == 0;
     if (format == Format::kNvfp4) factor = zero ? 0.0f : tensor_scale;
     if (zero) divisor = 1.0f;
     reciprocal = 1.0f / divisor;
-    bound = divisor * 512.0f;
     divides = !(divisor >= 0x1p-90f && divisor < 0x1p118f);
+    // by a scale that was given, quotients may be beyond the largest number
+    if (takes_scale(format) && !(largest * factor <= divisor * 512.0f)) divides = true;
   }
   // Of a power of two, where a multiplication is as good.
   FUSED_ACTS_DEVICE explicit GroupDivisor(GroupScale scale)
       : divisor(scale.divisor),
         reciprocal(1.0f / divisor),
         factor(1.0f),
-        bound(0.0f),
         divides(!(divisor >= 0x1p-127f && divisor <= 0x1p127f)) {}
 };
 
@@ -70,10 +71,6 @@ FUSED_ACTS_DEVICE void divide_columns(Format format, bool power, const GroupDivi
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) y[k] *= by.reciprocal;
   } else {
-    if (takes_scale(format)) {
-#pragma unroll
-      for (int k = 0; k < kColumns; ++k) y[k] = clamp(y[k], -by.bound, by.bound);
-    }
     const F32x2 divisor(by.divisor), reciprocal(by.reciprocal);
 #pragma unroll
     for (int k = 0; k < kColumns; k += 2) {

@@ -14,20 +14,20 @@ struct QuantizedColumns {
   static constexpr int kColumns = C::kColumns;
   const QuantizedParams& p;
   const QuantizedRow& row;
-  uint32_t vector;
-  int64_t column;
+  uint32_t vector, column;
 
   FUSED_ACTS_DEVICE QuantizedColumns(const QuantizedParams& p, const QuantizedRow& row,
                                      uint32_t vector)
-      : p(p), row(row), vector(vector), column(int64_t{vector} * kColumns) {}
+      : p(p), row(row), vector(vector), column(vector * kColumns) {}
 
   // One by one: calls visitor(k, where column k is in gate and up) for those that there are.
   template <class Visitor>
   FUSED_ACTS_DEVICE void for_each(Visitor visitor) const {
-    int64_t turn = p.block ? column / p.block : 0, in_block = column - turn * p.block;
+    const int64_t first = column;
+    int64_t turn = p.block ? first / p.block : 0, in_block = first - turn * p.block;
 #pragma unroll
     for (int k = 0; k < kColumns; ++k) {
-      if (column + k < p.cols) visitor(k, (column + k + turn * p.block) * p.step);
+      if (column + k < p.cols) visitor(k, (first + k + turn * p.block) * p.step);
       if (p.block && ++in_block == p.block) {
         in_block = 0;
         ++turn;

@@ -11,12 +11,15 @@ namespace fused_acts::cuda {
 
 FUSED_ACTS_DEVICE void store_scale(const QuantizedParams& p, const QuantizedRow& row,
                                    uint32_t group, bool live, uint32_t bits) {
-  const int64_t at = p.scales.offset(row.matrix, row.in_matrix, group);
-  if (!live) bits = p.scales.padding_bits();
-  if (p.scales.element_size == 4) {
-    static_cast<uint32_t*>(p.scales.data)[at] = bits;
+  Scales scales = p.scales;  // of numbers that are known to have 32 bits
+  for (int64_t* n : {&scales.groups, &scales.padded_rows, &scales.padded_groups})
+    *n = static_cast<uint32_t>(*n);
+  const int64_t at = scales.offset(row.matrix, row.in_matrix, group);
+  if (!live) bits = scales.padding_bits();
+  if (scales.element_size == 4) {
+    static_cast<uint32_t*>(scales.data)[at] = bits;
   } else {
-    static_cast<uint8_t*>(p.scales.data)[at] = bits;
+    static_cast<uint8_t*>(scales.data)[at] = bits;
   }
 }
 
@@ -27,7 +30,7 @@ FUSED_ACTS_DEVICE GroupDivisor divisor_of(const QuantizedParams& p, float larges
   scale = {tensor_scale, 0};
   if (p.format != Format::kFp8Tensor)
     scale = group_scale(p.format, largest, p.amax_floor, p.power, p.packed, tensor_scale);
-  return p.power ? GroupDivisor(scale) : GroupDivisor(p.format, scale, tensor_scale);
+  return p.power ? GroupDivisor(scale) : GroupDivisor(p.format, scale, tensor_scale, largest);
 }
 
 template <class C>
@@ -53,7 +56,7 @@ __global__ void __launch_bounds__(kBlock, C::kWithRows ? 7 : 8)
   const GroupDivisor divisor = divisor_of(p, largest, scale);
   if (p.scales.data && row.exists && (vector & ((1u << p.log2_group) - 1)) == 0) {
     const uint32_t group = vector >> p.log2_group;
-    if (group < p.scales.padded_groups)
+    if (group < static_cast<uint32_t>(p.scales.padded_groups))
       store_scale(p, row, group, row.live && has_columns, scale.bits);
   }
   if (!has_columns || !(row.live || (row.there && p.zeroes_padding))) return;
@@ -95,50 +98,64 @@ __global__ void __launch_bounds__(kQuantizedThreads<C>, 2)
       (p.vectors_of_columns * blockDim.x * blockDim.y + threadIdx.y * p.vectors) * C::kWords;
   wait_for_previous_kernel();
   const QuantizedRow row(p, C{}, line);
+  const auto place = [&](uint32_t vector, int word) -> uint4& {
+    return kept[word * p.vectors + vector];
+  };
   float largest = 0.0f;
   GroupScale scale{1.0f, 0};
   GroupDivisor divisor(scale);
+  const auto quantize = [&](const QuantizedColumns<C>& columns, float (&y)[kColumns]) {
+    uint32_t words[C::kWords] = {};
+    if (row.live) {
+      divide_columns(p.format, p.power, divisor, y);
+      to_codes(p.format, y, words);
+    }
+    columns.store(words);
+  };
+  // the code of all units is there once: also for the second pass over what was not kept
 #pragma unroll 1
-  for (int pass = 0; pass < 2; ++pass) {
-    const bool visits = row.live || (pass == 1 && row.there && p.zeroes_padding);
+  for (bool again = false;; again = true) {
 #pragma unroll 1
-    for (uint32_t vector = threadIdx.x; visits && vector < p.vectors; vector += blockDim.x) {
+    for (uint32_t vector = threadIdx.x; row.live && vector < p.vectors; vector += blockDim.x) {
       const QuantizedColumns<C> columns(p, row, vector);
-      float y[kColumns] = {};
-      if (row.live && (pass == 0 || !p.keeps)) columns.compute(y);
-      if (pass == 0) {
-#pragma unroll
-        for (int k = 0; k < kColumns; ++k) largest = larger_magnitude(largest, y[k]);
+      float y[kColumns];
+      columns.compute(y);
+      if (again) {
+        quantize(columns, y);
+        continue;
       }
-      if (p.keeps) {
 #pragma unroll
-        for (int word = 0; word < C::kWords; ++word) {
-          uint4& place = kept[word * p.vectors + vector];
-          float* const of = y + 4 * word;
-          if (pass == 0) {
-            place = make_uint4(bits_of(of[0]), bits_of(of[1]), bits_of(of[2]), bits_of(of[3]));
-          } else if (row.live) {
-            const uint4 bits = place;
-            of[0] = float_of(bits.x);
-            of[1] = float_of(bits.y);
-            of[2] = float_of(bits.z);
-            of[3] = float_of(bits.w);
-          }
-        }
-      }
-      if (pass == 1) {
-        uint32_t words[C::kWords] = {};
-        if (row.live) {
-          divide_columns(p.format, p.power, divisor, y);
-          to_codes(p.format, y, words);
-        }
-        columns.store(words);
+      for (int k = 0; k < kColumns; ++k) largest = larger_magnitude(largest, y[k]);
+      if (!p.keeps) continue;
+#pragma unroll
+      for (int word = 0; word < C::kWords; ++word) {
+        const float* const of = y + 4 * word;
+        place(vector, word) =
+            make_uint4(bits_of(of[0]), bits_of(of[1]), bits_of(of[2]), bits_of(of[3]));
       }
     }
-    if (pass == 1) break;
+    if (again) return;
     largest = largest_of_row(largest);
     divisor = divisor_of(p, largest, scale);
     if (threadIdx.x == 0 && row.exists) store_scale(p, row, 0, row.live, scale.bits);
+    if (!(row.live || (row.there && p.zeroes_padding))) return;
+    if (p.keeps || !row.live) break;
+  }
+#pragma unroll 1
+  for (uint32_t vector = threadIdx.x; vector < p.vectors; vector += blockDim.x) {
+    float y[kColumns] = {};
+    if (row.live) {
+#pragma unroll
+      for (int word = 0; word < C::kWords; ++word) {
+        const uint4 bits = place(vector, word);
+        float* const of = y + 4 * word;
+        of[0] = float_of(bits.x);
+        of[1] = float_of(bits.y);
+        of[2] = float_of(bits.z);
+        of[3] = float_of(bits.w);
+      }
+    }
+    quantize(QuantizedColumns<C>(p, row, vector), y);
   }
 }
 

@@ -38,7 +38,7 @@ QuantizedParams quantized_params(const QuantizedArgs& args) {
     p.scales.padded_rows = p.scales.rows = glu.rows / p.scales.matrices;
   }
   p.tensor_scale = args.tensor_scale;
-  p.cols = glu.cols;
+  p.cols = static_cast<uint32_t>(glu.cols);
   p.vectors = static_cast<uint32_t>(ceil_div(glu.cols, kColumns));
   p.lines = static_cast<uint32_t>(p.scales.matrices * p.scales.padded_rows);
   p.padded_rows = make_divider(p.scales.padded_rows);
@@ -104,8 +104,10 @@ template <class C>
 cudaError_t launch_scaled_rows(const QuantizedArgs& args, cudaStream_t stream) {
   constexpr int kWarp = 32;
   QuantizedParams p = quantized_params<C>(args);
-  // As many threads as go through the row in equally many steps.
-  const int64_t steps = std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads<C>), 1);
+  // As many threads as go through the row in equally many steps: of more than a warp two at least,
+  // because what a thread does once is about as much as a step.
+  const int64_t steps =
+      std::max<int64_t>(ceil_div(p.vectors, kQuantizedThreads<C>), p.vectors > kWarp ? 2 : 1);
   const int64_t warps = std::max<int64_t>(ceil_div(ceil_div(p.vectors, steps), kWarp), 1);
   const dim3 block(static_cast<unsigned>(warps * kWarp), warps == 1 ? kBlock / kWarp : 1);
   const int64_t values = int64_t{block.x} * block.y * bytes_of_values<C>(p);

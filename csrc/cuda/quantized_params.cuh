@@ -26,8 +26,7 @@ struct QuantizedParams {
   int64_t value_row_bytes;
   Scales scales;
   const float* tensor_scale;
-  int64_t cols;
-  uint32_t vectors, lines;  // of a row; rows, those of the padding of scales too
+  uint32_t cols, vectors, lines;  // of a row; rows, those of the padding of scales too
   Divider tiles, padded_rows, blocks;
   int log2_lanes, log2_group;  // threads of a block to a row, and to a group
   int step;
@@ -60,8 +59,7 @@ struct QuantizedConfig {
 
 // A row of the matrices, or of the padding of scales.
 struct QuantizedRow {
-  uint32_t matrix, in_matrix;
-  int64_t row;
+  uint32_t matrix, in_matrix, row;
   bool exists, there, live;  // its scales, its values, and whether they are computed
   int32_t expert = 0;
   float weight;
@@ -70,9 +68,10 @@ struct QuantizedRow {
   FUSED_ACTS_DEVICE QuantizedRow(const QuantizedParams& p, C, uint32_t line) {
     matrix = divide(line, p.padded_rows);
     in_matrix = line + matrix * p.padded_rows.minus_divisor;
-    row = matrix * p.scales.rows + in_matrix;
+    const auto rows = static_cast<uint32_t>(p.scales.rows);
+    row = matrix * rows + in_matrix;
     exists = line < p.lines;
-    there = live = exists && in_matrix < p.scales.rows;
+    there = live = exists && in_matrix < rows;
     weight = p.weight;
     if constexpr (C::kWithRows) {
       if (!there) return;

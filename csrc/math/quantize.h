@@ -56,7 +56,7 @@ constexpr uint32_t kMagnitude = 0x7fffffff, kInfinity = 0x7f800000;
 FUSED_ACTS_INLINE uint32_t magnitude_of(float x) { return bits_of(x) & kMagnitude; }
 
 // To even where two are as near; what is too large is the largest, NaN is NaN.
-FUSED_ACTS_INLINE uint8_t to_e4m3(float x) {
+FUSED_ACTS_INLINE uint32_t to_e4m3(float x) {
   const uint32_t bits = bits_of(x), magnitude = bits & kMagnitude;
   const uint32_t limited = magnitude < 0x43e00000 ? magnitude : 0x43e00000;  // 448
   const uint32_t rounded = ((limited + 0x7ffff + (limited >> 20 & 1)) >> 20) - (120 << 3);
@@ -65,11 +65,12 @@ FUSED_ACTS_INLINE uint8_t to_e4m3(float x) {
   const uint32_t code = limited < 0x3c800000 ? small : rounded;
   return magnitude > kInfinity ? 0x7f : code | (bits >> 24 & 0x80);
 }
-FUSED_ACTS_INLINE float from_e4m3(uint8_t x) {
-  const uint32_t sign = uint32_t{x} << 24 & 0x80000000, magnitude = x & 0x7f;
-  if (magnitude == 0x7f) return float_of(sign | 0x7fc00000);
-  if (magnitude < 8) return float_of(sign | bits_of(magnitude * 0x1p-9f));
-  return float_of(sign | ((magnitude << 20) + (uint32_t{120} << 23)));
+FUSED_ACTS_INLINE float from_e4m3(uint32_t x) {
+  const uint32_t sign = x << 24 & 0x80000000, magnitude = x & 0x7f;
+  const uint32_t small = bits_of(static_cast<int32_t>(magnitude) * 0x1p-9f);
+  const uint32_t large = (magnitude << 20) + (uint32_t{120} << 23);
+  const uint32_t number = magnitude < 8 ? small : large;
+  return float_of(sign | (magnitude == 0x7f ? 0x7fc00000 : number));
 }
 
 // 0, 0.5, 1, 1.5, 2, 3, 4, 6; NaN is 6, as the instruction has it.
@@ -102,16 +103,15 @@ FUSED_ACTS_INLINE float power_above(float x) {
 
 // The exponent alone, with 127 more, of the power next above: 0 is 2^-127, and there is nothing
 // below; 254 is that of infinity too; 255 is NaN. x is not negative.
-FUSED_ACTS_INLINE uint8_t to_e8m0(float x) {
+FUSED_ACTS_INLINE uint32_t to_e8m0(float x) {
   const uint32_t bits = bits_of(x);
-  if (bits > kInfinity) return 0xff;
-  if (bits == kInfinity) return 0xfe;
-  if (bits < 0x800000) return bits > 0x400000;
-  return (bits >> 23) + ((bits & 0x7fffff) != 0);
+  const uint32_t limited = bits < 0x7f000000 ? bits : 0x7f000000;
+  const uint32_t code = bits < 0x800000 ? bits + 0x3fffff : limited + 0x7fffff;
+  return bits > kInfinity ? 0xff : code >> 23;
 }
-FUSED_ACTS_INLINE float from_e8m0(uint8_t x) {
-  if (x == 0xff) return float_of(0x7fc00000);
-  return float_of(x ? uint32_t{x} << 23 : 0x400000);
+FUSED_ACTS_INLINE float from_e8m0(uint32_t x) {
+  const uint32_t number = x ? x << 23 : 0x400000;
+  return float_of(x == 0xff ? 0x7fc00000 : number);
 }
 
 // What a group is scaled by: value ~ q * divisor / factor, with a factor of nvfp4 alone.
@@ -126,7 +126,7 @@ FUSED_ACTS_INLINE GroupScale group_scale(Format format, float largest, float flo
                                          bool packed, float tensor_scale) {
   const float a = largest < floor ? floor : largest;
   if (format == Format::kNvfp4) {
-    const uint8_t scale = to_e4m3(tensor_scale * a / kLargestE2m1);
+    const uint32_t scale = to_e4m3(tensor_scale * a / kLargestE2m1);
     return {from_e4m3(scale), scale};
   }
   float s = a / (format == Format::kInt8Row ? kLargestInt8 : kLargestE4m3);
@@ -135,7 +135,7 @@ FUSED_ACTS_INLINE GroupScale group_scale(Format format, float largest, float flo
     if (power) s = power_above(s);
     if (!packed) return {s, bits_of(s)};
   }
-  const uint8_t scale = to_e8m0(s);
+  const uint32_t scale = to_e8m0(s);
   return {from_e8m0(scale), scale};
 }
 
