@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -221,7 +222,9 @@ def test_a_failure_ends_the_others(monkeypatch):
     monkeypatch.setenv("MAX_JOBS", "2")
     commands = [Command("long", ("sleep", "60")), Command("short", ("sh", "-c", "echo no; exit 1"))]
     commands += [Command("next", ("sleep", "60"))]
+    start = time.monotonic()
     failed = run_all(commands, Output("unit", False))
+    assert time.monotonic() - start < 30
     assert failed and failed.command.name == "short" and failed.said == "no\n"
 
 
