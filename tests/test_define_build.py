@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from define_cases import UNITS, again, define, forget, sinlu, slow_build
 from subprocess_runner import run_alone
 
 import fused_acts
-from fused_acts._definitions import build, cache
+from fused_acts._definitions import build, cache, trial
 from fused_acts._definitions.compile import Command, Output, run_all
 from fused_acts._definitions.definition import make_definition
 from fused_acts._definitions.expression import FUNCTIONS
@@ -221,8 +222,20 @@ def test_a_failure_ends_the_others(monkeypatch):
     monkeypatch.setenv("MAX_JOBS", "2")
     commands = [Command("long", ("sleep", "60")), Command("short", ("sh", "-c", "echo no; exit 1"))]
     commands += [Command("next", ("sleep", "60"))]
+    start = time.monotonic()
     failed = run_all(commands, Output("unit", False))
+    assert time.monotonic() - start < 30
     assert failed and failed.command.name == "short" and failed.said == "no\n"
+
+
+def test_the_page_has_every_function_and_budget():
+    page = (TESTS.parent / "docs/own-units.md").read_text(encoding="utf-8")
+    page = re.sub(r"^```.*?^```", "", page, flags=re.M | re.S)
+    words = {word for code in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", code)}
+    assert {*FUNCTIONS} <= words
+    for dtype, ulps in trial.ULPS.items():
+        row = rf"\| {str(dtype).removeprefix('torch.')} \| {ulps:g}\b.*\| 2\^(-\d+) of"
+        assert 2.0 ** int(re.search(row, page)[1]) == trial.FLOOR[dtype]
 
 
 def test_sources_are_found():

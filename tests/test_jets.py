@@ -4,7 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import toolchain
+
+from fused_acts._toolchain import cxx
 
 ROOT = Path(__file__).resolve().parent.parent
 FLAGS = ["-std=c++17", "-O2", "-fno-math-errno", "-ffp-contract=off", "-w", f"-I{ROOT}/csrc"]
@@ -18,7 +19,7 @@ FORMS = {  # of own_unit.h, by what an expression is written in
 
 @pytest.fixture(scope="module")
 def compiler() -> list[str]:
-    return list(toolchain.find_compiler())
+    return list(cxx.find_compiler())
 
 
 def compiled(compiler: list[str], source: Path, program: Path, *flags: str) -> str:
