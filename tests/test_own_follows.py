@@ -162,6 +162,7 @@ def test_kept_in_eight_bits(units, name):
 def models():
     """{what: (module, inputs, what it computes)}"""
     x, gate, up = numbers(5, 8), *pair(5, COLS)
+    of_two = bent(gate, 0.5, 0.5) * up.tanh()
 
     def act(gate):
         return sinlu(gate, 0.125)
@@ -186,7 +187,7 @@ def models():
     alone = nn.Activation("logish", bias=True, num_channels=COLS, dtype=F64)
     return {
         "GatedActivation": (learned, (gate, up), act(gate) * up),
-        "two parameters": (nn.GatedActivation("bent_glu", b=0.5), (gate, up), _bent(gate, up)),
+        "two parameters": (nn.GatedActivation("bent_glu", b=0.5), (gate, up), of_two),
         "GatedLinear": (linear, (x,), of_linear(x)),
         "GatedFFN": (ffn, (x,), ffn.down_proj(act(ffn.gate_proj(x)) * ffn.up_proj(x))),
         "FFN": (plain, (x,), plain.down_proj(logish(plain.up_proj(x)))),
@@ -194,10 +195,6 @@ def models():
         "GatedExperts": (experts, (x, *routed), of_experts(x)),
         "function": (functools.partial(functional.FUNCTIONS["logish"], weight=2.0), (x,), None),
     }
-
-
-def _bent(gate, up):
-    return bent(gate, 0.5, 0.5) * up.tanh()
 
 
 def test_modules_and_their_copies():
