@@ -24,7 +24,7 @@ lint: $(VENV)/lint.done
 	$(bin)/mypy
 	$(bin)/python tools/write_stubs.py --check
 	$(bin)/python tools/check_types.py
-	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp tests/jets/*.cpp)
+	$(bin)/clang-format --dry-run -Werror $(cxx) $(wildcard bench/*.cpp tests/jets/*.cpp tools/*.cu)
 	$(schema).citation-file-format CITATION.cff
 	$(schema).github-workflows $(wildcard .github/workflows/*)
 	$(schema).github-issue-config .github/ISSUE_TEMPLATE/config.yml
@@ -33,7 +33,7 @@ lint: $(VENV)/lint.done
 format: $(VENV)/lint.done
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
-	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp tests/jets/*.cpp)
+	$(bin)/clang-format -i $(cxx) $(wildcard bench/*.cpp tests/jets/*.cpp tools/*.cu)
 
 # What type checkers read of the tables: fused_acts/__init__.pyi and _names.py.
 stubs: $(VENV)/lint.done

@@ -1,5 +1,6 @@
 // A kernel of quantised results as it would be for one unit and format alone, of bfloat16 in two
-// halves of a row: KERNEL, VECTORS, FORMAT and POWER by -D. What a call decides at run time is decided here.
+// halves of a row: KERNEL, VECTORS, FORMAT and POWER by -D. What a call decides at run time is
+// decided here.
 #include "cuda/quantized_params.cuh"
 
 namespace fused_acts::cuda {
@@ -21,6 +22,6 @@ struct DecidedParams : QuantizedParams {
 #define QuantizedParams DecidedParams
 #include "cuda/quantized_kernels.cuh"
 
-template __global__ void fused_acts::cuda::KERNEL<
-    fused_acts::cuda::QuantizedConfig<fused_acts::BFloat16, false, VECTORS>>(
+template __global__ void
+fused_acts::cuda::KERNEL<fused_acts::cuda::QuantizedConfig<fused_acts::BFloat16, false, VECTORS>>(
     const __grid_constant__ fused_acts::cuda::DecidedParams);
