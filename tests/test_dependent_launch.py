@@ -83,8 +83,7 @@ def one_of_each():
     fused_acts.maxout(gate, 2)
     fused_acts.softmax_glu(gate, up)
     fused_acts.rms_norm_gated(gate, up, bias)
-    for format in ("fp8_block128", "fp8_row"):
-        fused_acts.gated_quantized(gate, up, format=format)
+    fused_acts.gated_quantized(gate, up, format="fp8_row")
     options = bias, None, None, 1.0, 1.0, None, 1.0, VARIANTS.index("swiglu"), 0
     torch.ops.fused_acts.glu_backward_options(grad_out, gate, up, *options, 7)
     offs = torch.tensor([10, 60]).int().cuda()
@@ -106,6 +105,6 @@ def test_launches_ask_for_it_where_the_code_waits(older, tmp_path, capfd):
         library += ":"
     run_alone(one_of_each, SOFTGPU_TRACE="1", LD_PRELOAD=library + os.environ.get("LD_PRELOAD", ""))
     launches = [line for line in capfd.readouterr().err.splitlines() if "<<<(" in line]
-    assert len(launches) >= 10
+    assert len(launches) >= 9
     for line in launches:
         assert (">>> pdl " in line) == (not older), line
