@@ -281,7 +281,8 @@ def check_every_operator_has_a_rule(mesh: DeviceMesh) -> None:
     """Every one that there is and takes tensors, the names of which only the registry has."""
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith("fused_acts::")}
     no_rule = {name for name in names if name.startswith("fused_acts::info_")}
-    no_rule |= {"fused_acts::grouped_mm"}  # experts that are DTensors are composed
+    no_rule.add("fused_acts::define_unit")
+    no_rule.add("fused_acts::grouped_mm")  # experts that are DTensors are composed
     assert {op.name() for op in _ops.OPERATORS} == names - no_rule
     # of whole rows or groups
     names = "maxout", "softmax_glu", "row_unit", "quantize_blocks", "dequantize_blocks"
