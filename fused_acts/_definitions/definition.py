@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fused_acts._call import unknown
-from fused_acts._definitions.expression import (
-    CONSTANTS,
-    FUNCTIONS,
-    RESERVED,
-    check_expression,
-    renamed,
-)
+from fused_acts._definitions.expression import check_expression, is_reserved, renamed
 from fused_acts.tables import ACTIVATIONS, ALIASES
 
 # Indices of the table are below, and an int64 ends above.
@@ -73,6 +67,7 @@ def make_definition(
     if f is not None:
         if not isinstance(f, str):
             raise TypeError(f"f: expected an expression as a str, got {type(f).__name__}")
+        f = " ".join(f.split())  # one line, for formulas
         if f in LIBRARY:
             if parameters is None and f not in ALIASES:
                 parameters = LIBRARY[f].parameters
@@ -80,7 +75,7 @@ def make_definition(
     pairs = check_parameters(parameters)
     if f is not None:
         check_expression(f, [parameter for parameter, _ in pairs])
-        return Definition(name, f.strip(), False, g, pairs)
+        return Definition(name, f, False, g, pairs)
     if not isinstance(f_source, str):
         raise TypeError(f"f_source: expected C++ as a str, got {type(f_source).__name__}")
     return Definition(name, textwrap.dedent(f_source).strip(), True, g, pairs)
@@ -112,7 +107,7 @@ def check_parameters(parameters: Any) -> tuple[tuple[str, float], ...]:
     for name, value in parameters.items():
         if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
             raise ValueError(f"parameters: expected names that are identifiers, got {name!r}")
-        if keyword.iskeyword(name) or name in {*RESERVED, *FUNCTIONS, *CONSTANTS}:
+        if keyword.iskeyword(name) or is_reserved(name):
             raise ValueError(f"parameters: {name} has another meaning; choose another name")
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")

@@ -35,20 +35,23 @@ CONSTANTS = ("pi",)
 
 # What a parameter cannot be called: the words of C++, and what else stands in the code around it.
 _WORDS = """
-alignas alignof and asm auto bool break case catch char class const constexpr continue decltype
-default delete do double dynamic_cast else enum explicit export extern false float for friend goto
-if inline int long mutable namespace new noexcept not nullptr operator or private protected public
-register reinterpret_cast return short signed sizeof static static_assert static_cast struct
-switch template this throw true try typedef typeid typename union unsigned using virtual void
-volatile wchar_t while xor x M N X P gate up OwnExpression
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t class
+compl const constexpr continue decltype default delete do double dynamic_cast else enum explicit
+export extern false float for friend goto if inline int long mutable namespace new noexcept not
+not_eq nullptr operator or or_eq private protected public register reinterpret_cast return short
+signed sizeof static static_assert static_cast struct switch template this thread_local throw true
+try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
+HUGE_VAL HUGE_VALF HUGE_VALL INFINITY NAN NULL x gate up
 """
 RESERVED = {*_WORDS.split()}
+TYPES = ("OwnVariable", "OwnFirst", "OwnSecond")  # of x and the parameters
+_OWN_NAME = re.compile(r"Own[A-Z]|FUSED_ACTS_|_[A-Z]|.*__")
 
 _TOKEN = re.compile(
     r"""
-    (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+    (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?P<behind>[A-Za-z_]\w*)?
     |(?P<name>[A-Za-z_]\w*)
-    |(?P<operator><=|>=|==|!=|&&|\|\||\*\*|[-+*/<>(),!?:^%])
+    |(?P<operator>//|/\*|<=|>=|==|!=|&&|\|\||\*\*|[-+*/<>(),!?:^%])
     |(?P<space>\s+)
     """,
     re.VERBOSE,
@@ -59,6 +62,8 @@ _FOREIGN = {
     "^": "write square(x) or pow(x, 3)",
     "==": "write select(x > a, ..., select(x < a, ..., ...))",
     "!=": "write select(x > a, ..., select(x < a, ..., ...))",
+    "//": "there is no rounding to an integer, and no comment",
+    "/*": "there is no comment",
     "%": "there is no remainder",
     "?": "write select(condition, a, b)",
     ":": "write select(condition, a, b)",
@@ -70,10 +75,16 @@ def check_expression(f: str, parameters: Sequence[str]) -> None:
     if not f.strip():
         raise ValueError("f: expected an expression over x, got nothing")
     names = ["x", *parameters, *CONSTANTS]
-    used = set()
+    used, calls, before = set(), [False], ""
     for position, kind, word in _tokens(f):
         if word in _FOREIGN:
             raise _error(f, position, f"there is no {word} here: {_FOREIGN[word]}")
+        if word == "(":
+            calls.append(before in FUNCTIONS)
+        elif word == ")" and len(calls) > 1:
+            calls.pop()
+        elif word == "," and not calls[-1]:
+            raise _error(f, position, "there is no , here: it is for the arguments of a function")
         if kind == "name":
             is_call = f[position + len(word) :].lstrip().startswith("(")
             if is_call and word not in FUNCTIONS:
@@ -81,6 +92,7 @@ def check_expression(f: str, parameters: Sequence[str]) -> None:
             if not is_call and word not in names:
                 raise _unknown(f, position, "name", word, names)
             used.add(word)
+        before = word if kind != "space" else before
     for parameter in parameters:
         if parameter not in used:
             raise ValueError(f"parameters: {parameter} does not stand in f, {f!r}")
@@ -92,15 +104,39 @@ def _tokens(f: str) -> Iterator[tuple[int, str | None, str]]:
         token = _TOKEN.match(f, position)
         if token is None:
             raise _error(f, position, f"{f[position]!r} is no part of an expression")
+        if behind := token["behind"]:
+            number = token["number"]
+            raise _error(
+                f, position, f"there is no {token.group()} here: write {number} * {behind}"
+            )
         yield position, token.lastgroup, token.group()
         position = token.end()
 
 
 def in_cpp(f: str) -> str:
     """The expression with its integers as numbers of a type of their own: 1 / 2 is a half."""
-    return "".join(
-        f"{word}_i" if kind == "number" and word.isdigit() else word for _, kind, word in _tokens(f)
-    )
+    return "".join(_word_in_cpp(kind, word) for _, kind, word in _tokens(f))
+
+
+def _word_in_cpp(kind: str | None, word: str) -> str:
+    if kind == "number" and word.isdigit():
+        return f"{int(word)}_i" if int(word) < 2**31 else f"{word}.0"
+    return f" {word}" if word in ("-", "+") else word  # or two of them are another operator
+
+
+def position_of(f: str, in_cpp: int) -> int:
+    """The place in f of one in what it becomes."""
+    end = 0
+    for position, kind, word in _tokens(f):
+        end += len(_word_in_cpp(kind, word))
+        if end > in_cpp:
+            return position
+    return len(f)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether it has another meaning in the code around an expression."""
+    return name in {*RESERVED, *FUNCTIONS, *CONSTANTS} or bool(_OWN_NAME.match(name))
 
 
 def renamed(f: str, name: str, other: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fused_acts._definitions.compile import Command, Output, environment
 from fused_acts._definitions.definition import Definition
-from fused_acts._definitions.expression import FUNCTIONS, in_cpp, marked
+from fused_acts._definitions.expression import FUNCTIONS, TYPES, in_cpp, marked, position_of
 
 _HEADER = """\
 #include "math/jet_functions.h"
@@ -47,6 +47,10 @@ _PROBE = """\
 #include "math/variants.h"
 
 using Function = fused_acts::OwnFunction<fused_acts::Math64>;
+using Number = fused_acts::Variable<fused_acts::Math64, fused_acts::One, fused_acts::Zero>;
+using Result = decltype(fused_acts::OwnExpression::of({numbers_of}));
+static_assert(fused_acts::kIsJet<Result> || fused_acts::kIsLiteral<Result>,
+              "expected an expression that is a number; got a condition, or nothing returned");
 double probe(double x) {{
   Function f{numbers};
   return f.value(x) + f.dual(x).value + f.triple(x).value{by_parameters};
@@ -58,7 +62,6 @@ _BY = (" + f.by_parameter(x, 1.0)", " + f.by_second(x, 1.0)")
 def own_unit(definition: Definition) -> str:
     """own_unit.h, which math/variants.h takes in the place of its tables."""
     names = ["x", *dict(definition.parameters)]
-    types = ["X", "A", "B"][: len(names)]
     g = {"identity": "Identity", None: "Unary"}.get(definition.g, "OwnGate")
     row = f"X(own, OwnFunction, {g})"
     kind = ("" if definition.parameters else "plain_") + (
@@ -67,8 +70,10 @@ def own_unit(definition: Definition) -> str:
     rows = dict.fromkeys(("plain_units", "units", "plain_activations", "activations"), "")
     return _HEADER.format(
         **rows | {kind: row},
-        classes=", ".join(f"class {t}" for t in types),
-        arguments=", ".join(f"[[maybe_unused]] {t} {n}" for t, n in zip(types, names, strict=True)),
+        classes=", ".join(f"class {t}" for t in TYPES[: len(names)]),
+        arguments=", ".join(
+            f"[[maybe_unused]] {t} {n}" for t, n in zip(TYPES, names, strict=False)
+        ),
         body=_body(definition),
         count=len(definition.parameters),
         gate=_GATE.format(g=definition.g) if g == "OwnGate" else "",
@@ -89,7 +94,10 @@ def check_source(
     count = len(definition.parameters)
     probe = folder / "probe.cpp"
     numbers = f"({', '.join(['1.0'] * count)})" if count else ""
-    probe.write_text(_PROBE.format(numbers=numbers, by_parameters="".join(_BY[:count])))
+    numbers_of = ", ".join(["std::declval<Number>()"] * (1 + count))
+    probe.write_text(
+        _PROBE.format(numbers=numbers, numbers_of=numbers_of, by_parameters="".join(_BY[:count]))
+    )
     command = Command("own_unit.h", (*compiler, "-fsyntax-only", str(probe)))
     output.started(command)
     done = subprocess.run(
@@ -102,13 +110,16 @@ def check_source(
     probe.unlink()
     if done.returncode:
         raise explain(definition, done.stdout) or RuntimeError(
-            f"{definition.name}: its source does not compile:\n{done.stdout[-4000:]}"
+            f"{definition.name}: its source does not compile:\n{done.stdout[:4000]}"
         )
 
 
 def explain(definition: Definition, said: str) -> ValueError | None:
     """The first error that the compiler names a place of the expression for, in a few lines."""
     argument = "f_source" if definition.is_body else "f"
+    no_number = re.search(r"static assertion failed.*?: (expected an expression.*)$", said, re.M)
+    if no_number:
+        return ValueError(f"{argument}: {no_number[1]}")
     place = rf"^{argument}:(\d+):(\d+): (?:fatal )?error: (.*)$"
     found = re.search(place, said, re.M)
     if found is None:
@@ -124,8 +135,8 @@ def explain(definition: Definition, said: str) -> ValueError | None:
     source = definition.f if definition.is_body else in_cpp(definition.f)
     lines = source.split("\n")
     position = sum(len(text) + 1 for text in lines[: line - 1]) + column - 1
-    if not definition.is_body:  # without what stands behind integers there
-        position = len(re.sub(r"(?<![\w.])(\d+)_i", r"\1", source[:position]))
+    if not definition.is_body:
+        position = position_of(definition.f, position)
     place = marked(definition.f, position)
     return ValueError(f"{argument}: does not compile: {_in_words(message)}\n{place}")
 
