@@ -22,6 +22,8 @@ ACTIVATION_INDEX = {name: len(VARIANTS) + index for index, name in enumerate(ACT
 ACTIVATION_INDEX |= {alias: ACTIVATION_INDEX[name] for alias, name in ALIASES.items()}
 ROW_INDEX = VARIANT_INDEX | ACTIVATION_INDEX
 NAMES = dict(enumerate((*VARIANTS, *ACTIVATIONS)))
+# Units of one's own that there was no compiler for, by index: composed of torch operations.
+COMPOSED: set[int] = set()
 
 Rounding = Literal["single", "eager"]
 ROUNDINGS: tuple[Rounding, ...] = get_args(Rounding)

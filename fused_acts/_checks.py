@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fused_acts._call import ROW_KINDS, ZERO_PADDING, is_unary
+from fused_acts._call import COMPOSED, NAMES, ROW_KINDS, ZERO_PADDING, is_unary
 from fused_acts._layouts import block_of
 from fused_acts.tables import ROWS, TABLE_SIZE
 
@@ -178,6 +178,14 @@ def check_call(
     count = check_rows(gate, row_weight, experts, rows)
     check_row_vectors(gate, shape[-1], vectors, experts=count if rows else 0)
     return shape
+
+
+def check_compiled(argument: str, variant: int) -> None:
+    if variant in COMPOSED:
+        raise RuntimeError(
+            f"{argument}: expected a compiled unit, and {NAMES[variant]} is composed of its "
+            "reference, for there was no compiler when it was defined"
+        )
 
 
 def check_numbers(up: Tensor | None, variant: int, layout: int, limit: Any = math.inf) -> None:

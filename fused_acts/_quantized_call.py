@@ -180,6 +180,7 @@ def _explain(
         if tensor is not None and not tensor.is_floating_point():
             check_dtype(name, tensor)
     call = parse_options(variant, layout, options)
+    _checks.check_compiled("variant", variant)
     if autocasts(gate):
         gate, up = promoted(gate, up)
         real = torch.promote_types(gate.dtype, torch.float32)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fused_acts._call import (
     ACTIVATION_INDEX,
+    COMPOSED,
     DEFAULTS,
     NAMES,
     ROW_INDEX,
@@ -25,7 +26,7 @@ from fused_acts.tables import ACTIVATIONS, ROWS, VARIANTS, Activation, Variant
 DEFINITIONS: dict[int, Any] = {}
 
 # Of the functions and modules that take parameters of rows as options beside these.
-_ARGUMENTS = {
+ARGUMENTS = {
     *("self", "gate", "up", "x", "name", "variant", "activation", "layout", "dim", "out"),
     *("format", "scale", "scale_layout", "scale_rounding", "amax_floor"),
     *("num_channels", "in_features", "out_features", "d_model", "d_ff", "num_experts", "packed"),
@@ -64,14 +65,11 @@ def add_row(
 ) -> OwnFunction:
     """Adds a row, which the library has by this index, to the tables; returns its function.
 
-    Raises ValueError for a name or an index that there is, and for a parameter that has the name of
-    an argument.
+    Raises ValueError for a name or an index that there is.
     """
     with _lock:
         if name in ROW_INDEX or index in ROWS:
             raise ValueError(f"name: expected a new one, got {name!r}")
-        for parameter in _ARGUMENTS.intersection(row.parameters):
-            raise ValueError(f"parameters: expected no name of an argument, got {parameter!r}")
         ROWS[index], NAMES[index] = row, name
         try:
             DEFAULTS[index] = defaults_of(index)
@@ -102,3 +100,4 @@ def _forget(name: str, index: int) -> None:
     by_index: tuple[dict[int, Any], ...] = (DEFINITIONS, DEFAULTS, NAMES, ROWS)
     for rows in by_index:
         rows.pop(index, None)
+    COMPOSED.discard(index)

@@ -17,12 +17,18 @@ from fused_acts._autograd.context import autocasts, import_sharding_rules, promo
 from fused_acts._autograd.gated import gated, gated_out
 from fused_acts._autograd.saved import check_savable
 from fused_acts._autograd.saved import gated as saved_gated
-from fused_acts._call import DEFAULTS, ROW_KINDS, is_unary, parse_options, resolve, unknown
+from fused_acts._call import (
+    COMPOSED,
+    DEFAULTS,
+    ROW_KINDS,
+    is_unary,
+    parse_options,
+    resolve,
+    unknown,
+)
 from fused_acts._layouts import LAYOUT_INDEX, unpack_bias
 from fused_acts.tables import ROWS, value_of
 
-# Units of one's own that there was no compiler for, by index: composed of torch operations.
-COMPOSED: set[int] = set()
 FAILURES = (AttributeError, TypeError, ValueError, RuntimeError)
 
 Vectors = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -83,6 +89,8 @@ def composed(
 ) -> Tensor:
     """`run` by torch operations. Rows of padding are 0."""
     call = parse_options(variant, layout, options)
+    if call.save:
+        _checks.check_compiled("save", variant)
     vectors = tensors_of(gate, up, variant, call.layout, options)
     result = decompositions.forward(gate, up, *vectors, call)
     return result if out is None else out.copy_(result)

@@ -4,21 +4,20 @@ import importlib
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+import fused_acts
 from fused_acts import _ops as _ops  # the library is loaded
 from fused_acts import _rows
-from fused_acts._call import ROW_INDEX
+from fused_acts._call import COMPOSED, ROW_INDEX
 from fused_acts._definitions import build, trial
 from fused_acts._definitions.compile import Output
 from fused_acts._definitions.definition import LIBRARY, Definition, make_definition
 from fused_acts._definitions.target import find_gpus
 from fused_acts._formulas import identity, silu
-from fused_acts._run import COMPOSED
 from fused_acts.functional import FUNCTIONS
 from fused_acts.tables import ACTIVATIONS, ALIASES, Activation, Variant
 
@@ -46,20 +45,25 @@ class Reference:
     @property
     def place(self) -> tuple[str, str] | None:
         """Where it can be imported from."""
-        module = getattr(self.function, "__module__", None)
-        name = getattr(self.function, "__qualname__", "<")
-        return None if module is None or "<" in name else (module, name)
+        module = getattr(self.function, "__module__", None) or "torch"
+        name = getattr(self.function, "__qualname__", "")
+        short = getattr(self.function, "__name__", "")
+        of_torch = ("torch", short), ("torch.nn.functional", short)  # which tell private places
+        for place in (*of_torch, (module, name)):
+            if self.function is not None and _imported(place) is self.function:
+                return place
+        return None
 
 
 class Defined:
     """What modules keep of a unit; it is defined again where one is unpickled."""
 
-    def __init__(self, definition: Definition, reference: Reference) -> None:
-        self.definition, self.reference = definition, reference
+    def __init__(self, definition: Definition, reference: Reference, fallback: str | None) -> None:
+        self.definition, self.reference, self.fallback = definition, reference, fallback
 
     def __reduce__(self) -> Any:
-        d = self.definition
-        return _restore, (d.name, d.f, d.is_body, d.g, d.parameters, self.reference.place)
+        d, place = self.definition, self.reference.place
+        return _restore, (d.name, d.f, d.is_body, d.g, d.parameters, place, self.fallback)
 
 
 def _restore(
@@ -69,11 +73,13 @@ def _restore(
     g: str | None,
     parameters: tuple[tuple[str, float], ...],
     place: tuple[str, str] | None,
+    fallback: str | None,
 ) -> Defined:
     definition = Definition(name, f, is_body, g, parameters)
     with _lock:
         if definition.index not in _rows.DEFINITIONS:
-            _define(definition, _imported(place), None, None)
+            check_is_new(definition)
+            _define(definition, _imported(place), fallback, None)
         defined: Defined = _rows.DEFINITIONS[definition.index]
         return defined
 
@@ -111,18 +117,19 @@ def define(
     rules for kinks and tails.
 
     Args:
-        name: an identifier that no other unit and no activation has.
+        name: an identifier that no other unit, activation or function of the library has.
         f: an expression in C++ over x and the parameters, such as "x * sigmoid(a * x)", or the name
             of an activation of the library, which brings its parameters.
         f_source: instead of f, the body of a function of x and the parameters, which returns f(x).
         parameters: up to two numbers by name and their usual values. A call takes others, and
-            tensors, which are differentiated too.
+            tensors, which are differentiated too. No option of a call has such a name.
         g: what is applied to up: "identity", or an activation of the library without parameters.
             None: there is no up, and the unit is an activation alone, f(x).
         reference: f in torch, a function of x and the parameters. The compiled unit is tried
             against it, in float64, and derivatives of higher order are composed of it. It may be
             left out where f is the name of an activation.
-        fallback: "torch": without a compiler calls are composed of the reference.
+        fallback: "torch": without a compiler calls are composed of the reference, also where a
+            module is unpickled.
         verbose: what is shown on stderr while it is compiled. None: a line for each file; True:
             commands and all that compilers say, and how far results are from the reference; False:
             nothing.
@@ -147,7 +154,8 @@ def define(
     with _lock:
         defined = _rows.DEFINITIONS.get(definition.index)
         if defined is not None:
-            if defined.reference.function is None:
+            if defined.reference.function is not reference:
+                _try(definition, reference, verbose)
                 defined.reference.function = reference
             return cast(_rows.OwnFunction, FUNCTIONS[name])
         check_is_new(definition)
@@ -175,9 +183,9 @@ def check_reference(reference: Any, definition: Definition) -> None:
 
 def check_is_new(definition: Definition) -> None:
     name = definition.name
-    if name not in ROW_INDEX:
+    if name not in ROW_INDEX and name not in dir(fused_acts):
         return
-    defined = _rows.DEFINITIONS.get(ROW_INDEX[name])
+    defined = _rows.DEFINITIONS.get(ROW_INDEX.get(name, 0))
     if defined is None:
         raise ValueError(f"name: the library has a {name}; choose another name")
     raise ValueError(
@@ -216,22 +224,31 @@ def _define(
     fallback: str | None,
     verbose: bool | None,
 ) -> _rows.OwnFunction:
-    reference = Reference(definition.name, function)
-    row = _row(definition, reference)
-    add = partial(_rows.add_row, definition.name, row, definition.index)
     try:
         library = build.library(definition, verbose)
     except build.NoCompiler:
         if fallback is None or function is None:
             raise
         COMPOSED.add(definition.index)
-        return add(Defined(definition, reference))
-    torch.ops.fused_acts.define_unit(definition.index, str(library))
-    if function is not None:
-        devices = ["cpu", "cuda"] if find_gpus()[0] else ["cpu"]
-        output = Output(definition.name, verbose)
-        for device in devices:
-            for worst in trial.check(definition.name, definition.index, row, device):
-                if verbose:
-                    output.line(f"{worst.what}, {worst.dtype}: {worst.ulps:.3g} ulp at {worst.x!r}")
-    return add(Defined(definition, reference))
+    else:
+        torch.ops.fused_acts.define_unit(definition.index, str(library))
+        _try(definition, function, verbose)
+    reference = Reference(definition.name, function)
+    defined = Defined(definition, reference, fallback)
+    row = _row(definition, reference)
+    return _rows.add_row(definition.name, row, definition.index, defined)
+
+
+def _try(
+    definition: Definition, function: Callable[..., Tensor] | None, verbose: bool | None
+) -> None:
+    """Raises a ValueError if the compiled unit is not what the function is."""
+    name, index = definition.name, definition.index
+    if function is None or index in COMPOSED:
+        return
+    row = _row(definition, Reference(name, function))
+    output = Output(name, verbose)
+    for device in ["cpu", "cuda"] if find_gpus()[0] else ["cpu"]:
+        for worst in trial.check(name, index, row, device):
+            if verbose:
+                output.line(f"{worst.what}, {worst.dtype}: {worst.ulps:.3g} ulp at {worst.x!r}")

@@ -1,20 +1,18 @@
 """Units of one's own: what they compute, and that they are what the units of the library are."""
 
-import copy
 import inspect
-import pickle
 
 import pytest
 import torch
 import torch.nn.functional as F
 from cases import DTYPES
-from define_cases import UNITS, bent, define, exported, forget, sinlu, unpickled
+from define_cases import UNITS, bent, define, exported, forget, sinlu
 from subprocess_runner import run_alone
 from tolerances import CLOSE_THIRD, close
 
 import fused_acts
 from fused_acts import functional, nn
-from fused_acts._definitions import trial
+from fused_acts._definitions import build, trial
 
 F64 = torch.float64
 
@@ -140,34 +138,29 @@ def test_compiled_and_exported(units, tmp_path, fresh_dynamo):
     run_alone(exported, path, False)
 
 
-def test_modules_bring_their_definition_along(units, tmp_path):
-    module = nn.GatedFFN(4, 6, variant="sinlu_glu")
-    x = torch.randn(2, 4)
-    assert torch.equal(copy.deepcopy(module)(x), module(x))
-    (tmp_path / "module").write_bytes(pickle.dumps((module, x, module(x))))
-    run_alone(unpickled, str(tmp_path / "module"))
-
-
-def test_a_lambda_does_not_come_along(own_units, tmp_path):
-    reference = lambda x, a: sinlu(x, a)  # noqa: E731
-    function = define("sinlu_glu", name="nameless_glu", reference=reference)
-    stored = pickle.dumps(function)
-    forget("nameless_glu")
-    again = pickle.loads(stored)
-    gate, up = operands("sinlu_glu")
-    first = torch.autograd.grad(again(gate, up).sum(), gate, create_graph=True)[0]
-    second = torch.autograd.grad(first.sum(), gate, create_graph=True)[0]
-    with pytest.raises(RuntimeError, match="without its reference.*call fused_acts.define"):
-        torch.autograd.grad(second.sum(), gate)
-    assert define("sinlu_glu", name="nameless_glu") is again
-    torch.autograd.grad(second.sum(), gate)
-    forget("nameless_glu")
-
-
 def test_the_same_again_is_the_same(units):
     assert define("sinlu_glu") is units["sinlu_glu"]
     with pytest.raises(ValueError, match=r"sinlu_glu is defined in this process already.*0\.25"):
         define("sinlu_glu", parameters={"a": 0.25})
+    with pytest.raises(ValueError, match="reference: sinlu_glu differs"):
+        define("sinlu_glu", reference=lambda x, a: sinlu(x, a) + 1)
+    assert units["sinlu_glu"].definition.reference.function is sinlu
+    restore, (_, *others) = units["sinlu_glu"].definition.__reduce__()
+    with pytest.raises(ValueError, match="logish is defined in this process already"):
+        restore("logish", *others)
+
+
+@pytest.mark.parametrize("name", ["softmax_glu", "maxout", "gated", "nn", "__init__", "_mine"])
+def test_names_that_no_unit_can_have(name):
+    with pytest.raises(ValueError, match="name: (the library has a|expected an identifier)"):
+        define("sinlu_glu", name=name)
+
+
+@pytest.mark.parametrize("name", ["weight", "limit", "layout", "out", "offs", "up", "save"])
+def test_parameters_named_as_an_option(name, monkeypatch):
+    monkeypatch.delattr(build, "library")
+    with pytest.raises(ValueError, match=f"parameters: {name} has another meaning"):
+        fused_acts.define("other", f"x * {name}", parameters={name: 1.0}, reference=torch.mul)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,6 @@ def row_of(**parameters):
         ("swiglu", 2**61, {}, "name: expected a new one, got 'swiglu'"),
         ("sinlu_glu", 2**61, {}, "name: expected a new one"),
         ("other", 3, {}, "name: expected a new one"),
-        ("other", 2**61, {"weight": 1.0}, "no name of an argument, got 'weight'"),
-        ("other", 2**61, {"gate": 1.0}, "no name of an argument, got 'gate'"),
     ],
 )
 def test_rows_that_cannot_be_added(name, index, parameters, message):

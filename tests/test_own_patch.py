@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,6 @@ from test_transformers_ungated import make as make_ungated
 from torch import nn
 from transformers_cases import FusedCalls, check_fused, check_kept, check_runs, make, mlp_with, run
 
-import fused_acts
 from fused_acts.integrations import transformers as integration
 from fused_acts.integrations.transformers import patch, unpatch
 
@@ -33,16 +33,53 @@ class Logish(nn.Module):
         return logish(x)
 
 
+def mlp_of(activation):
+    """Of a function, too."""
+    mlp = mlp_with()
+    del mlp.act_fn
+    mlp.act_fn = activation
+    return mlp
+
+
 class Other(nn.Module):
     def forward(self, x):
         return sinlu(x, 0.25)
 
 
-@pytest.mark.parametrize("activation", [Sinlu(), lambda x: sinlu(x, 0.125)])
+class Learned(nn.Module):
+    def __init__(self, kept):
+        super().__init__()
+        self.a = kept
+
+    def forward(self, x):
+        return sinlu(x, self.a)
+
+
+def loaded():
+    module = Learned(None)
+    del module.a
+    module.register_buffer("a", torch.tensor(0.125))
+    return module
+
+
+class Slots:
+    __slots__ = ()
+
+    def __call__(self, x):
+        return sinlu(x, 0.125)
+
+
+class Unhashable:
+    def __eq__(self, other):
+        return True
+
+    def __call__(self, x):
+        return sinlu(x, 0.125)
+
+
+@pytest.mark.parametrize("activation", [Sinlu(), lambda x: sinlu(x, 0.125), Slots(), Unhashable()])
 def test_a_gated_mlp(activation):
-    mlp = mlp_with()
-    del mlp.act_fn
-    mlp.act_fn = activation
+    mlp = mlp_of(activation)
     check_fused(mlp, "sinlu_glu(gate_proj, up_proj)")
     assert torch.equal(copy.deepcopy(mlp)(torch.ones(2, 32)), mlp(torch.ones(2, 32)))
 
@@ -115,10 +152,15 @@ def test_without_a_gate():
         (Other(), r"has the activation test_own_patch\.Other, which is not known"),
         (Logish(), "has a gate, and logish is an activation alone"),
         (nn.Softmax(-1), "has the activation .*Softmax, which is not known"),
+        (torch.sin, "has the activation .*sin, which is not known"),
+        (Learned(nn.Parameter(torch.tensor(0.125))), ".*Learned, which is not known"),
+        (Learned(torch.tensor(0.125)), ".*Learned, which is not known"),
+        (loaded(), ".*Learned, which is not known"),
+        (partial(sinlu, a=nn.Parameter(torch.tensor(0.125))), ".*partial, which is not known"),
     ],
 )
 def test_what_is_left_as_it_is(activation, reason):
-    check_kept(mlp_with(activation), reason)
+    check_kept(mlp_of(activation), reason)
 
 
 def test_a_patched_model_brings_the_definition_along(tmp_path):
@@ -135,10 +177,13 @@ def test_a_patched_model_brings_the_definition_along(tmp_path):
 
 def test_registered_experts():
     integration.register()
-    model = make("mixtral", experts_implementation="fused_acts")
-    for layer in model.model.layers:
-        layer.mlp.experts.act_fn = Sinlu()
-    with FusedCalls() as calls:
-        model(torch.ones(1, 4, dtype=torch.long))
-    assert calls.count == 2
-    assert "sinlu_glu" in fused_acts.variants()
+    results = []
+    for implementation, expected in (("eager", 0), ("fused_acts", 2)):
+        model = make("mixtral", experts_implementation=implementation)
+        for layer in model.model.layers:
+            layer.mlp.experts.act_fn = Sinlu()
+        with FusedCalls() as calls:
+            model(torch.ones(1, 4, dtype=torch.long))
+        assert calls.count == expected
+        results.append(run(model, "mixtral"))
+    check_runs(*reversed(results))

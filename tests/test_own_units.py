@@ -190,7 +190,7 @@ def test_a_unit_is_defined_once(libraries):
 def test_threads_define_and_call_at_once(libraries):
     failures = []
 
-    def work(place):
+    def work():
         try:
             for index in range(FIRST + 100, FIRST + 120):
                 OPS.define_unit(index, str(libraries["swiglu"]))
@@ -200,7 +200,7 @@ def test_threads_define_and_call_at_once(libraries):
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

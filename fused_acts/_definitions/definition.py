@@ -12,6 +12,7 @@ from typing import Any
 
 from fused_acts._call import unknown
 from fused_acts._definitions.expression import check_expression, is_reserved, renamed
+from fused_acts._rows import ARGUMENTS
 from fused_acts.tables import ACTIVATIONS, ALIASES
 
 # Indices of the table are below, and an int64 ends above.
@@ -84,7 +85,8 @@ def make_definition(
 def check_name(name: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"name: expected a str, got {type(name).__name__}")
-    if not (name.isascii() and name.isidentifier()) or keyword.iskeyword(name):
+    is_public = name.isascii() and name.isidentifier() and not name.startswith("_")
+    if not is_public or keyword.iskeyword(name):
         raise ValueError(f"name: expected an identifier, such as my_glu, got {name!r}")
 
 
@@ -107,7 +109,7 @@ def check_parameters(parameters: Any) -> tuple[tuple[str, float], ...]:
     for name, value in parameters.items():
         if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
             raise ValueError(f"parameters: expected names that are identifiers, got {name!r}")
-        if keyword.iskeyword(name) or is_reserved(name):
+        if keyword.iskeyword(name) or is_reserved(name) or name in ARGUMENTS:
             raise ValueError(f"parameters: {name} has another meaning; choose another name")
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")

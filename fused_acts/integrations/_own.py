@@ -1,11 +1,11 @@
 """Which unit of one's own an activation is that of, by trial."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts._call import ROW_INDEX
@@ -13,9 +13,6 @@ from fused_acts._formulas import identity
 from fused_acts._rows import DEFINITIONS
 from fused_acts.functional import FUNCTIONS
 from fused_acts.tables import ACTIVATIONS, VARIANTS
-
-# What activations were found to be, and the numbers that they had then.
-_found: WeakKeyDictionary[Any, tuple[str, dict[str, Any]]] = WeakKeyDictionary()
 
 
 def gated_units() -> list[str]:
@@ -28,18 +25,18 @@ def unit_of(activation: Callable[[Tensor], Any]) -> str | None:
     """The gated unit or, where there is none, the activation alone."""
     alone = [name for name in ACTIVATIONS if ROW_INDEX[name] in DEFINITIONS]
     units = [*gated_units(), *alone]
-    if not units:
+    if not units or _has_tensors(activation):
         return None
-    numbers = {n: v for n, v in vars(activation).items() if isinstance(v, (int, float))}
-    unit, had = _found.get(activation, ("", {}))
-    if unit in units and had == numbers:
-        return unit
-    with _disable_current_modes(), torch.no_grad():
-        for unit in units:
-            if _is_of(unit, activation):
-                _found[activation] = unit, numbers
-                return unit
-    return None
+    with _disable_current_modes(), torch.enable_grad():
+        return next((unit for unit in units if _is_of(unit, activation)), None)
+
+
+def _has_tensors(activation: Callable[[Tensor], Any]) -> bool:
+    """What is learned or loaded later is no number of a unit."""
+    kept: Iterable[Any] = getattr(activation, "__dict__", {}).values()
+    if isinstance(activation, nn.Module):
+        kept = chain(kept, activation.parameters(), activation.buffers())
+    return any(isinstance(value, Tensor) for value in kept)
 
 
 def _is_of(unit: str, activation: Callable[[Tensor], Any]) -> bool:
@@ -47,6 +44,8 @@ def _is_of(unit: str, activation: Callable[[Tensor], Any]) -> bool:
     factors = (x, torch.ones_like(x)) if unit in VARIANTS else (x,)
     try:
         # Models write some with shortened constants, as in _trial.py.
-        return torch.allclose(activation(x), FUNCTIONS[unit](*factors), rtol=1e-9, atol=1e-9)
+        out = activation(x)
+        is_learned = out.requires_grad
+        return not is_learned and torch.allclose(out, FUNCTIONS[unit](*factors), 1e-9, 1e-9)
     except Exception:  # of what is no function of a tensor alone
         return False

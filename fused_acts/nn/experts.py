@@ -9,6 +9,7 @@ from torch import Tensor
 from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.experts import Inputs, experts
 from fused_acts._call import VARIANT_INDEX, Save, index_of, resolve
+from fused_acts._checks import check_compiled
 from fused_acts._layouts import Layout
 from fused_acts._names import OwnName, VariantName
 from fused_acts._rows import DEFINITIONS
@@ -124,6 +125,7 @@ class GatedExperts(torch.nn.Module):
 
     def forward(self, x: Tensor, expert_ids: Tensor, expert_weights: Tensor) -> Tensor:
         tokens, ids, weights = self._flat(x, expert_ids, expert_weights)
+        check_compiled("variant", self._row)
         call = resolve(self._row, self.layout, self.options)
         y = experts(call, self.recompute, Inputs(tokens, *self._tensors()), ids, weights)
         return y if x.dim() == 2 else y.view(x.shape)  # FSDP2 would warn of a view

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fused_acts._autograd.blocks import Recompute, check_kept
 from fused_acts._autograd.ffn import Inputs, block
-from fused_acts._call import ACTIVATION_INDEX, VARIANT_INDEX, Save, index_of, resolve
+from fused_acts._call import ACTIVATION_INDEX, COMPOSED, VARIANT_INDEX, Save, index_of, resolve
 from fused_acts._names import ActivationName, OwnName, VariantName
 from fused_acts._rows import DEFINITIONS
 from fused_acts._run import run
@@ -63,10 +63,11 @@ class _Block(torch.nn.Module):
         projections, down_proj = self.projections, self.down_proj
         weights = [plain_weights(linear) for linear in projections]
         down = plain_weights(down_proj)
-        if down is not None and None not in weights:
-            return fused(self._row, self.options, self.recompute, x, weights, down)
+        row = self._row
+        if down is not None and None not in weights and row not in COMPOSED:
+            return fused(row, self.options, self.recompute, x, weights, down)
         gate, *up = [projection(x) for projection in projections]
-        product = run(gate, up[0] if up else None, self._row, "gate_up", None, self.options)
+        product = run(gate, up[0] if up else None, row, "gate_up", None, self.options)
         y: Tensor = down_proj(product)
         return y
 
