@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts.tables import Activation, Variant, of_gate
 
@@ -25,6 +28,9 @@ SECOND = "the second derivative by x"
 GROWTH = {VALUE: 0, BY_UP: 0, SLOPE: 1}  # by a parameter and of the second derivative: 2
 _NEAR = 2.0**-8  # how large a part of the largest number may become infinity
 _UP = 1.0  # where g is tried
+# Elements: torch takes a second thread for none of its operations on as few. Threads that wait for
+# each other hundreds of times take many times as long on a busy machine.
+_PART = 2**11
 
 
 class Difference(NamedTuple):
@@ -40,45 +46,100 @@ class Difference(NamedTuple):
     of: int
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the modes that a caller of `define` may be in: it need not be at home in any."""
+    with (
+        temporarily_clear_interpreter_stack(),  # torch.func
+        _disable_current_modes(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+    ):
+        yield
+
+
+def check_reference_works(row: Variant | Activation) -> None:
+    """A TypeError for a reference that no trial can take."""
+    said = (
+        "reference: expected a tensor of the shape and dtype of x, which can be differentiated "
+        "twice; parameters are given as tensors"
+    )
+    with _undisturbed():
+        x = torch.linspace(-3, 3, 13, dtype=torch.float64)
+        try:
+            parameters = [torch.full_like(x, value) for value in row.parameters.values()]
+            out = row.f(x, *of_gate(row, parameters))
+        except Exception as error:
+            raise TypeError(f"{said}. It raised {type(error).__name__}: {error}") from error
+        if not isinstance(out, Tensor):
+            raise TypeError(f"{said}. It returned {type(out).__name__}")
+        if out.shape != x.shape or out.dtype != x.dtype:
+            of = f"shape {list(out.shape)} and {out.dtype}, for {list(x.shape)} and {x.dtype}"
+            raise TypeError(f"{said}. It returned one of {of}")
+        try:
+            _expected(row, x, [*row.parameters.values()])
+        except Exception as error:
+            raise TypeError(f"{said}. Its derivatives: {type(error).__name__}: {error}") from error
+
+
 def numbers_of(dtype: torch.dtype) -> Tensor:
-    """Every value of a 16-bit type; else as many over the range of float32, and more near 0.
+    """Every value of a 16-bit type; else as many over the range of float32, and more near 0."""
+    return torch.cat([*_parts_of(dtype)])
 
-    A reference need not be right where float64 itself overflows.
-    """
-    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32)
-    if dtype in (torch.float16, torch.bfloat16):
-        return patterns.to(torch.int16).view(dtype)
+
+def _parts_of(dtype: torch.dtype) -> Iterator[Tensor]:
+    """A reference need not be right where float64 itself overflows."""
     random = torch.Generator().manual_seed(0)
-    low = torch.randint(0, 2**16, patterns.shape, dtype=torch.int32, generator=random)
-    wide = patterns * 2**16 + low
-    wide[::256] = patterns[::256] * 2**16  # powers of two, infinities and a zero
-    x = wide.view(torch.float32).to(dtype)
-    if dtype == torch.float64:
-        x = x * (1 + 2.0**-24 * torch.rand(x.shape, dtype=dtype, generator=random))
-    near = torch.empty(2**15, dtype=dtype).uniform_(-16, 16, generator=random)
-    return torch.cat([x, near, torch.arange(-16, 17, dtype=dtype)])
+    for start in range(-(2**15), 2**15, _PART):
+        patterns = torch.arange(start, start + _PART, dtype=torch.int32)
+        if dtype in (torch.float16, torch.bfloat16):
+            yield patterns.to(torch.int16).view(dtype)
+            continue
+        low = torch.randint(0, 2**16, patterns.shape, dtype=torch.int32, generator=random)
+        wide = patterns * 2**16 + low
+        wide[::256] = patterns[::256] * 2**16  # powers of two, infinities and a zero
+        x = wide.view(torch.float32).to(dtype)
+        if dtype == torch.float64:
+            x = x * (1 + 2.0**-24 * torch.rand(x.shape, dtype=dtype, generator=random))
+        yield x
+        yield torch.empty(_PART // 2, dtype=dtype).uniform_(-16, 16, generator=random)
+    if dtype in (torch.float32, torch.float64):
+        yield torch.arange(-16, 17, dtype=dtype)
 
 
-def differences(index: int, row: Variant | Activation, device: str = "cpu") -> Iterator[Difference]:
+def differences(index: int, row: Variant | Activation, device: str = "cpu") -> list[Difference]:
     """The worst of each dtype and quantity."""
-    for dtype in ULPS:
-        x = numbers_of(dtype)
-        values = _as_computed(row, dtype)
-        expected = _expected(row, x.double(), values)
-        actual = _actual(index, row, x.to(device), values)
-        for what, got in actual.items():
-            yield _compare(what, x, got.cpu(), expected[what])
+    with _undisturbed():
+        return [worst for dtype in ULPS for worst in _differences(index, row, device, dtype)]
+
+
+def _differences(
+    index: int, row: Variant | Activation, device: str, dtype: torch.dtype
+) -> Iterator[Difference]:
+    values = _as_computed(row, dtype)
+    xs = [*_parts_of(dtype)]
+    expected = [_expected(row, x.double(), values) for x in xs]
+    actual = [_actual(index, row, x.to(device), values) for x in xs]
+    for what in actual[0]:
+        parts = [
+            _Part(x, got[what].cpu(), exact[what])
+            for x, got, exact in zip(xs, actual, expected, strict=True)
+        ]
+        size = _size(parts)
+        found = [_compare(what, part, size) for part in parts]
+        worst = max(found, key=lambda difference: difference.ulps)
+        yield worst._replace(beyond=sum(d.beyond for d in found), of=sum(d.of for d in found))
 
 
 def check(
     name: str, index: int, row: Variant | Activation, device: str = "cpu"
 ) -> list[Difference]:
     """The worst differences; a ValueError for what is beyond the budgets."""
-    found = []
-    for worst in differences(index, row, device):
+    found = differences(index, row, device)
+    for worst in found:
         if worst.beyond:
             raise ValueError(_message(name, worst, device))
-        found.append(worst)
     return found
 
 
@@ -107,17 +168,16 @@ def _expected(row: Variant | Activation, x: Tensor, values: list[float]) -> dict
     x = x.clone().requires_grad_()
     parameters = [torch.full_like(x, value).requires_grad_() for value in values]
     up = torch.full_like(x, _UP).requires_grad_()
-    with torch.enable_grad():
-        out = row.f(x, *of_gate(row, parameters))
-        if isinstance(row, Variant):
-            out = out * row.g(up)
-        slope = _gradient(out, x, create_graph=True)
-        results = {VALUE: out, SLOPE: slope}
-        results[SECOND] = _gradient(slope, x)
-        for name, parameter in zip(row.parameters, parameters, strict=True):
-            results[f"the derivative by {name}"] = _gradient(out, parameter)
-        if isinstance(row, Variant):
-            results[BY_UP] = _gradient(out, up)
+    out = row.f(x, *of_gate(row, parameters))
+    if isinstance(row, Variant):
+        out = out * row.g(up)
+    slope = _gradient(out, x, create_graph=True)
+    results = {VALUE: out, SLOPE: slope}
+    results[SECOND] = _gradient(slope, x)
+    for name, parameter in zip(row.parameters, parameters, strict=True):
+        results[f"the derivative by {name}"] = _gradient(out, parameter)
+    if isinstance(row, Variant):
+        results[BY_UP] = _gradient(out, up)
     return {what: result.detach() for what, result in results.items()}
 
 
@@ -167,14 +227,26 @@ def _real(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _compare(what: str, x: Tensor, got: Tensor, expected: Tensor) -> Difference:
+class _Part(NamedTuple):
+    x: Tensor
+    got: Tensor
+    expected: Tensor
+
+
+def _size(parts: list[_Part]) -> float:
+    """The largest number expected for |x| <= 2; 1 for a function that begins further out."""
+    near = [part.expected[(part.x.abs() <= 2) & part.expected.isfinite()].abs() for part in parts]
+    return max((float(found.max()) for found in near if len(found)), default=1.0)
+
+
+def _compare(what: str, part: _Part, size: float) -> Difference:
+    x, got, expected = part
     dtype, x64 = got.dtype, x.double()
     asked = ~expected.isnan() if what != VALUE else ~expected.isnan() | x64.isnan()
     if what != VALUE:
         asked &= x64.isfinite()
     if dtype == torch.float64:
         asked &= expected.isfinite() | ~x64.isfinite()
-    size = expected[(x64.abs() <= 2) & expected.isfinite()].abs().max().item()
     growth = x64.abs().nan_to_num().clamp(1, 32) ** GROWTH.get(what, 2)
     distance = _distance(got, expected, FLOOR[dtype] * size * growth)
     distance = torch.where(asked, distance, 0.0)

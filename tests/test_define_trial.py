@@ -1,0 +1,118 @@
+"""The trial of a unit against its reference: of units of the library, as nothing is compiled."""
+
+import os
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torch.nn.functional as F
+from subprocess_runner import run_alone
+from torch._subclasses import FakeTensorMode
+
+from fused_acts import tables
+from fused_acts._call import ROW_INDEX
+from fused_acts._definitions import trial
+
+SWISH = ROW_INDEX["swish"]
+
+
+def unit(reference, **parameters):
+    return tables.Activation(reference, "", "", parameters)
+
+
+def scaled_swish(x):
+    """With what follows the modes: a new tensor, and a gradient."""
+    return x * torch.sigmoid(x * torch.tensor(1.0))
+
+
+def try_swish():
+    row = unit(scaled_swish)
+    trial.check_reference_works(row)
+    assert len(trial.check("unit", SWISH, row)) == 4 * 3
+
+
+@contextmanager
+def default_device(device):
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+MODES = {
+    "inference": torch.inference_mode,
+    "no_grad": torch.no_grad,
+    "device": lambda: torch.device("meta"),
+    "default device": lambda: default_device("meta"),
+    "fake": FakeTensorMode,
+    "autocast": lambda: torch.autocast("cpu"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_in_any_mode(mode):
+    with MODES[mode]():
+        try_swish()
+
+
+@pytest.mark.parametrize("transform", [torch.func.vmap, torch.func.grad])
+def test_in_a_transform(transform):
+    def function(x):
+        try_swish()
+        return x.sum()
+
+    transform(function)(torch.ones(2, 3))
+
+
+def count_threads():
+    torch.set_num_threads(2)
+    before = os.listdir("/proc/self/task")
+    try_swish()
+    assert os.listdir("/proc/self/task") == before
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux")
+def test_one_thread_is_enough():
+    run_alone(count_threads)
+
+
+@pytest.mark.parametrize(
+    ("reference", "parameters", "message"),
+    [
+        (F.elu, {"alpha": 1.0}, "parameters are given as tensors. It raised TypeError: elu"),
+        (lambda x: 3.0, {}, "It returned float"),
+        (torch.sum, {}, r"It returned one of shape \[\] and torch.float64, for \[13\]"),
+        (torch.Tensor.float, {}, r"of shape \[13\] and torch.float32"),
+        (lambda x: x.cos_(), {}, "Its derivatives: RuntimeError: a leaf Variable"),
+    ],
+)
+def test_references_that_cannot_be_tried(reference, parameters, message):
+    with pytest.raises(TypeError, match=rf"reference: expected a tensor of the shape.*{message}"):
+        trial.check_reference_works(unit(reference, **parameters))
+
+
+@pytest.mark.parametrize(
+    ("reference", "parameters"),
+    [
+        (lambda x: torch.log(x - 20), {}),
+        (lambda x: torch.full_like(x, 3.0), {}),
+        (lambda x, a: torch.where(x > a, x, a), {"a": 0.5}),
+    ],
+)
+def test_references_that_can(reference, parameters):
+    trial.check_reference_works(unit(reference, **parameters))
+
+
+@pytest.mark.parametrize(("start", "is_asked"), [(20.0, True), (1e300, False)])
+def test_nothing_need_be_finite_near_zero(start, is_asked):
+    found = trial.differences(SWISH, unit(lambda x: torch.sqrt(x - start)))
+    assert any(worst.beyond for worst in found) == is_asked
+
+
+def test_the_worst_of_all_parts():
+    off = unit(lambda x: F.silu(x) + (x - 3).relu().clamp(max=1))
+    worst = trial.differences(SWISH, off)[0]
+    x = trial.numbers_of(torch.bfloat16)
+    assert worst.of == len(x) and worst.beyond <= int((x > 3).sum())
+    assert 3 < worst.x < 5
