@@ -1,7 +1,9 @@
 """The trial of a unit against its reference: of units of the library, as nothing is compiled."""
 
 import os
+import re
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +118,11 @@ def test_the_worst_of_all_parts():
     x = trial.numbers_of(torch.bfloat16)
     assert worst.of == len(x) and worst.beyond <= int((x > 3).sum())
     assert 3 < worst.x < 5
+
+
+def test_the_page_has_every_budget():
+    page = Path(__file__).parent.parent / "docs/own-units.md"
+    for dtype, ulps in trial.ULPS.items():
+        row = rf"\| {str(dtype).removeprefix('torch.')} \| {ulps:g}\b.*\| 2\^(-\d+) of"
+        floor = re.search(row, page.read_text(encoding="utf-8"))[1]
+        assert 2.0 ** int(floor) == trial.FLOOR[dtype]
