@@ -1,6 +1,7 @@
 """Tries a compiled unit against its reference: values, and first and second derivatives."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -28,9 +29,6 @@ SECOND = "the second derivative by x"
 GROWTH = {VALUE: 0, BY_UP: 0, SLOPE: 1}  # by a parameter and of the second derivative: 2
 _NEAR = 2.0**-8  # how large a part of the largest number may become infinity
 _UP = 1.0  # where g is tried
-# Elements: torch takes a second thread for none of its operations on as few. Threads that wait for
-# each other hundreds of times take many times as long on a busy machine.
-_PART = 2**11
 
 
 class Difference(NamedTuple):
@@ -48,8 +46,9 @@ class Difference(NamedTuple):
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without the modes that a caller of `define` may be in: it need not be at home in any."""
+    """On one thread, and without the modes that a caller of `define` may be in."""
     with (
+        _one_thread(),
         temporarily_clear_interpreter_stack(),  # torch.func
         _disable_current_modes(),
         torch.inference_mode(False),
@@ -57,6 +56,23 @@ def _undisturbed() -> Iterator[None]:
         torch.device("cpu"),
     ):
         yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several wait for each other hundreds of times, and long where others take the processors.
+
+    torch keeps the number for this thread, and for those to come, which another sets back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_reference_works(row: Variant | Activation) -> None:
@@ -84,52 +100,35 @@ def check_reference_works(row: Variant | Activation) -> None:
 
 
 def numbers_of(dtype: torch.dtype) -> Tensor:
-    """Every value of a 16-bit type; else as many over the range of float32, and more near 0."""
-    return torch.cat([*_parts_of(dtype)])
+    """Every value of a 16-bit type; else as many over the range of float32, and more near 0.
 
-
-def _parts_of(dtype: torch.dtype) -> Iterator[Tensor]:
-    """A reference need not be right where float64 itself overflows."""
+    A reference need not be right where float64 itself overflows.
+    """
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32)
+    if dtype in (torch.float16, torch.bfloat16):
+        return patterns.to(torch.int16).view(dtype)
     random = torch.Generator().manual_seed(0)
-    for start in range(-(2**15), 2**15, _PART):
-        patterns = torch.arange(start, start + _PART, dtype=torch.int32)
-        if dtype in (torch.float16, torch.bfloat16):
-            yield patterns.to(torch.int16).view(dtype)
-            continue
-        low = torch.randint(0, 2**16, patterns.shape, dtype=torch.int32, generator=random)
-        wide = patterns * 2**16 + low
-        wide[::256] = patterns[::256] * 2**16  # powers of two, infinities and a zero
-        x = wide.view(torch.float32).to(dtype)
-        if dtype == torch.float64:
-            x = x * (1 + 2.0**-24 * torch.rand(x.shape, dtype=dtype, generator=random))
-        yield x
-        yield torch.empty(_PART // 2, dtype=dtype).uniform_(-16, 16, generator=random)
-    if dtype in (torch.float32, torch.float64):
-        yield torch.arange(-16, 17, dtype=dtype)
+    low = torch.randint(0, 2**16, patterns.shape, dtype=torch.int32, generator=random)
+    wide = patterns * 2**16 + low
+    wide[::256] = patterns[::256] * 2**16  # powers of two, infinities and a zero
+    x = wide.view(torch.float32).to(dtype)
+    if dtype == torch.float64:
+        x = x * (1 + 2.0**-24 * torch.rand(x.shape, dtype=dtype, generator=random))
+    near = torch.empty(2**15, dtype=dtype).uniform_(-16, 16, generator=random)
+    return torch.cat([x, near, torch.arange(-16, 17, dtype=dtype)])
 
 
 def differences(index: int, row: Variant | Activation, device: str = "cpu") -> list[Difference]:
     """The worst of each dtype and quantity."""
+    found = []
     with _undisturbed():
-        return [worst for dtype in ULPS for worst in _differences(index, row, device, dtype)]
-
-
-def _differences(
-    index: int, row: Variant | Activation, device: str, dtype: torch.dtype
-) -> Iterator[Difference]:
-    values = _as_computed(row, dtype)
-    xs = [*_parts_of(dtype)]
-    expected = [_expected(row, x.double(), values) for x in xs]
-    actual = [_actual(index, row, x.to(device), values) for x in xs]
-    for what in actual[0]:
-        parts = [
-            _Part(x, got[what].cpu(), exact[what])
-            for x, got, exact in zip(xs, actual, expected, strict=True)
-        ]
-        size = _size(parts)
-        found = [_compare(what, part, size) for part in parts]
-        worst = max(found, key=lambda difference: difference.ulps)
-        yield worst._replace(beyond=sum(d.beyond for d in found), of=sum(d.of for d in found))
+        for dtype in ULPS:
+            x = numbers_of(dtype)
+            values = _as_computed(row, dtype)
+            expected = _expected(row, x.double(), values)
+            actual = _actual(index, row, x.to(device), values)
+            found += [_compare(what, x, got.cpu(), expected[what]) for what, got in actual.items()]
+    return found
 
 
 def check(
@@ -227,26 +226,15 @@ def _real(x: Tensor) -> torch.dtype:
     return torch.promote_types(x.dtype, torch.float32)
 
 
-class _Part(NamedTuple):
-    x: Tensor
-    got: Tensor
-    expected: Tensor
-
-
-def _size(parts: list[_Part]) -> float:
-    """The largest number expected for |x| <= 2; 1 for a function that begins further out."""
-    near = [part.expected[(part.x.abs() <= 2) & part.expected.isfinite()].abs() for part in parts]
-    return max((float(found.max()) for found in near if len(found)), default=1.0)
-
-
-def _compare(what: str, part: _Part, size: float) -> Difference:
-    x, got, expected = part
+def _compare(what: str, x: Tensor, got: Tensor, expected: Tensor) -> Difference:
     dtype, x64 = got.dtype, x.double()
     asked = ~expected.isnan() if what != VALUE else ~expected.isnan() | x64.isnan()
     if what != VALUE:
         asked &= x64.isfinite()
     if dtype == torch.float64:
         asked &= expected.isfinite() | ~x64.isfinite()
+    near = expected[(x64.abs() <= 2) & expected.isfinite()].abs()
+    size = float(near.max()) if len(near) else 1.0  # of one that begins further out
     growth = x64.abs().nan_to_num().clamp(1, 32) ** GROWTH.get(what, 2)
     distance = _distance(got, expected, FLOOR[dtype] * size * growth)
     distance = torch.where(asked, distance, 0.0)
