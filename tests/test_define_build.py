@@ -15,7 +15,7 @@ from subprocess_runner import run_alone
 
 import fused_acts
 from fused_acts._definitions import build, cache, target
-from fused_acts._definitions.compile import Command, Output, run_all
+from fused_acts._definitions.compile import Command, Failed, Output, job_count, run_all
 from fused_acts._definitions.definition import make_definition
 from fused_acts._definitions.expression import FUNCTIONS
 from fused_acts._definitions.source import check_source, own_unit
@@ -177,6 +177,23 @@ def test_a_failure_ends_the_others(monkeypatch):
     failed = run_all([*commands, last], last, Output("unit", False))
     assert time.monotonic() - start < 30
     assert failed and failed.command.name == "short" and failed.said == "no\n"
+
+
+def test_the_first_errors_are_shown(monkeypatch, tmp_path):
+    said = "first error\n" + "another\n" * 1000
+    monkeypatch.setattr(build, "run_all", lambda jobs, last, output: Failed(last, said))
+    definition = make_definition("unit", "x * tanh(x)", None, None, None)
+    with pytest.raises(RuntimeError, match=r"unit: unit\.so does not compile:\n.*\nfirst error"):
+        build.compile_unit(definition, tmp_path, cxx.find_compiler(), None, Output("unit", False))
+
+
+def test_how_many_compilers_run_at_once(monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", "3")
+    assert job_count() == 3
+    monkeypatch.delenv("MAX_JOBS")
+    assert job_count() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert job_count() == os.cpu_count()
 
 
 def test_the_page_has_every_function():
