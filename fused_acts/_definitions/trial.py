@@ -135,6 +135,7 @@ def check(
     name: str, index: int, row: Variant | Activation, device: str = "cpu"
 ) -> list[Difference]:
     """The worst differences; a ValueError for what is beyond the budgets."""
+    check_reference_works(row)
     found = differences(index, row, device)
     for worst in found:
         if worst.beyond:
