@@ -1,8 +1,7 @@
-"""How units of one's own are compiled: the cache, several processes, and every error."""
+"""How units of one's own are compiled, and every error."""
 
 import os
 import re
-import signal
 import stat
 import subprocess
 import sys
@@ -11,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from define_cases import UNITS, again, define, forget, sinlu, slow_build
+from define_cases import UNITS, again, define, forget, sinlu
 from subprocess_runner import run_alone
 
 import fused_acts
-from fused_acts._definitions import build, cache, trial
-from fused_acts._definitions.compile import Command, Output, run_all
+from fused_acts._definitions import build, cache, target
+from fused_acts._definitions.compile import Command, Failed, Output, job_count, run_all
 from fused_acts._definitions.definition import make_definition
 from fused_acts._definitions.expression import FUNCTIONS
 from fused_acts._definitions.source import check_source, own_unit
@@ -45,65 +44,6 @@ def test_the_cache_says_what_it_holds(own_units):
     assert not [*cache.cache_folder().glob("*.building")]
     assert stat.S_IMODE(cache.cache_folder().stat().st_mode) & 0o022 == 0
     forget("sinlu_glu")
-
-
-def in_process(*arguments):
-    code = f"import define_cases; define_cases.slow_build(*{arguments!r})"
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=TESTS, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_of_several_processes_one_builds(tmp_path):
-    entry, log = tmp_path / "entry", tmp_path / "log"
-    running = [in_process(str(entry), str(log), 1.0) for _ in range(3)]
-    said = [process.communicate()[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0], said
-    assert log.read_text() == "build\n"
-
-
-def test_a_killed_build_leaves_nothing(tmp_path):
-    entry, log = tmp_path / "entry", tmp_path / "log"
-    killed = in_process(str(entry), str(log), 0.0, True)
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    assert cache.find(entry) is None
-    slow_build(str(entry), str(log), 0.0)
-    assert log.read_text() == "build\nbuild\n"
-    assert not [*tmp_path.glob("*.building")]
-
-
-def test_a_build_that_fails_leaves_nothing(tmp_path):
-    def fail(folder):
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        cache.find_or_build(tmp_path / "entry", fail, lambda: None)
-    assert [path.name for path in tmp_path.iterdir()] == ["entry.lock"]
-
-
-def test_a_library_that_others_can_change_is_not_run(tmp_path):
-    (tmp_path / "entry").mkdir()
-    (tmp_path / "entry" / cache.LIBRARY).touch()
-    assert cache.find(tmp_path / "entry")
-    (tmp_path / "entry").chmod(0o777)
-    with pytest.raises(PermissionError, match=r"Set FUSED_ACTS_CACHE to a folder of your own"):
-        cache.find(tmp_path / "entry")
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.delenv("FUSED_ACTS_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / "fused_acts"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.cache_folder() == tmp_path / ".cache/fused_acts"
-
-
-def test_a_cache_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"set FUSED_ACTS_CACHE to a folder that can"):
-        cache.find_or_build(tmp_path / "file/cache/entry", lambda folder: None, lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -210,32 +150,57 @@ def test_composed_without_a_compiler(own_units, monkeypatch, tmp_path, fresh_dyn
 
 def test_progress(capsys, monkeypatch):
     monkeypatch.setenv("MAX_JOBS", "2")
-    commands = [Command(f"{i}.cpp", ("true",)) for i in range(3)]
+    *commands, last = [Command(f"{i}.cpp", ("true",)) for i in range(3)]
     for verbose, expected in ((False, 0), (None, 3), (True, 6)):
-        assert run_all(commands, Output("unit", verbose)) is None
+        assert run_all(commands, last, Output("unit", verbose)) is None
         said = capsys.readouterr().err
         assert len(said.splitlines()) == expected
-    assert re.search(r"^fused_acts.define unit: \[3/3, 0 s\] \d.cpp$", said, re.M)
+    assert re.search(r"^fused_acts.define unit: \[3/3, 0 s\] 2.cpp$", said, re.M)
+
+
+@pytest.mark.parametrize("capability", ["avx512_bf16", "avx512", "avx2", "baseline", "other"])
+def test_what_is_left_out_is_empty(monkeypatch, capability):
+    monkeypatch.setattr(target, "cpu_capability", lambda: capability)
+    command = [*cxx.find_compiler(), *target.cpu_flags(), "-dM", "-E", "-x", "c++"]
+    isa = subprocess.run([*command, build.csrc() / "cpu/isa.h"], capture_output=True, text=True)
+    for path in build.csrc().glob("cpu/loops_*.cpp"):
+        needs = re.search(r"^#ifdef (\w+)", path.read_text(), re.M)
+        if needs is None or f"#define {needs[1]} " in isa.stdout:
+            assert any(path.relative_to(build.csrc()).match(loops) for loops in target.cpu_loops())
 
 
 def test_a_failure_ends_the_others(monkeypatch):
     monkeypatch.setenv("MAX_JOBS", "2")
     commands = [Command("long", ("sleep", "60")), Command("short", ("sh", "-c", "echo no; exit 1"))]
-    commands += [Command("next", ("sleep", "60"))]
+    last = Command("last", ("sleep", "60"))
     start = time.monotonic()
-    failed = run_all(commands, Output("unit", False))
+    failed = run_all([*commands, last], last, Output("unit", False))
     assert time.monotonic() - start < 30
     assert failed and failed.command.name == "short" and failed.said == "no\n"
 
 
-def test_the_page_has_every_function_and_budget():
+def test_the_first_errors_are_shown(monkeypatch, tmp_path):
+    said = "first error\n" + "another\n" * 1000
+    monkeypatch.setattr(build, "run_all", lambda jobs, last, output: Failed(last, said))
+    definition = make_definition("unit", "x * tanh(x)", None, None, None)
+    with pytest.raises(RuntimeError, match=r"unit: unit\.so does not compile:\n.*\nfirst error"):
+        build.compile_unit(definition, tmp_path, cxx.find_compiler(), None, Output("unit", False))
+
+
+def test_how_many_compilers_run_at_once(monkeypatch):
+    monkeypatch.setenv("MAX_JOBS", "3")
+    assert job_count() == 3
+    monkeypatch.delenv("MAX_JOBS")
+    assert job_count() == len(os.sched_getaffinity(0))
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert job_count() == os.cpu_count()
+
+
+def test_the_page_has_every_function():
     page = (TESTS.parent / "docs/own-units.md").read_text(encoding="utf-8")
     page = re.sub(r"^```.*?^```", "", page, flags=re.M | re.S)
     words = {word for code in re.findall(r"`([^`]+)`", page) for word in re.findall(r"\w+", code)}
     assert {*FUNCTIONS} <= words
-    for dtype, ulps in trial.ULPS.items():
-        row = rf"\| {str(dtype).removeprefix('torch.')} \| {ulps:g}\b.*\| 2\^(-\d+) of"
-        assert 2.0 ** int(re.search(row, page)[1]) == trial.FLOOR[dtype]
 
 
 def test_sources_are_found():

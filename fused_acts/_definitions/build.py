@@ -16,12 +16,12 @@ from fused_acts._definitions import cache
 from fused_acts._definitions.compile import Command, Output, run_all
 from fused_acts._definitions.definition import Definition
 from fused_acts._definitions.source import check_source, explain, own_unit
-from fused_acts._definitions.target import Gpus, cpu_flags, find_gpus
+from fused_acts._definitions.target import Gpus, cpu_flags, cpu_loops, find_gpus
 from fused_acts._toolchain import cxx
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-# Of csrc/; the files of an instruction set that is not compiled for are empty.
-_SOURCES = ("cpu/loops_*.cpp", "cpu/isa.cpp", "own/unit.cpp")
+# Of csrc/, beside the loops.
+_SOURCES = ("cpu/isa.cpp", "own/unit.cpp")
 _CUDA_SOURCES = ("cuda/instances/*.cu", "cuda/glu.cu", "cuda/quantized.cu", "cuda/launch.cu")
 
 
@@ -129,7 +129,7 @@ def compile_unit(
     def extra(path: Path) -> list[str]:
         return ["-DUSE_CUDA"] if gpus and path.name == "unit.cpp" else []
 
-    jobs = commands(_SOURCES, [*compiler, *flags])
+    jobs = commands([*cpu_loops(), *_SOURCES], [*compiler, *flags])
     libraries: list[str] = []
     if gpus:
         nvcc = [gpus.nvcc, *cuda.FLAGS, *own, "-Xcompiler=-fPIC"]
@@ -141,11 +141,10 @@ def compile_unit(
     link += [job.words[-1] for job in jobs]
     link += shlex.split(os.environ.get("LDFLAGS", ""))
     link += ["-Wl,-z,defs"] if sys.platform == "linux" else []
-    failed = run_all(jobs, output) or run_all([Command("unit.so", (*link, *libraries))], output)
-    if failed:
+    if failed := run_all(jobs, Command(cache.LIBRARY, (*link, *libraries)), output):
         raise explain(definition, failed.said) or RuntimeError(
             f"{definition.name}: {failed.command.name} does not compile:\n"
-            f"    {shlex.join(failed.command.words)}\n{failed.said[-4000:]}"
+            f"    {shlex.join(failed.command.words)}\n{failed.said[:4000]}"
         )
     for job in jobs:
         Path(job.words[-1]).unlink()

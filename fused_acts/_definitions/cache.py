@@ -1,6 +1,7 @@
 """Where compiled units lie: a folder for each, which is there whole or not at all."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -9,22 +10,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LIBRARY = "unit.so"
+SUM = "unit.so.sha256"  # as sha256sum writes and checks it
 
 
 def cache_folder() -> Path:
-    if asked := os.environ.get("FUSED_ACTS_CACHE"):
-        return Path(asked).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "fused_acts").absolute()
+    try:
+        if asked := os.environ.get("FUSED_ACTS_CACHE"):
+            return Path(asked).expanduser().absolute()
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(base, "fused_acts").absolute()
+    except RuntimeError:  # an unknown user
+        raise RuntimeError(
+            "fused_acts.define keeps what it compiles in the user's home folder, and there is "
+            "none: set FUSED_ACTS_CACHE to a folder that can be written"
+        ) from None
 
 
 def find(entry: Path) -> Path | None:
-    """The library of an entry of the cache."""
+    """The library of an entry of the cache, if it is what was built: a part of one kills who loads
+    it."""
     library = entry / LIBRARY
     if not library.is_file():
         return None
     _check_owner(library)
-    return library
+    try:
+        is_whole = (entry / SUM).read_bytes() == _sum(library)
+    except OSError:
+        return None
+    return library if is_whole else None
+
+
+def _sum(library: Path) -> bytes:
+    return f"{hashlib.sha256(library.read_bytes()).hexdigest()}  {library.name}\n".encode()
 
 
 def find_or_build(entry: Path, build: Callable[[Path], None], waiting: Callable[[], None]) -> Path:
@@ -40,14 +57,25 @@ def find_or_build(entry: Path, build: Callable[[Path], None], waiting: Callable[
             return library
         folder = entry.with_name(f"{entry.name}.building")
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(mode=0o755)
         try:
             build(folder)
+            _finish(folder)
             shutil.rmtree(entry, ignore_errors=True)
             folder.rename(entry)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return entry / LIBRARY
+
+
+def _finish(folder: Path) -> None:
+    """On disk before the name is, and no one else's to write, whatever the umask."""
+    library = folder / LIBRARY
+    library.chmod(library.stat().st_mode & ~0o022)
+    (folder / SUM).write_bytes(_sum(library))
+    for path in (library, folder / SUM):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 @contextmanager
@@ -72,7 +100,8 @@ def _locked(entry: Path, waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def _make_private(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in reversed([folder, *folder.parents]):
+        path.mkdir(mode=0o700, exist_ok=True)  # with parents=True theirs would be the umask's
 
 
 def _check_owner(library: Path) -> None:

@@ -49,11 +49,13 @@ def environment() -> dict[str, str]:
 
 def job_count() -> int:
     asked = os.environ.get("MAX_JOBS", "")
-    return max(int(asked), 1) if asked.isdigit() else len(os.sched_getaffinity(0))
+    if asked.isdigit():
+        return max(int(asked), 1)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_all(commands: Sequence[Command], output: Output) -> Failed | None:
-    """Runs them all, or until one fails, which ends the others."""
+def run_all(commands: Sequence[Command], last: Command, output: Output) -> Failed | None:
+    """Runs them all, and then the last; or until one fails, which ends the others."""
     running: set[subprocess.Popen[str]] = set()
     lock = threading.Lock()
     failed: list[Failed] = []
@@ -81,7 +83,7 @@ def run_all(commands: Sequence[Command], output: Output) -> Failed | None:
                 stop()
             elif not process.returncode:
                 done += 1
-                output.ended(command, said, done, len(commands))
+                output.ended(command, said, done, len(commands) + 1)
 
     def stop() -> None:
         for process in running:
@@ -90,6 +92,7 @@ def run_all(commands: Sequence[Command], output: Output) -> Failed | None:
     with ThreadPoolExecutor(job_count()) as pool:
         try:
             list(pool.map(run, commands))
+            run(last)
         except BaseException:
             with lock:
                 failed.append(Failed(commands[0], "interrupted"))

@@ -12,15 +12,30 @@ from fused_acts._build_info import cpu_capability
 from fused_acts._library import BUILD
 from fused_acts._toolchain import cuda
 
-# Those of FUSED_ACTS_NATIVE, csrc/cpu/isa.h. The unit gets the loops that the table's units run
-# with, and so their bits.
+# Those of FUSED_ACTS_NATIVE, csrc/cpu/isa.h, and the loops of csrc/cpu that are not empty then. The
+# unit gets the loops that the table's units run with, and so their bits.
 _LEVELS = {"avx512_bf16": 3, "avx512": 2, "avx2": 1, "baseline": 0}
+_LOOPS = {
+    "avx512_bf16": ("avx512bf16_*", "avx512_f*", "avx2_f64", "scalar_*"),
+    "avx512": ("avx512_*", "avx2_f64", "scalar_*"),
+    "avx2": ("avx2_*", "scalar_*"),
+    "baseline": ("scalar_*",),
+}
+
+
+def _is_x86() -> bool:
+    return platform.machine() in ("x86_64", "AMD64")
 
 
 def cpu_flags() -> list[str]:
     level = _LEVELS.get(cpu_capability())
-    x86 = platform.machine() in ("x86_64", "AMD64")
-    return [f"-DFUSED_ACTS_NATIVE={level}"] if x86 and level is not None else []
+    return [f"-DFUSED_ACTS_NATIVE={level}"] if _is_x86() and level is not None else []
+
+
+def cpu_loops() -> list[str]:
+    """Of csrc/, as patterns."""
+    names = _LOOPS.get(cpu_capability(), ("*",)) if _is_x86() else ("neon_*", "scalar_*")
+    return [f"cpu/loops_{name}.cpp" for name in names]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
 """Tries a compiled unit against its reference: values, and first and second derivatives."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts.tables import Activation, Variant, of_gate
 
@@ -40,6 +44,61 @@ class Difference(NamedTuple):
     of: int
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """On one thread, and without the modes that a caller of `define` may be in."""
+    with (
+        _one_thread(),
+        temporarily_clear_interpreter_stack(),  # torch.func
+        _disable_current_modes(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.device("cpu"),
+    ):
+        yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several wait for each other hundreds of times, and long where others take the processors.
+
+    torch keeps the number for this thread, and for those to come, which another sets back.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_reference_works(row: Variant | Activation) -> None:
+    """A TypeError for a reference that no trial can take."""
+    said = (
+        "reference: expected a tensor of the shape and dtype of x, which can be differentiated "
+        "twice; parameters are given as tensors"
+    )
+    with _undisturbed():
+        x = torch.linspace(-3, 3, 13, dtype=torch.float64)
+        try:
+            parameters = [torch.full_like(x, value) for value in row.parameters.values()]
+            out = row.f(x, *of_gate(row, parameters))
+        except Exception as error:
+            raise TypeError(f"{said}. It raised {type(error).__name__}: {error}") from error
+        if not isinstance(out, Tensor):
+            raise TypeError(f"{said}. It returned {type(out).__name__}")
+        if out.shape != x.shape or out.dtype != x.dtype:
+            of = f"shape {list(out.shape)} and {out.dtype}, for {list(x.shape)} and {x.dtype}"
+            raise TypeError(f"{said}. It returned one of {of}")
+        try:
+            _expected(row, x, [*row.parameters.values()])
+        except Exception as error:
+            raise TypeError(f"{said}. Its derivatives: {type(error).__name__}: {error}") from error
+
+
 def numbers_of(dtype: torch.dtype) -> Tensor:
     """Every value of a 16-bit type; else as many over the range of float32, and more near 0.
 
@@ -59,26 +118,28 @@ def numbers_of(dtype: torch.dtype) -> Tensor:
     return torch.cat([x, near, torch.arange(-16, 17, dtype=dtype)])
 
 
-def differences(index: int, row: Variant | Activation, device: str = "cpu") -> Iterator[Difference]:
+def differences(index: int, row: Variant | Activation, device: str = "cpu") -> list[Difference]:
     """The worst of each dtype and quantity."""
-    for dtype in ULPS:
-        x = numbers_of(dtype)
-        values = _as_computed(row, dtype)
-        expected = _expected(row, x.double(), values)
-        actual = _actual(index, row, x.to(device), values)
-        for what, got in actual.items():
-            yield _compare(what, x, got.cpu(), expected[what])
+    found = []
+    with _undisturbed():
+        for dtype in ULPS:
+            x = numbers_of(dtype)
+            values = _as_computed(row, dtype)
+            expected = _expected(row, x.double(), values)
+            actual = _actual(index, row, x.to(device), values)
+            found += [_compare(what, x, got.cpu(), expected[what]) for what, got in actual.items()]
+    return found
 
 
 def check(
     name: str, index: int, row: Variant | Activation, device: str = "cpu"
 ) -> list[Difference]:
     """The worst differences; a ValueError for what is beyond the budgets."""
-    found = []
-    for worst in differences(index, row, device):
+    check_reference_works(row)
+    found = differences(index, row, device)
+    for worst in found:
         if worst.beyond:
             raise ValueError(_message(name, worst, device))
-        found.append(worst)
     return found
 
 
@@ -107,17 +168,16 @@ def _expected(row: Variant | Activation, x: Tensor, values: list[float]) -> dict
     x = x.clone().requires_grad_()
     parameters = [torch.full_like(x, value).requires_grad_() for value in values]
     up = torch.full_like(x, _UP).requires_grad_()
-    with torch.enable_grad():
-        out = row.f(x, *of_gate(row, parameters))
-        if isinstance(row, Variant):
-            out = out * row.g(up)
-        slope = _gradient(out, x, create_graph=True)
-        results = {VALUE: out, SLOPE: slope}
-        results[SECOND] = _gradient(slope, x)
-        for name, parameter in zip(row.parameters, parameters, strict=True):
-            results[f"the derivative by {name}"] = _gradient(out, parameter)
-        if isinstance(row, Variant):
-            results[BY_UP] = _gradient(out, up)
+    out = row.f(x, *of_gate(row, parameters))
+    if isinstance(row, Variant):
+        out = out * row.g(up)
+    slope = _gradient(out, x, create_graph=True)
+    results = {VALUE: out, SLOPE: slope}
+    results[SECOND] = _gradient(slope, x)
+    for name, parameter in zip(row.parameters, parameters, strict=True):
+        results[f"the derivative by {name}"] = _gradient(out, parameter)
+    if isinstance(row, Variant):
+        results[BY_UP] = _gradient(out, up)
     return {what: result.detach() for what, result in results.items()}
 
 
@@ -174,7 +234,8 @@ def _compare(what: str, x: Tensor, got: Tensor, expected: Tensor) -> Difference:
         asked &= x64.isfinite()
     if dtype == torch.float64:
         asked &= expected.isfinite() | ~x64.isfinite()
-    size = expected[(x64.abs() <= 2) & expected.isfinite()].abs().max().item()
+    near = expected[(x64.abs() <= 2) & expected.isfinite()].abs()
+    size = float(near.max()) if len(near) else 1.0  # of one that begins further out
     growth = x64.abs().nan_to_num().clamp(1, 32) ** GROWTH.get(what, 2)
     distance = _distance(got, expected, FLOOR[dtype] * size * growth)
     distance = torch.where(asked, distance, 0.0)
