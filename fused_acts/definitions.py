@@ -224,6 +224,8 @@ def _define(
     fallback: str | None,
     verbose: bool | None,
 ) -> _rows.OwnFunction:
+    if function is not None:
+        trial.check_reference_works(_row(definition, Reference(definition.name, function)))
     try:
         library = build.library(definition, verbose)
     except build.NoCompiler:

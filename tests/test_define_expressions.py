@@ -4,8 +4,12 @@ import pytest
 from define_cases import sinlu
 
 import fused_acts
+from fused_acts._definitions.build import csrc
+from fused_acts._definitions.compile import Output
 from fused_acts._definitions.definition import make_definition
 from fused_acts._definitions.expression import in_cpp, position_of
+from fused_acts._definitions.source import check_source, own_unit
+from fused_acts._toolchain import cxx
 
 
 @pytest.mark.parametrize(
@@ -60,3 +64,12 @@ def test_blanks_and_lines_do_not_matter():
     spread = make_definition("one", " x *\n    tanh(x) ", None, None, None)
     assert spread == make_definition("one", "x * tanh(x)", None, None, None)
     assert make_definition("one", " gelu ", None, None, None).f == "gelu(x)"
+
+
+@pytest.mark.parametrize("f", ["elu(x, a) + b", "a * select(x > b, x, expm1(x))", "1"])
+def test_an_expression_that_compiles(tmp_path, f):
+    parameters = None if f == "1" else {"a": 1.0, "b": 2.0}
+    definition = make_definition("one", f, None, parameters, None)
+    (tmp_path / "own_unit.h").write_text(own_unit(definition))
+    flags = ["-std=c++17", "-w", "-DFUSED_ACTS_OWN", f"-I{csrc()}", f"-I{tmp_path}"]
+    check_source(definition, tmp_path, [*cxx.find_compiler(), *flags], Output("one", False))

@@ -47,8 +47,9 @@ _PROBE = """\
 #include "math/variants.h"
 
 using Function = fused_acts::OwnFunction<fused_acts::Math64>;
-using Number = fused_acts::Variable<fused_acts::Math64, fused_acts::One, fused_acts::Zero>;
-using Result = decltype(fused_acts::OwnExpression::of({numbers_of}));
+using X = fused_acts::Variable<fused_acts::Math64, fused_acts::One, fused_acts::Zero>;
+using Parameter = decltype(fused_acts::stands<fused_acts::Math64>(1.0));
+using Result = decltype(fused_acts::OwnExpression::of({operands}));
 static_assert(fused_acts::kIsJet<Result> || fused_acts::kIsLiteral<Result>,
               "expected an expression that is a number; got a condition, or nothing returned");
 double probe(double x) {{
@@ -94,9 +95,9 @@ def check_source(
     count = len(definition.parameters)
     probe = folder / "probe.cpp"
     numbers = f"({', '.join(['1.0'] * count)})" if count else ""
-    numbers_of = ", ".join(["std::declval<Number>()"] * (1 + count))
+    operands = ", ".join(f"std::declval<{t}>()" for t in ("X", *["Parameter"] * count))
     probe.write_text(
-        _PROBE.format(numbers=numbers, numbers_of=numbers_of, by_parameters="".join(_BY[:count]))
+        _PROBE.format(numbers=numbers, operands=operands, by_parameters="".join(_BY[:count]))
     )
     command = Command("own_unit.h", (*compiler, "-fsyntax-only", str(probe)))
     output.started(command)
