@@ -179,7 +179,7 @@ def test_objects_for_one_instruction_set_share_no_symbol():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", ONE_SET[::3], ids=lambda path: path.stem)  # alike but for types
+@pytest.mark.parametrize("source", ONE_SET, ids=lambda path: path.stem)
 def test_no_symbol_is_shared_whatever_is_inlined(source, tmp_path):
     compiler = cxx.find_compiler()
     flags = ["-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", "-w", f"-I{ROOT}/csrc"]

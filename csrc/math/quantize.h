@@ -92,13 +92,14 @@ FUSED_ACTS_INLINE int8_t to_int8(float x) {
 }
 
 // The power of two that is next to x above, or is x; infinity and NaN stay. x is not negative.
+FUSED_ACTS_INLINE uint32_t power_above_bits(uint32_t bits) { return (bits + 0x7fffff) & kInfinity; }
 FUSED_ACTS_INLINE float power_above(float x) {
-  const auto up = [](uint32_t bits) { return (bits + 0x7fffff) & kInfinity; };
   const uint32_t bits = bits_of(x);
   // the bits of a subnormal number, as a number
   const float count = static_cast<float>(static_cast<int32_t>(bits & 0x7fffff));
-  const auto subnormal = static_cast<uint32_t>(static_cast<int32_t>(float_of(up(bits_of(count)))));
-  return float_of(bits >= kInfinity ? bits : bits >= 0x800000 ? up(bits) : subnormal);
+  const float counted = float_of(power_above_bits(bits_of(count)));
+  const auto subnormal = static_cast<uint32_t>(static_cast<int32_t>(counted));
+  return float_of(bits >= kInfinity ? bits : bits >= 0x800000 ? power_above_bits(bits) : subnormal);
 }
 
 // The exponent alone, with 127 more, of the power next above: 0 is 2^-127, and there is nothing
