@@ -111,9 +111,10 @@ struct QuantizeLoops {
   // kCount is any format.
   template <Format kKnown>
   static FUSED_ACTS_INLINE bool scale_all(const ScaleRun& run) {
-    const auto [any, power, packed, floor, tensor_scale, factor, n, largest, bits, divisors,
+    const auto [any, power, packed, floor, tensor_scale, factor, count, largest, bits, divisors,
                 reciprocals] = run;
     const Format format = kKnown == Format::kCount ? any : kKnown;
+    const int64_t n = count;  // which an OpenMP loop of clang's takes no binding for
     constexpr float kInfinite = std::numeric_limits<float>::infinity();
     const float zero = factor >= 0 ? 0.0f : -1.0f;  // what no magnitude is, by a negative factor
     uint32_t outside = !(factor >= 0);
