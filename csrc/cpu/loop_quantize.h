@@ -111,28 +111,27 @@ struct QuantizeLoops {
   // kCount is any format.
   template <Format kKnown>
   static FUSED_ACTS_INLINE bool scale_all(const ScaleRun& run) {
-    const auto [any, power, packed, floor, tensor_scale, factor, count, largest, bits, divisors,
-                reciprocals] = run;
-    const Format format = kKnown == Format::kCount ? any : kKnown;
-    const int64_t n = count;  // which an OpenMP loop of clang's takes no binding for
+    ScaleRun r = run;
+    const Format format = kKnown == Format::kCount ? r.format : kKnown;
     constexpr float kInfinite = std::numeric_limits<float>::infinity();
-    const float zero = factor >= 0 ? 0.0f : -1.0f;  // what no magnitude is, by a negative factor
-    uint32_t outside = !(factor >= 0);
+    const float zero = r.factor >= 0 ? 0.0f : -1.0f;  // what no magnitude is, by a negative factor
+    uint32_t outside = !(r.factor >= 0);
 #pragma omp simd reduction(| : outside)
-    for (int64_t i = 0; i < n; ++i) {
-      const auto [scale, scale_bits] =
-          group_scale(format, largest[i], floor, power, packed, tensor_scale);
-      bits[i] = scale_bits;
-      const float product = largest[i] * factor;
+    for (int64_t i = 0; i < r.n; ++i) {
+      GroupScale stored =
+          group_scale(format, r.largest[i], r.floor, r.power, r.packed, r.tensor_scale);
+      r.bits[i] = stored.bits;
+      const float scale = stored.divisor;
+      const float product = r.largest[i] * r.factor;
       // what becomes 0 does so by any divisor
-      const float less = abs(scale) < largest[i] ? abs(scale) : largest[i];
+      const float less = abs(scale) < r.largest[i] ? abs(scale) : r.largest[i];
       const float other = less <= zero ? 1.0f : scale;
       const float divisor = product < kInfinite ? other : scale;
       outside |= product < kInfinite ? 0 : 1;
       outside |= divisor >= kLeastDivisor ? 0 : 1;
       outside |= divisor <= kMostDivisor ? 0 : 1;
-      divisors[i] = divisor;
-      reciprocals[i] = 1 / divisor;
+      r.divisors[i] = divisor;
+      r.reciprocals[i] = 1 / divisor;
     }
     return outside == 0;
   }
