@@ -47,7 +47,12 @@ class Expression:
 EXPRESSIONS = (
     Expression("swiglu", "x * sigmoid(x)", F.silu, F.silu),
     Expression("geglu", "x * normal_cdf(x)", F.gelu, F.gelu),
-    Expression("elu_glu", "select(x > 0, x, expm1(x))", F.elu, F.elu),
+    Expression(
+        "elu_glu",
+        "select(x > 0, x, expm1(x))",
+        lambda x: torch.where(x > 0, x, torch.expm1(x)),  # F.elu has no second derivative at 0
+        F.elu,
+    ),
     Expression(
         "situ_glu",
         "4 * tanh(x / 4) * sigmoid(x)",
