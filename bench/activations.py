@@ -15,7 +15,7 @@ from . import report
 from .cases import DTYPES
 from .competitors import EAGER, OURS
 from .expressions import EXPRESSIONS, QUICK, Expression
-from .machine import busy, describe, usable_cpus
+from .machine import usable_cpus
 from .timing import Call, Clock, Label, interleave, make_sampler
 
 # Relative errors in the Euclidean norm that are acceptable: of torch's own roundings in eps of the
@@ -139,10 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
-    console.print(report.machine_table(describe(args.device)))
-    if busy():
-        console.print("  The machine is busy: expect noise.\n", style="red")
+    console = report.console_of_machine(args.device)
     torch.manual_seed(args.seed)
     dtypes = args.dtypes or (["bf16", "fp32"] if args.quick else list(DTYPES))
     sizes = args.rows or ([16, 512] if args.quick else [16, 4096])

@@ -11,7 +11,6 @@ from rich.text import Text
 from . import blocks, report
 from .blocks import Case, Line
 from .competitors import EAGER
-from .machine import busy, describe
 from .timing import Clock, interleave, make_sampler
 
 FORWARD, BOTH = "forward", "forward+backward"
@@ -68,10 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
-    console.print(report.machine_table(describe(args.device)))
-    if busy():
-        console.print("  The machine is busy: expect noise.\n", style="red")
+    console = report.console_of_machine(args.device)
     seconds = args.seconds or (3 if args.quick else 30)
     rows: list[Time] = []
     for case in blocks.make_cases(args, default_tokens=[256, 4096]):

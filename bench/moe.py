@@ -14,7 +14,6 @@ from .cases import DTYPES
 from .experts import Case, has_transformers, make_cases
 from .ffn import BOTH, FORWARD
 from .footprint import peak_bytes, saved_bytes
-from .machine import busy, describe
 from .timing import Clock, interleave, make_sampler
 
 READING = """Times are medians of interleaved rounds, ratios those to the first line. Saved: what
@@ -132,10 +131,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
-    console.print(report.machine_table(describe(args.device)))
-    if busy():
-        console.print("  The machine is busy: expect noise.\n", style="red")
+    console = report.console_of_machine(args.device)
     seconds = args.seconds if args.seconds is not None else 2 if args.quick else 30
     rows: list[Time] = []
     kept: list[Usage] = []

@@ -17,7 +17,6 @@ from . import report
 from .activations import make_calls
 from .cases import DTYPES
 from .competitors import COMPILED, EAGER, OURS
-from .machine import busy, describe
 from .timing import Call, Clock, Label, interleave, make_sampler
 
 OWN = "by define"
@@ -168,10 +167,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
-    console.print(report.machine_table(describe(args.device)))
-    if busy():
-        console.print("  The machine is busy: expect noise.\n", style="red")
+    console = report.console_of_machine(args.device)
     torch.manual_seed(args.seed)
     results: list[Time] = []
     for expression in QUICK if args.quick else EXPRESSIONS:

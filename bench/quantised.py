@@ -16,7 +16,6 @@ import fused_acts
 from . import report
 from .cases import DTYPES
 from .competitors import COMPILED, EAGER, OURS
-from .machine import busy, describe
 from .timing import Clock, buffer_sets, interleave, make_sampler
 
 UNIT_ALONE = f"{OURS}, unit alone"
@@ -210,10 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = report.make_console()
-    console.print(report.machine_table(describe(args.device)))
-    if busy():
-        console.print("  The machine is busy: expect noise.\n", style="red")
+    console = report.console_of_machine(args.device)
     torch.manual_seed(args.seed)
     results: list[Time] = []
     with torch.no_grad():

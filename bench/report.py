@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from .bandwidth import Bandwidth
 from .competitors import OURS
+from .machine import busy, describe
 from .measure import Failure, Line, Row
 
 Key = TypeVar("Key", bound=Any)
@@ -25,6 +27,15 @@ MIN_WIDTH = 120
 def make_console(least: int = MIN_WIDTH) -> Console:
     """At least as wide as the tables: a narrow terminal wraps them, but loses no number."""
     return Console(highlight=False, width=max(least, Console().width))
+
+
+def console_of_machine(device: torch.device) -> Console:
+    """That has told of the machine, and whether others are at work on it."""
+    console = make_console()
+    console.print(machine_table(describe(device)))
+    if busy():
+        console.print("  The machine is busy: expect noise.\n", style="red")
+    return console
 
 
 def format_time(seconds: float) -> str:

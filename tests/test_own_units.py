@@ -7,21 +7,31 @@ import threading
 import pytest
 import torch
 from cases import DTYPES, DTYPES_16, ROWS, call_numbers, random, same_bits
-from own_unit_cases import UNITS, build
 
 from fused_acts import _formats
+from fused_acts._definitions import build
+from fused_acts._definitions.definition import make_definition
 
 OPS = torch.ops.fused_acts
+# {name in the table: its f}. One without a parameter, one with, and an activation alone.
+UNITS = {"geglu": "gelu", "elu_glu": "elu", "mish": "mish"}
 FIRST = 2**40
 INDEX = {name: FIRST + place for place, name in enumerate(UNITS)}
 TABLE = {name: [*ROWS].index(name) for name in UNITS}
 COLUMNS = 67
 
 
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory):
-    """All defined, so that each is beside the others and the table's own."""
-    found = build([*UNITS], tmp_path_factory.mktemp("own_units"))
+def library(name):
+    g = "identity" if is_gated(name) else None
+    return build.library(make_definition(f"{name}_again", UNITS[name], None, None, g), False)
+
+
+@pytest.fixture(scope="module")
+def libraries(own_units):
+    """All defined, so that each is beside the others and the table's own; for the CPU alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSED_ACTS_CUDA", "0")
+        found = {name: library(name) for name in UNITS}
     for name, path in found.items():
         OPS.define_unit(INDEX[name], str(path))
     return found
@@ -137,26 +147,26 @@ def test_quantised_bits_are_those_of_the_row_that_is_the_same(libraries, name, d
 
 
 def test_out_and_inplace_backward_take_an_index_of_ones_own(libraries):
-    gate, up, grad_out, _ = given("swiglu", torch.float32)
+    gate, up, grad_out, _ = given("geglu", torch.float32)
     results = []
-    for index in (INDEX["swiglu"], TABLE["swiglu"]):
+    for index in (INDEX["geglu"], TABLE["geglu"]):
         out, written = torch.empty_like(gate), [grad_out.clone(), gate.clone(), up.clone()]
         OPS.glu_forward_out(gate, up, index, 0, out)
-        OPS.glu_backward_inplace(*written, *options("swiglu"), index, 0, 3, True)
+        OPS.glu_backward_inplace(*written, *options("geglu"), index, 0, 3, True)
         results.append([out, *written])
     assert all(same_bits(*pair) for pair in zip(*results, strict=True))
 
 
 def test_what_a_unit_is_decides_what_it_takes(libraries):
-    gate, up, _, _ = given("swiglu", torch.float32)
+    gate, up, _, _ = given("geglu", torch.float32)
     with pytest.raises(ValueError, match=r"^up: expected none for an activation"):
         OPS.glu_forward(gate, up, INDEX["mish"], 0)
     with pytest.raises(ValueError, match=r"^x: expected an even last dimension"):
-        OPS.glu_forward(gate, None, INDEX["swiglu"], 0)
+        OPS.glu_forward(gate, None, INDEX["geglu"], 0)
 
 
 def test_an_index_that_nobody_defined_says_what_to_do(libraries):
-    gate, up, _, _ = given("swiglu", torch.float32)
+    gate, up, _, _ = given("geglu", torch.float32)
     message = rf"^variant: expected an index below {len(ROWS)}, or .*define made .* got {{}}: "
     for index in (FIRST + len(UNITS), len(ROWS), -1):
         with pytest.raises(ValueError, match=message.format(index)):
@@ -166,7 +176,7 @@ def test_an_index_that_nobody_defined_says_what_to_do(libraries):
 def test_rows_of_the_table_cannot_be_defined(libraries):
     for index in (-1, 0, len(ROWS) - 1):
         with pytest.raises(ValueError, match=rf"^variant: expected .* {len(ROWS)}, .* got {index}"):
-            OPS.define_unit(index, str(libraries["swiglu"]))
+            OPS.define_unit(index, str(libraries["geglu"]))
 
 
 def test_libraries_of_nothing_are_refused(tmp_path, libraries):
@@ -179,12 +189,12 @@ def test_libraries_of_nothing_are_refused(tmp_path, libraries):
     with pytest.raises(RuntimeError, match="fused_acts_unit"):
         OPS.define_unit(FIRST + 10, "libm.so.6")
     with pytest.raises(ValueError, match="define"):  # there is still none
-        OPS.glu_forward(*given("swiglu", torch.float32)[:2], FIRST + 10, 0)
+        OPS.glu_forward(*given("geglu", torch.float32)[:2], FIRST + 10, 0)
 
 
 def test_a_unit_is_defined_once(libraries):
-    OPS.define_unit(INDEX["swiglu"], "/nowhere.so")
-    compare(forward_calls("swiglu", torch.float32), own_and_table("swiglu"))
+    OPS.define_unit(INDEX["geglu"], "/nowhere.so")
+    compare(forward_calls("geglu", torch.float32), own_and_table("geglu"))
 
 
 def test_threads_define_and_call_at_once(libraries):
@@ -193,10 +203,10 @@ def test_threads_define_and_call_at_once(libraries):
     def work():
         try:
             for index in range(FIRST + 100, FIRST + 120):
-                OPS.define_unit(index, str(libraries["swiglu"]))
-                gate, up, _, _ = given("swiglu", torch.float32)
+                OPS.define_unit(index, str(libraries["geglu"]))
+                gate, up, _, _ = given("geglu", torch.float32)
                 ours = OPS.glu_forward(gate, up, index, 0)
-                assert same_bits(ours, OPS.glu_forward(gate, up, TABLE["swiglu"], 0))
+                assert same_bits(ours, OPS.glu_forward(gate, up, TABLE["geglu"], 0))
         except BaseException as error:
             failures.append(error)
 
@@ -227,21 +237,21 @@ def test_a_unit_for_the_cpu_alone_says_so_on_a_gpu(libraries, name):
         OPS.glu_forward(gate.cuda(), up if up is None else up.cuda(), INDEX[name], 0)
 
 
-@pytest.fixture(scope="session")
-def on_gpus(tmp_path_factory):
+@pytest.fixture(scope="module")
+def on_gpus(own_units):
     """The index of a unit with kernels."""
     index = FIRST + 1000
-    found = build(["elu_glu"], tmp_path_factory.mktemp("own_kernels"), cuda=True)
-    OPS.define_unit(index, str(found["elu_glu"]))
+    OPS.define_unit(index, str(library("elu_glu")))
     return index
 
 
 @pytest.mark.slow
 @pytest.mark.cuda
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("calls", [forward_calls, backward_calls, quantized_calls])
+@pytest.mark.parametrize(
+    ("calls", "dtype"),
+    [(calls, dtype) for calls in (forward_calls, backward_calls) for dtype in DTYPES]
+    + [(quantized_calls, dtype) for dtype in (torch.float32, *DTYPES_16)],
+)
 def test_bits_on_a_gpu_are_those_of_the_row_that_is_the_same(on_gpus, calls, dtype):
-    if calls is quantized_calls and dtype == torch.float64:
-        pytest.skip("float64 is not quantised")
     for device in ("cpu", "cuda"):
         compare(calls("elu_glu", dtype), (on_gpus, TABLE["elu_glu"]), device)
