@@ -111,10 +111,10 @@ def define(
     """Compiles f(gate) * g(up), or f(x), into kernels of the library with all their derivatives.
 
     From then on the unit is what those of the library are: it is returned as a function, and
-    `gated`, `activation`, `nn` and all else take its name. Compiling takes half a minute; the
-    result is kept in a folder for the next process. **The expression is compiled as code and run:
-    never take one from someone you do not trust.** docs/own-units.md has the functions, and the
-    rules for kinks and tails.
+    `gated`, `activation`, `nn` and all else take its name. Compiling takes seconds, for a GPU too
+    half a minute; the result is kept in a folder for the next process. **The expression is
+    compiled as code and run: never take one from someone you do not trust.** docs/own-units.md has
+    the functions, and the rules for kinks and tails.
 
     Args:
         name: an identifier that no other unit, activation or function of the library has.
@@ -148,8 +148,9 @@ def define(
         raise ValueError(f"fallback: expected torch or None, got {fallback!r}")
     definition = make_definition(name, f, f_source, parameters, g)
     if reference is None:
-        row = LIBRARY.get(f or "")
-        reference = row and (silu if f in ALIASES else row.f)
+        library_name = (f or "").strip()
+        row = LIBRARY.get(library_name)
+        reference = row and (silu if library_name in ALIASES else row.f)
     check_reference(reference, definition)
     with _lock:
         defined = _rows.DEFINITIONS.get(definition.index)

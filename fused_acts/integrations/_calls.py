@@ -71,12 +71,16 @@ def name_of(activation: Any) -> str:
 def unit_of(activation: Any, hooked: bool = True) -> str:
     """hooked: whether hooks on the activation count."""
     name = name_of(activation)
-    known = UNITS.get(name) or _own.unit_of(activation)
+    known = UNITS.get(name)
+    if known is None:
+        known = _own.unit_of(activation)
+    elif getattr(activation, "approximate", "") == "tanh":
+        known = "geglu_tanh"
     if known is None:
         raise Unfusable(f"has the activation {name}, which is not known")
     if hooked and any(getattr(activation, hooks, None) for hooks in _HOOKS):
         raise Unfusable("has hooks on its activation, which would not be called")
-    return "geglu_tanh" if getattr(activation, "approximate", "") == "tanh" else known
+    return known
 
 
 def alone(variant: str) -> str | None:
