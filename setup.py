@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "build_backend"))
 sys.path.append(str(ROOT / "fused_acts"))  # last, as it has names that others have too
 import ninja_file  # noqa: E402
 import target_environment  # noqa: E402
-from _toolchain import cuda, cxx  # noqa: E402
+from _toolchain import cuda, cxx, sources  # noqa: E402
 
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # as of torch 2.10
 
@@ -38,8 +38,6 @@ SOURCES = {
 }
 CUDA_SOURCES = sorted(glob("csrc/cuda/**/*.cu", recursive=True))
 LONGEST_SOURCES = ["csrc/cuda/*", "csrc/cpu/loops_*", "csrc/ops/*"]
-# What units of one's own are compiled from; an editable package finds it where it is.
-SHIPPED = ("math", "kernels", "cpu", "cuda", "own")
 
 
 def import_torch():
@@ -76,12 +74,12 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     flags += cxx.cpu_flags(compiler)
     flags += shlex.split(os.environ.get("CXXFLAGS", ""))
     flags += [STABLE_ABI, *include_flags(folder, torch_includes)]
-    sources = list(SOURCES[OPERATORS])
+    files = list(SOURCES[OPERATORS])
     libraries = ["-ltorch_cpu", "-ldl"]
     nvcc = []
     if toolkit:
         flags += ["-DUSE_CUDA", f"-isystem{toolkit.home}/include"]
-        sources = CUDA_SOURCES + sources
+        files = CUDA_SOURCES + files
         places = (f"-L{toolkit.home}/{folder}" for folder in ("lib64", "lib"))
         libraries += ["-ltorch_cuda", *places, "-lcudart"]
         nvcc = [*cuda.FLAGS, "-Icsrc", "-Xcompiler=-fPIC"]  # kernels see nothing of torch
@@ -93,7 +91,7 @@ def shared_library(toolkit, compiler, folder) -> ninja_file.SharedLibrary:
     torch_libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
     return ninja_file.SharedLibrary(
         name="libfused_acts.so",
-        sources=sources,
+        sources=files,
         cxx_flags=flags,
         nvcc_flags=nvcc,
         link_flags=[*link, "-Wl,-z,defs", *torch_libraries, *libraries],
@@ -122,6 +120,7 @@ class Build(build_ext):
             "cuda_version": toolkit.version if toolkit else "",
             "cuda_architectures": toolkit.architectures if toolkit else "",
             "compiler": cxx.describe(compiler),
+            "sources": sources.digest(ROOT / "csrc"),
         }
         kernels = f"CUDA kernels for {toolkit.architectures}" if toolkit else "no CUDA kernels"
         print(f"fused-acts: torch {torch.__version__}, {record['compiler']}, {kernels}", flush=True)
@@ -146,7 +145,7 @@ class Build(build_ext):
 class Package(build_py):
     def run(self) -> None:
         super().run()
-        for layer in () if self.editable_mode else SHIPPED:
+        for layer in () if self.editable_mode else sources.SHIPPED:
             target = Path(self.build_lib, "fused_acts/csrc", layer)
             shutil.copytree(ROOT / "csrc" / layer, target, dirs_exist_ok=True)
 

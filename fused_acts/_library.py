@@ -17,7 +17,7 @@ def _read_record(path: Path) -> dict[str, str]:
 
 
 # torch_version, torch_cuda (of that torch), cuda_version (of the toolkit), cuda_architectures,
-# compiler; "" for what there is not. Empty where nothing was built.
+# compiler, sources (a digest); "" for what there is not. Empty where nothing was built.
 BUILD = _read_record(_FOLDER / "_build.json")
 
 

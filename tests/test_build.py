@@ -219,6 +219,7 @@ def test_a_library_that_does_not_load_names_both_torches(tmp_path, cuda, kernels
 
 def test_the_build_record_is_there():
     keys = {"torch_version", "torch_cuda", "cuda_version", "cuda_architectures", "compiler"}
+    keys |= {"sources"}
     assert set(_library.BUILD) == keys
     assert _library.BUILD["torch_version"] and _library.BUILD["compiler"]
 

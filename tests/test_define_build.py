@@ -74,6 +74,27 @@ def test_expressions_that_are_none(own_units, f, message):
     assert "none" not in fused_acts.variants()
 
 
+def test_sources_of_another_build(monkeypatch):
+    monkeypatch.setitem(build.BUILD, "sources", "others")
+    with pytest.raises(RuntimeError, match="not what this fused_acts was built from"):
+        fused_acts.define("none", "x * 2", reference=lambda x: x * 2)
+    assert "none" not in fused_acts.variants()
+
+
+def test_without_nvcc(monkeypatch, tmp_path, capsys):
+    def compile_unit(definition, folder, compiler, gpus, output):
+        assert gpus is None
+        (folder / cache.LIBRARY).touch()
+
+    monkeypatch.setattr(build, "compile_unit", compile_unit)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(build.BUILD, "cuda_version", "13.0")
+    monkeypatch.setattr(target.cuda, "find_cuda_home", lambda environment, nvcc: None)
+    monkeypatch.setenv("FUSED_ACTS_CACHE", str(tmp_path))
+    build.library(make_definition("unit", "x * tanh(x)", None, None, None), None)
+    assert "compiled for the CPU alone, as nvcc is neither in $CUDA_HOME" in capsys.readouterr().err
+
+
 def test_statements_that_do_not_compile(own_units):
     source = "auto s = sigmoid(x);\nreturn s * sinh(x);"
     with pytest.raises(ValueError, match=r"f_source: .*\n    return s \* sinh\(x\);\n +\^"):

@@ -1,6 +1,5 @@
 """From a definition to a shared library: the sources of csrc/, compiled for this one unit."""
 
-import functools
 import hashlib
 import json
 import os
@@ -17,7 +16,8 @@ from fused_acts._definitions.compile import Command, Output, run_all
 from fused_acts._definitions.definition import Definition
 from fused_acts._definitions.source import check_source, explain, own_unit
 from fused_acts._definitions.target import Gpus, cpu_flags, cpu_loops, find_gpus
-from fused_acts._toolchain import cxx
+from fused_acts._library import BUILD
+from fused_acts._toolchain import cxx, sources
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 # Of csrc/, beside the loops.
@@ -40,15 +40,6 @@ def csrc() -> Path:
     )
 
 
-@functools.cache
-def _digest_of_sources(with_cuda: bool) -> str:
-    digest = hashlib.sha256()
-    for layer in ("math", "kernels", "cpu", "own", *(["cuda"] if with_cuda else [])):
-        for path in sorted((csrc() / layer).rglob("*.*")):
-            digest.update(f"{path.relative_to(csrc())}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
 def _identity(program: str) -> list[object]:
     """What changes with the version of a program, without running it."""
     path = Path(os.path.realpath(shutil.which(program) or program))
@@ -66,7 +57,7 @@ def _digest(parts: object) -> str:
 
 def _entry(definition: Definition, gpus: Gpus | None, compiler: Sequence[str]) -> Path:
     """Its folder in the cache."""
-    of_code = [own_unit(definition), _digest_of_sources(gpus is not None), _flags()]
+    of_code = [own_unit(definition), sources.digest(csrc()), _flags()]
     of_code += [cxx.OPTIONAL_FLAGS, os.environ.get("LDFLAGS", ""), cuda.FLAGS]
     of_gpus = [gpus.architectures, *_identity(gpus.nvcc)] if gpus else []
     code = _digest([*of_code, *of_gpus])
@@ -79,6 +70,11 @@ def library(definition: Definition, verbose: bool | None) -> Path:
 
     Raises ValueError for an expression that does not compile, NoCompiler, and RuntimeError.
     """
+    if BUILD.get("sources", "") != sources.digest(csrc()):
+        raise RuntimeError(
+            f"{csrc()} is not what this fused_acts was built from, and units of both do not fit "
+            "together: install fused-acts again"
+        )
     output = Output(definition.name, verbose)
     gpus, reason = find_gpus()
     words = cxx.compilers()

@@ -1,15 +1,13 @@
 """Tries a compiled unit against its reference: values, and first and second derivatives."""
 
+import functools
 import math
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-from torch.utils._python_dispatch import _disable_current_modes
 
 from fused_acts.tables import Activation, Variant, of_gate
 
@@ -31,6 +29,10 @@ _NEAR = 2.0**-8  # how large a part of the largest number may become infinity
 _UP = 1.0  # where g is tried
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
 class Difference(NamedTuple):
     """The value that is furthest off."""
 
@@ -44,59 +46,45 @@ class Difference(NamedTuple):
     of: int
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """On one thread, and without the modes that a caller of `define` may be in."""
-    with (
-        _one_thread(),
-        temporarily_clear_interpreter_stack(),  # torch.func
-        _disable_current_modes(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.device("cpu"),
-    ):
-        yield
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Several wait for each other hundreds of times, and long where others take the processors.
-
-    torch keeps the number for this thread, and for those to come, which another sets back.
+def _alone(function: Callable[P, T]) -> Callable[P, T]:
+    """In a thread of its own, without the modes, transforms and tracing that a caller of `define`
+    may be in. Torch's threads in it would wait for each other hundreds of times: it has one.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    other = threading.Thread(target=torch.set_num_threads, args=(before,))
-    other.start()
-    other.join()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+
+    @functools.wraps(function)
+    def alone(*args: P.args, **kwargs: P.kwargs) -> T:
+        before = torch.get_num_threads()
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(torch.get_num_threads).result()  # its first call sets the number, too
+            thread.submit(torch.set_num_threads, 1).result()
+            torch.set_num_threads(before)  # torch keeps the last number for threads to come
+            return thread.submit(function, *args, **kwargs).result()
+
+    return alone
 
 
+@_alone
 def check_reference_works(row: Variant | Activation) -> None:
     """A TypeError for a reference that no trial can take."""
     said = (
         "reference: expected a tensor of the shape and dtype of x, which can be differentiated "
         "twice; parameters are given as tensors"
     )
-    with _undisturbed():
-        x = torch.linspace(-3, 3, 13, dtype=torch.float64)
-        try:
-            parameters = [torch.full_like(x, value) for value in row.parameters.values()]
-            out = row.f(x, *of_gate(row, parameters))
-        except Exception as error:
-            raise TypeError(f"{said}. It raised {type(error).__name__}: {error}") from error
-        if not isinstance(out, Tensor):
-            raise TypeError(f"{said}. It returned {type(out).__name__}")
-        if out.shape != x.shape or out.dtype != x.dtype:
-            of = f"shape {list(out.shape)} and {out.dtype}, for {list(x.shape)} and {x.dtype}"
-            raise TypeError(f"{said}. It returned one of {of}")
-        try:
-            _expected(row, x, [*row.parameters.values()])
-        except Exception as error:
-            raise TypeError(f"{said}. Its derivatives: {type(error).__name__}: {error}") from error
+    x = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    try:
+        parameters = [torch.full_like(x, value) for value in row.parameters.values()]
+        out = row.f(x, *of_gate(row, parameters))
+    except Exception as error:
+        raise TypeError(f"{said}. It raised {type(error).__name__}: {error}") from error
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{said}. It returned {type(out).__name__}")
+    if out.shape != x.shape or out.dtype != x.dtype:
+        of = f"shape {list(out.shape)} and {out.dtype}, for {list(x.shape)} and {x.dtype}"
+        raise TypeError(f"{said}. It returned one of {of}")
+    try:
+        _expected(row, x, [*row.parameters.values()])
+    except Exception as error:
+        raise TypeError(f"{said}. Its derivatives: {type(error).__name__}: {error}") from error
 
 
 def numbers_of(dtype: torch.dtype) -> Tensor:
@@ -118,16 +106,16 @@ def numbers_of(dtype: torch.dtype) -> Tensor:
     return torch.cat([x, near, torch.arange(-16, 17, dtype=dtype)])
 
 
+@_alone
 def differences(index: int, row: Variant | Activation, device: str = "cpu") -> list[Difference]:
     """The worst of each dtype and quantity."""
     found = []
-    with _undisturbed():
-        for dtype in ULPS:
-            x = numbers_of(dtype)
-            values = _as_computed(row, dtype)
-            expected = _expected(row, x.double(), values)
-            actual = _actual(index, row, x.to(device), values)
-            found += [_compare(what, x, got.cpu(), expected[what]) for what, got in actual.items()]
+    for dtype in ULPS:
+        x = numbers_of(dtype)
+        values = _as_computed(row, dtype)
+        expected = _expected(row, x.double(), values)
+        actual = _actual(index, row, x.to(device), values)
+        found += [_compare(what, x, got.cpu(), expected[what]) for what, got in actual.items()]
     return found
 
 
