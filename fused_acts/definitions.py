@@ -25,7 +25,7 @@ SOURCE = "a unit of one's own"
 # What g can be, in torch.
 _G = {"identity": identity, "silu": silu}
 _G |= {name: row.f for name, row in ACTIVATIONS.items() if not row.parameters}
-_lock = threading.RLock()
+_locks: dict[str, threading.Lock] = {}  # by name: a reference may define another unit
 
 
 class Reference:
@@ -66,6 +66,10 @@ class Defined:
         return _restore, (d.name, d.f, d.is_body, d.g, d.parameters, place, self.fallback)
 
 
+def _lock(name: str) -> threading.Lock:
+    return _locks.setdefault(name, threading.Lock())
+
+
 def _restore(
     name: str,
     f: str,
@@ -76,7 +80,7 @@ def _restore(
     fallback: str | None,
 ) -> Defined:
     definition = Definition(name, f, is_body, g, parameters)
-    with _lock:
+    with _lock(name):
         if definition.index not in _rows.DEFINITIONS:
             check_is_new(definition)
             _define(definition, _imported(place), fallback, None)
@@ -152,7 +156,7 @@ def define(
         row = LIBRARY.get(library_name)
         reference = row and (silu if library_name in ALIASES else row.f)
     check_reference(reference, definition)
-    with _lock:
+    with _lock(name):
         defined = _rows.DEFINITIONS.get(definition.index)
         if defined is not None:
             if defined.reference.function is not reference:

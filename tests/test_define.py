@@ -132,6 +132,14 @@ def test_inside_a_compiled_function(units, fresh_dynamo):
     forget("later")
 
 
+def test_a_reference_that_defines_another(units):
+    def reference(x):
+        return define("logish", name="inner")(x)
+
+    define("logish", name="outer", reference=reference)
+    forget("outer", "inner")
+
+
 def test_the_same_again_is_the_same(units):
     assert define("sinlu_glu") is units["sinlu_glu"]
     with pytest.raises(ValueError, match=r"sinlu_glu is defined in this process already.*0\.25"):
