@@ -158,7 +158,7 @@ def test_names_that_no_unit_can_have(name):
         define("sinlu_glu", name=name)
 
 
-@pytest.mark.parametrize("name", ["weight", "limit", "layout", "out", "offs", "up", "save"])
+@pytest.mark.parametrize("name", ["weight", "limit", "layout", "offs", "training", "half"])
 def test_parameters_named_as_an_option(name, monkeypatch):
     monkeypatch.delattr(build, "library")
     with pytest.raises(ValueError, match=f"parameters: {name} has another meaning"):

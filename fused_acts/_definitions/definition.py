@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from fused_acts._call import unknown
 from fused_acts._definitions.expression import check_expression, is_reserved, renamed
 from fused_acts._rows import ARGUMENTS
@@ -18,6 +20,7 @@ from fused_acts.tables import ACTIVATIONS, ALIASES
 # Indices of the table are below, and an int64 ends above.
 _FIRST, _END = 2**40, 2**62
 MOST_PARAMETERS = 2
+_MODULE = torch.nn.Module()  # whose attributes learned parameters become
 # Of the library, with its aliases.
 LIBRARY = ACTIVATIONS | {alias: ACTIVATIONS[name] for alias, name in ALIASES.items()}
 
@@ -109,7 +112,8 @@ def check_parameters(parameters: Any) -> tuple[tuple[str, float], ...]:
     for name, value in parameters.items():
         if not isinstance(name, str) or not name.isascii() or not name.isidentifier():
             raise ValueError(f"parameters: expected names that are identifiers, got {name!r}")
-        if keyword.iskeyword(name) or is_reserved(name) or name in ARGUMENTS:
+        is_taken = name in ARGUMENTS or hasattr(_MODULE, name)
+        if keyword.iskeyword(name) or is_reserved(name) or is_taken:
             raise ValueError(f"parameters: {name} has another meaning; choose another name")
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
