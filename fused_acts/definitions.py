@@ -126,7 +126,8 @@ def define(
             of an activation of the library, which brings its parameters.
         f_source: instead of f, the body of a function of x and the parameters, which returns f(x).
         parameters: up to two numbers by name and their usual values. A call takes others, and
-            tensors, which are differentiated too. No option of a call and no attribute of a module has such a name.
+            tensors, which are differentiated too. No option of a call and no attribute of a module
+            has such a name.
         g: what is applied to up: "identity", or an activation of the library without parameters.
             None: there is no up, and the unit is an activation alone, f(x).
         reference: f in torch, a function of x and the parameters. The compiled unit is tried
