@@ -3,32 +3,28 @@
 from torch.nn import Softmax
 
 from fused_acts.functional import refuse_script
-from fused_acts.nn.activations import (
+from fused_acts.nn.activations import XIELU, Activation, QuickGELU, SquaredReLU, Swish
+from fused_acts.nn.experts import GatedExperts
+from fused_acts.nn.ffn import FFN, GatedFFN
+from fused_acts.nn.gated import GatedActivation, GatedLinear
+from fused_acts.nn.reductions import Maxout, SoftmaxGLU
+from fused_acts.nn.row_units import PolyNormGLU, RMSNormGated, TopKGEGLU
+from fused_acts.nn.torch_modules import (
     ELU,
     GELU,
-    XIELU,
-    Activation,
     Hardsigmoid,
     Hardswish,
     LeakyReLU,
     Mish,
     PReLU,
-    QuickGELU,
     ReLU,
     ReLU6,
     Sigmoid,
     SiLU,
     Softplus,
     Softsign,
-    SquaredReLU,
-    Swish,
     Tanh,
 )
-from fused_acts.nn.experts import GatedExperts
-from fused_acts.nn.ffn import FFN, GatedFFN
-from fused_acts.nn.gated import GatedActivation, GatedLinear
-from fused_acts.nn.reductions import Maxout, SoftmaxGLU
-from fused_acts.nn.row_units import PolyNormGLU, RMSNormGated, TopKGEGLU
 
 __all__ = [
     "ELU",
