@@ -25,40 +25,41 @@ FRESH = "fresh"
 
 @dataclass(frozen=True)
 class Expression:
-    """f of a unit of the table, written anew."""
+    """f of a row of the table, written anew. Parameters are learned, a number for each column."""
 
     table: str
     f: str
     reference: Callable[..., Tensor]
-    eager: Callable[[Tensor], Tensor]
     parameters: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def name(self) -> str:
-        return f"anew_{self.table}"
+    def is_gated(self) -> bool:
+        return self.table in fused_acts.variants()
 
     def define(self) -> Callable[..., Tensor]:
         function: Callable[..., Tensor] = fused_acts.define(
-            self.name, f=self.f, parameters=self.parameters, reference=self.reference
+            f"anew_{self.table}",
+            self.f,
+            g="identity" if self.is_gated else None,
+            parameters=self.parameters,
+            reference=self.reference,
         )
         return function
 
 
 EXPRESSIONS = (
-    Expression("swiglu", "x * sigmoid(x)", F.silu, F.silu),
-    Expression("geglu", "x * normal_cdf(x)", F.gelu, F.gelu),
+    Expression("swiglu", "x * sigmoid(x)", F.silu),
+    Expression("geglu", "x * normal_cdf(x)", F.gelu),
+    Expression("mish", "x * tanh(softplus(x))", F.mish),
     Expression(
         "elu_glu",
         "select(x > 0, x, alpha * expm1(x))",
-        # F.elu has no second derivative at 0
         lambda x, alpha: torch.where(x > 0, x, alpha * torch.expm1(x)),
-        F.elu,
         {"alpha": 1.0},
     ),
     Expression(
         "situ_glu",
         "4 * tanh(x / 4) * sigmoid(x)",
-        lambda x: 4 * torch.tanh(x / 4) * torch.sigmoid(x),
         lambda x: 4 * torch.tanh(x / 4) * torch.sigmoid(x),
     ),
 )
@@ -81,28 +82,45 @@ class Time:
 
 
 def contenders(expression: Expression) -> dict[str, Callable[..., Tensor]]:
-    """Functions of gate and up."""
+    """Functions of gate and up, or x, and the parameters."""
+    count = 2 if expression.is_gated else 1
+
+    def fused(function: Callable[..., Tensor], **options: None) -> Callable[..., Tensor]:
+        def call(*tensors: Tensor) -> Tensor:
+            learned = dict(zip(expression.parameters, tensors[count:], strict=True))
+            return function(*tensors[:count], **learned, **options)
+
+        return call
+
+    def eager(*tensors: Tensor) -> Tensor:
+        out = expression.reference(tensors[0], *tensors[count:])
+        return out * tensors[1] if expression.is_gated else out
+
     options = {"linear_beta": None} if expression.table == "situ_glu" else {}
-
-    def eager(gate: Tensor, up: Tensor) -> Tensor:
-        return expression.eager(gate) * up
-
-    table = getattr(fused_acts, expression.table)
     torch._dynamo.reset()
     return {
-        OWN: expression.define(),
-        OURS: lambda gate, up: table(gate, up, **options),
+        OWN: fused(expression.define()),
+        OURS: fused(getattr(fused_acts, expression.table), **options),
         EAGER: eager,
         COMPILED: torch.compile(eager, dynamic=True, fullgraph=True),
     }
 
 
-def check(functions: dict[str, Callable[..., Tensor]], dtype: torch.dtype) -> None:
+def make_tensors(
+    expression: Expression, rows: int, cols: int, dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    tensors = [torch.randn(rows, cols) for _ in range(1 + expression.is_gated)]
+    tensors += [torch.full((cols,), value) for value in expression.parameters.values()]
+    return [tensor.to(device, dtype).requires_grad_() for tensor in tensors]
+
+
+def check(
+    functions: dict[str, Callable[..., Tensor]], tensors: Sequence[Tensor], dtype: torch.dtype
+) -> None:
     """Raises a RuntimeError where a result differs from that of the table by more than rounding."""
-    gate, up = torch.randn(2, 64, 256).to(dtype)
-    right = functions[OURS](gate, up).double()
+    right = functions[OURS](*tensors).double()
     for name, function in functions.items():
-        error = (function(gate, up).double() - right).norm() / right.norm()
+        error = (function(*tensors).double() - right).norm() / right.norm()
         if not error <= 4 * torch.finfo(dtype).eps:
             raise RuntimeError(f"{name}, {dtype}: off by {error:.1e}")
 
@@ -111,11 +129,8 @@ def times(
     expression: Expression, dtype: str, rows: int, args: argparse.Namespace
 ) -> Iterator[Time]:
     functions = contenders(expression)
-    check(functions, DTYPES[dtype])
-    tensors = [
-        torch.randn(rows, args.cols, device=args.device).to(DTYPES[dtype]).requires_grad_()
-        for _ in range(2)
-    ]
+    check(functions, make_tensors(expression, 64, 256, DTYPES[dtype], args.device), DTYPES[dtype])
+    tensors = make_tensors(expression, rows, args.cols, DTYPES[dtype], args.device)
     grad_out = torch.randn_like(tensors[0])
     calls: dict[Label, dict[str, Call]] = {
         (name, FRESH): make_calls(function, tensors, grad_out)
