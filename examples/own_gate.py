@@ -102,11 +102,16 @@ def interleaved(
     return [1e3 * statistics.median(times[2:]) for times in seconds]
 
 
-def measure(units: dict[str, Callable[..., Tensor]], rows: int, repeats: int) -> None:
+def measure(
+    units: dict[str, Callable[..., Tensor]],
+    dtypes: Sequence[torch.dtype],
+    rows: int,
+    repeats: int,
+) -> None:
     print(f"ms for {rows} x 2816 on {torch.get_num_threads()} threads: fused, compiled, eager")
     for name, unit in units.items():
         functions = unit, torch.compile(EAGER[name]), EAGER[name]
-        for dtype in DTYPES:
+        for dtype in dtypes:
             tensors = [torch.randn(rows, 2816, dtype=dtype, requires_grad=True) for _ in range(2)]
             with torch.no_grad():
                 forward = interleaved(functions, tensors, repeats)
@@ -136,7 +141,7 @@ def main() -> None:
     units = define_gates()
     print(f"defined {', '.join(units)} in {time.perf_counter() - start:.1f} s")
     check(units)
-    measure(units, *((64, 10) if args.quick else (1024, 30)))
+    measure(units, *((DTYPES[:1], 64, 10) if args.quick else (DTYPES, 1024, 30)))
     runs = train(["eager", "fused"], args)
     for kind, run in runs.items():
         print(f"{kind}: validation loss {run.validation_loss:.4f}")

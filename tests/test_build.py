@@ -13,6 +13,8 @@ import torch
 
 import fused_acts
 from fused_acts import _library
+from fused_acts._definitions.definition import make_definition
+from fused_acts._definitions.source import own_unit
 from fused_acts._toolchain import cxx
 from fused_acts._toolchain.cuda import (
     DEFAULT_ARCHITECTURES,
@@ -181,9 +183,14 @@ def test_objects_for_one_instruction_set_share_no_symbol():
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ONE_SET, ids=lambda path: path.stem)
 def test_no_symbol_is_shared_whatever_is_inlined(source, tmp_path):
-    compiler = cxx.find_compiler()
+    """Functions of units are those of float32 in every file: the others are compiled with one."""
     flags = ["-std=c++17", "-O0", "-fPIC", "-fvisibility=hidden", "-w", f"-I{ROOT}/csrc"]
-    run(*compiler, *flags, "-c", source, "-o", tmp_path / "probe.o")
+    if not source.stem.endswith("f32"):
+        (tmp_path / "own_unit.h").write_text(
+            own_unit(make_definition("unit", "gelu", None, {}, "tanh"))
+        )
+        flags += ["-DFUSED_ACTS_OWN", f"-I{tmp_path}"]
+    run(*cxx.find_compiler(), *flags, "-c", source, "-o", tmp_path / "probe.o")
     symbols = output("nm", "--demangle", tmp_path / "probe.o")
     assert "fused_acts::cpu::k" in symbols
     assert not re.findall(SHARED, symbols)
