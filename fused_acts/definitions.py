@@ -147,7 +147,8 @@ def define(
         TypeError: an argument is of another type, or reference is missing.
         ValueError: a name is taken or no identifier, the expression does not compile, or a result
             is further from the reference than the budgets.
-        RuntimeError: there is no compiler, and nothing compiled earlier.
+        RuntimeError: there is no compiler, and nothing compiled earlier; or csrc/ is not what this
+            package was built from.
     """
     if fallback not in (None, "torch"):
         raise ValueError(f"fallback: expected torch or None, got {fallback!r}")
