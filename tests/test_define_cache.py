@@ -21,6 +21,7 @@ def in_process(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_of_several_processes_one_builds(tmp_path):
     entry, log = tmp_path / "entry", tmp_path / "log"
     running = [in_process(str(entry), str(log), 1.0) for _ in range(3)]

@@ -163,6 +163,7 @@ def test_what_is_left_as_it_is(activation, reason):
     check_kept(mlp_of(activation), reason)
 
 
+@pytest.mark.slow
 def test_a_patched_model_brings_the_definition_along(tmp_path):
     x = torch.ones(2, 32)
     gated, alone = mlp_with(Sinlu()), make_ungated("phi").model.layers[0].mlp
