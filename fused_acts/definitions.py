@@ -116,7 +116,7 @@ def define(
 
     From then on the unit is what those of the library are: it is returned as a function, and
     `gated`, `activation`, `nn` and all else take its name. Compiling takes seconds, for a GPU too
-    half a minute; the result is kept in a folder for the next process. **The expression is
+    about twenty; the result is kept in a folder for the next process. **The expression is
     compiled as code and run: never take one from someone you do not trust.** docs/own-units.md has
     the functions, and the rules for kinks and tails.
 
